@@ -1,0 +1,24 @@
+"""`python -m dbbackup operator` runs the control plane, `python -m dbbackup run` one Job's run."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    # Imports stay inside: a Job must not pay for kopf, nor the operator for boto3.
+    if command == "run":
+        from dbbackup.dataplane.main import main as run_main  # noqa: PLC0415
+
+        raise SystemExit(run_main())
+    if command == "operator":
+        from dbbackup.handlers.main import main as operator_main  # noqa: PLC0415
+
+        raise SystemExit(operator_main())
+    sys.stderr.write("usage: python -m dbbackup operator | run\n")
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What runs inside the Job. Never imports kopf or the Kubernetes client."""
