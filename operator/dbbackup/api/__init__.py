@@ -1,1 +1,1 @@
-"""Typed views of what people write in the cluster. Pure: no kopf, no client, no I/O."""
+"""Objects -> typed specs, conditions, quantities. Pure."""

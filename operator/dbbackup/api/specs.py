@@ -1,0 +1,244 @@
+"""Objects as the API server hands them out -> typed specs, or `SpecError`.
+
+The API server has checked them against the CRDs already and filled in the defaults; this checks again, since an object may be older than the CRD.
+Unknown fields are ignored for the same reason. Defaults stand here too, equal to the CRDs' (a test compares them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from dbbackup.api.units import parse_duration, parse_quantity
+from dbbackup.errors import Failure
+from dbbackup.run import Algorithm, Compression, Format, SecretKeys, SslMode
+
+GROUP = "dbbackup.io"
+VERSION = "v1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+Phase = Literal["Pending", "Running", "Completed", "Failed", "Deleting"]
+DeletionPolicy = Literal["Retain", "Delete"]
+
+
+class SpecError(Failure):
+    """A spec that cannot be carried out. `path` is the field, such as `spec.timeout`; the reason is InvalidSpec."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__("InvalidSpec", f"{path}: {message}")
+        self.path = path
+
+
+def _seconds(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _bytes(value: object) -> object:
+    return parse_quantity(value) if isinstance(value, str) else value
+
+
+Seconds = Annotated[int, BeforeValidator(_seconds), Field(gt=0)]
+"""A duration in the object, whole seconds here."""
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+"""A quantity in the object, whole bytes here."""
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class NameRef(Spec):
+    name: Name
+
+
+class StorageRef(Spec):
+    name: Name = "default"
+
+
+class KeyRef(Spec):
+    name: Name
+    key: Name = "ca.crt"
+
+
+class CredentialsRef(Spec):
+    """Absent keys: the Job looks for the usual names."""
+
+    name: Name
+    access_key_id_key: str | None = None
+    secret_access_key_key: str | None = None
+
+
+class S3(Spec):
+    bucket: Name
+    prefix: str = ""
+    endpoint: str | None = None
+    region: str | None = None
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    credentials_secret_ref: CredentialsRef | None = None
+    ca_secret_ref: KeyRef | None = None
+
+
+class StorageSpec(Spec):
+    """spec of a BackupStorage."""
+
+    s3: S3
+    create_bucket: bool = False
+    max_artifact_size: Bytes | None = None
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+
+
+class Keys(Spec, SecretKeys):
+    model_config = Spec.model_config
+
+
+class Database(Spec):
+    """What is not said here comes from the Secret."""
+
+    secret_ref: NameRef
+    keys: Keys = Keys()
+    host: str | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    name: str | None = None
+    user: str | None = None
+    ssl_mode: SslMode | None = None
+    ca_secret_ref: KeyRef | None = None
+
+
+class Resources(Spec):
+    """Quantities as the object holds them: the Job takes them over unread."""
+
+    requests: dict[str, str | int] = Field(default_factory=dict)
+    limits: dict[str, str | int] = Field(default_factory=dict)
+
+
+class JobSettings(Spec):
+    """How the Job runs; what is empty comes from the operator's configuration."""
+
+    resources: Resources = Resources()
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: tuple[dict[str, Any], ...] = ()
+    affinity: dict[str, Any] | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    service_account_name: str | None = None
+    priority_class_name: str | None = None
+
+
+class CompressionSpec(Spec, Compression):
+    model_config = Spec.model_config
+
+    @model_validator(mode="after")
+    def _level(self) -> CompressionSpec:
+        highest: dict[Algorithm, int] = {"zstd": 19, "gzip": 9, "none": 0}
+        if self.level is not None and not 1 <= self.level <= highest[self.algorithm]:
+            top = highest[self.algorithm]
+            raise ValueError(f"{self.algorithm}'s level is 1 to {top}" if top else "level has no meaning for algorithm none")
+        return self
+
+
+class BackupSpec(Spec):
+    """spec of a DatabaseBackup."""
+
+    database: Database
+    storage_ref: StorageRef = StorageRef()
+    format: Format = "plain"
+    schemas: tuple[str, ...] = ()
+    exclude_tables: tuple[str, ...] = ()
+    exclude_table_data: tuple[str, ...] = ()
+    clean: bool = True
+    row_counts: Literal["Exact", "Off"] = "Exact"
+    compression: CompressionSpec = CompressionSpec()
+    deletion_policy: DeletionPolicy = "Retain"
+    timeout: Seconds = 3600
+    start_deadline: Seconds = 600
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    job: JobSettings = JobSettings()
+
+
+class ArtifactSource(Spec):
+    storage_ref: StorageRef = StorageRef()
+    key: Name
+
+
+class RestoreSource(Spec):
+    """Exactly one of both."""
+
+    backup_ref: NameRef | None = None
+    artifact: ArtifactSource | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> RestoreSource:
+        if (self.backup_ref is None) == (self.artifact is None):
+            raise ValueError("set exactly one of backupRef and artifact")
+        return self
+
+    @property
+    def text(self) -> str:
+        """What status.source says."""
+        return self.backup_ref.name if self.backup_ref else self.artifact.key if self.artifact else ""
+
+
+class RestoreSpec(Spec):
+    """spec of a DatabaseRestore. The safety backup goes to the storage of the source."""
+
+    source: RestoreSource
+    database: Database
+    create_database: bool = False
+    on_existing: Literal["Fail", "Replace"] = "Fail"
+    safety_backup: bool = True
+    schemas: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    timeout: Seconds = 3600
+    start_deadline: Seconds = 600
+    start_before: AwareDatetime | None = None
+    lock_timeout: Seconds = 60
+    job: JobSettings = JobSettings()
+
+    @model_validator(mode="after")
+    def _selection(self) -> RestoreSpec:
+        if self.schemas and self.tables:
+            raise ValueError("set schemas or tables, not both")
+        return self
+
+    def too_late(self, first_seen: datetime) -> bool:
+        """Whether the restore was first seen after its `startBefore`."""
+        return self.start_before is not None and first_seen > self.start_before
+
+
+_S = TypeVar("_S", bound=Spec)
+
+
+def _parse(model: type[_S], obj: Mapping[str, Any]) -> _S:
+    spec = obj.get("spec")
+    if not isinstance(spec, Mapping):
+        raise SpecError("spec", "is missing")
+    try:
+        return model.model_validate(spec)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = "spec"
+        for step in first["loc"]:
+            path += f"[{step}]" if isinstance(step, int) else f".{step}"
+        message = first["msg"].removeprefix("Value error, ")
+        more = error.error_count() - 1
+        raise SpecError(path, message + (f" (and {more} more)" if more else "")) from None
+
+
+def parse_storage(obj: Mapping[str, Any]) -> StorageSpec:
+    """The spec of a BackupStorage object, or SpecError."""
+    return _parse(StorageSpec, obj)
+
+
+def parse_backup(obj: Mapping[str, Any]) -> BackupSpec:
+    """The spec of a DatabaseBackup object, or SpecError."""
+    return _parse(BackupSpec, obj)
+
+
+def parse_restore(obj: Mapping[str, Any]) -> RestoreSpec:
+    """The spec of a DatabaseRestore object, or SpecError."""
+    return _parse(RestoreSpec, obj)

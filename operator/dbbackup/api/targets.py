@@ -1,0 +1,86 @@
+"""Typed specs -> what a run is told. References become names of Secrets; nothing is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal, cast
+
+from dbbackup.api.specs import BackupSpec, Database, RestoreSpec, StorageSpec
+from dbbackup.run import BackupOptions, Compression, DatabaseTarget, Owner, RestoreOptions, SecretKeys, StorageTarget
+
+
+def owner(obj: Mapping[str, Any]) -> Owner:
+    """The Owner of an object of kind DatabaseBackup or DatabaseRestore."""
+    meta = obj["metadata"]
+    return Owner(
+        kind=cast("Literal['DatabaseBackup', 'DatabaseRestore']", obj["kind"]),
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        created_at=datetime.fromisoformat(meta["creationTimestamp"]),
+    )
+
+
+def storage_target(name: str, spec: StorageSpec) -> StorageTarget:
+    """`name` is that of the BackupStorage."""
+    s3 = spec.s3
+    keys: dict[str, str] = {}
+    if s3.credentials_secret_ref and s3.credentials_secret_ref.access_key_id_key:
+        keys["access_key_id_key"] = s3.credentials_secret_ref.access_key_id_key
+    if s3.credentials_secret_ref and s3.credentials_secret_ref.secret_access_key_key:
+        keys["secret_access_key_key"] = s3.credentials_secret_ref.secret_access_key_key
+    return StorageTarget(
+        name=name,
+        bucket=s3.bucket,
+        prefix=s3.prefix,
+        endpoint=s3.endpoint,
+        region=s3.region,
+        addressing=s3.addressing,
+        credentials_secret=s3.credentials_secret_ref.name if s3.credentials_secret_ref else None,
+        ca_secret=s3.ca_secret_ref.name if s3.ca_secret_ref else None,
+        ca_key=s3.ca_secret_ref.key if s3.ca_secret_ref else "ca.crt",
+        create_bucket=spec.create_bucket,
+        max_artifact_size=spec.max_artifact_size,
+        **keys,
+    )
+
+
+def database_target(database: Database) -> DatabaseTarget:
+    return DatabaseTarget(
+        secret=database.secret_ref.name,
+        keys=SecretKeys.model_validate(database.keys.model_dump()),
+        host=database.host,
+        port=database.port,
+        name=database.name,
+        user=database.user,
+        ssl_mode=database.ssl_mode,
+        ca_secret=database.ca_secret_ref.name if database.ca_secret_ref else None,
+        ca_key=database.ca_secret_ref.key if database.ca_secret_ref else "ca.crt",
+    )
+
+
+def backup_options(spec: BackupSpec) -> BackupOptions:
+    return BackupOptions(
+        format=spec.format,
+        schemas=spec.schemas,
+        exclude_tables=spec.exclude_tables,
+        exclude_table_data=spec.exclude_table_data,
+        clean=spec.clean,
+        row_counts=spec.row_counts,
+        compression=Compression(algorithm=spec.compression.algorithm, level=spec.compression.level),
+    )
+
+
+def restore_options(spec: RestoreSpec, key: str, manifest_sha256: str | None) -> RestoreOptions:
+    """`key` is the artifact's directory; `manifest_sha256` what the backup's status recorded, absent for a source by `artifact`."""
+    return RestoreOptions(
+        key=key,
+        manifest_sha256=manifest_sha256,
+        create_database=spec.create_database,
+        on_existing=spec.on_existing,
+        safety_backup=spec.safety_backup,
+        schemas=spec.schemas,
+        tables=spec.tables,
+        lock_timeout_seconds=spec.lock_timeout,
+    )
