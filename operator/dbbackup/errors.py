@@ -69,6 +69,12 @@ _ALL = (
         "KeyMissing", _C, "A Secret exists but lacks a key that is needed.", "Add the key to the Secret, or map it with `keys:` or a `key:` field."
     ),
     Reason(
+        "SecretInvalid",
+        _C,
+        "A key of a Secret holds something that cannot be used: several hosts, a bad port, a URI that libpq refuses.",
+        "Correct the value that the message names, or set the explicit field beside `secretRef`.",
+    ),
+    Reason(
         "StorageNotFound",
         _C,
         "The BackupStorage that the spec refers to does not exist in the object's namespace.",
@@ -187,6 +193,12 @@ _ALL = (
     Reason("StorageTLSFailed", _S, "TLS with the object storage failed or could not be verified.", "Check the endpoint's scheme and `caSecretRef`."),
     Reason(
         "StorageFull", _S, "The object storage has no room left or a quota was reached.", "Free space or raise the quota, then create a new backup."
+    ),
+    Reason(
+        "StorageRefused",
+        _S,
+        "The object storage refused a request for a reason other than permission.",
+        "Read the server's code in the message; the storage documentation lists what the server must support.",
     ),
     Reason(
         "ArtifactTooLarge",

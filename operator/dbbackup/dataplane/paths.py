@@ -1,0 +1,25 @@
+"""Where a run finds what the Job mounts. The defaults are the image's and the Job's; tests pass their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dbbackup import run
+
+DEFAULT_GRACE = 10.0
+"""Seconds to wait for a Secret that is not there yet: the kubelet fills an optional mount a little after the Secret was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """`postgresql` holds one directory per major version, each with `bin/pg_dump` and `bin/pg_restore`."""
+
+    database_secret: Path = Path(run.DATABASE_SECRET)
+    database_ca: Path = Path(run.DATABASE_CA)
+    storage_secret: Path = Path(run.STORAGE_SECRET)
+    storage_ca: Path = Path(run.STORAGE_CA)
+    scratch: Path = Path(run.SCRATCH)
+    termination_log: Path = Path(run.TERMINATION_LOG)
+    postgresql: Path = Path("/usr/lib/postgresql")
+    secret_grace: float = DEFAULT_GRACE

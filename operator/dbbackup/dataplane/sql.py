@@ -1,0 +1,368 @@
+"""Bytes of a plain dump -> statements, COPY headers, COPY data with row counts.
+
+The lexer knows what psql knows: quotes, E-strings, quoted identifiers, dollar quotes, comments, parentheses and SQL-standard function bodies.
+A function body may hold `COPY t FROM stdin;` at the start of a line, and a row may be 100 MB: neither confuses it, and no row is ever held whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import Enum, auto
+
+
+class SqlError(ValueError):
+    """The input is not what pg_dump writes: it ends within something, or holds a meta-command within a statement."""
+
+
+class Kind(Enum):
+    STATEMENT = auto()
+    """One statement with its `;` and the blanks and comments before it."""
+    COPY = auto()
+    """`COPY ... FROM stdin;` with its newline: DATA and COPY_END follow."""
+    DATA = auto()
+    """A slice of COPY data; it may begin and end within a row. `rows` counts the newlines in it."""
+    COPY_END = auto()
+    """The line `\\.`"""
+    META = auto()
+    """A line for psql alone, such as `\\restrict`, with its newline."""
+    BLANK = auto()
+    """Blanks and comments at the end of the input."""
+
+
+class Piece:
+    """One piece; the `data` of all pieces in a row is the input. `text` is a statement without the blanks and comments before it."""
+
+    __slots__ = ("data", "kind", "rows", "start")
+
+    def __init__(self, kind: Kind, data: bytes, start: int = 0, rows: int = 0) -> None:
+        self.kind = kind
+        self.data = data
+        self.start = start
+        self.rows = rows
+
+    @property
+    def text(self) -> bytes:
+        return self.data[self.start :] if self.start else self.data
+
+    def __repr__(self) -> str:
+        return f"Piece({self.kind.name}, {self.data[:60]!r}, rows={self.rows})"
+
+
+class _State(Enum):
+    LEAD = auto()
+    CODE = auto()
+    QUOTE = auto()
+    ESCAPE = auto()
+    IDENT = auto()
+    DOLLAR = auto()
+    LINE = auto()
+    BLOCK = auto()
+
+
+_WORD = rb"A-Za-z0-9_$\x80-\xff"
+_TAG = rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$"
+_CODE = re.compile(
+    rb"""['"();\\]|--|/\*|(?<![%(w)s])(?:[eE]'|%(t)s|[Bb][Ee][Gg][Ii][Nn]\s{1,40}[Aa][Tt][Oo][Mm][Ii][Cc](?![%(w)s]))""" % {b"w": _WORD, b"t": _TAG}
+)
+_BODY_CODE = re.compile(_CODE.pattern + rb"|(?<![%(w)s])(?:[Cc][Aa][Ss][Ee]|[Ee][Nn][Dd])(?![%(w)s])" % {b"w": _WORD})
+_ROUTINE = re.compile(rb"CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\b", re.IGNORECASE)
+# What the end of the input so far could be the beginning of: E', --, /*, a dollar tag, or a word that matters. It is looked at again with more input.
+_UNSURE = re.compile(rb"(?:[-/]|\$[A-Za-z0-9_\x80-\xff]*|[%(w)s]{1,8}|[Bb][Ee][Gg][Ii][Nn]\s{1,40}[A-Za-z]{0,6})\Z" % {b"w": _WORD})
+_UNSURE_WINDOW = 200
+_LEAD = re.compile(rb"\s*(?:--[^\n]*\n\s*)*")
+_ESCAPE_END = re.compile(rb"\\.|''|'", re.DOTALL)
+_BLOCK_END = re.compile(rb"/\*|\*/")
+_COPY = re.compile(rb"COPY\b.*\bFROM\s+stdin\b[^;']*;\Z", re.IGNORECASE | re.DOTALL)
+_STRINGS_OFF = re.compile(rb"SET\s+standard_conforming_strings\s*(?:=|TO)\s*'?(?P<value>\w+)'?\s*;\Z", re.IGNORECASE)
+_DATA_END = re.compile(rb"\n\\\.\n")
+_END = b"\\.\n"
+_TAIL = 3
+"""Bytes held back at the end of a chunk of COPY data: they may begin `\\n\\.\\n`."""
+
+
+class Splitter:
+    """Incremental: `feed` chunks of any size, then `finish`; both yield pieces. Memory: one statement, never COPY data."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._position = 0
+        self._copying = False
+        self._line_start = False
+        self._strings_on = True
+        self._reset(0)
+
+    def _reset(self, begin: int) -> None:
+        self._begin = begin  # of the piece, in the buffer
+        self._start = begin  # of its text, after blanks and comments
+        self._position = begin
+        self._state = _State.LEAD
+        self._resume = _State.LEAD
+        self._tag = b""
+        self._comments = 0
+        self._parens = 0
+        self._bodies = 0
+
+    def feed(self, chunk: bytes) -> Iterator[Piece]:
+        """The pieces that `chunk` completes. The iterator must be drained before the next call."""
+        while chunk:
+            if self._copying:
+                yield from self._data(chunk)
+                if self._copying:
+                    return
+                chunk = b""
+            else:
+                self._buffer += chunk
+                chunk = b""
+            yield from self._statements(final=False)
+            if self._copying:
+                chunk = bytes(self._buffer)
+                self._buffer.clear()
+        if not self._copying:
+            del self._buffer[: self._begin]
+            shift = self._begin
+            self._begin = 0
+            self._start -= shift
+            self._position -= shift
+
+    def finish(self) -> Iterator[Piece]:
+        """The end of the input: what is left, or SqlError where it ends within something."""
+        if self._copying:
+            raise SqlError("the input ends within COPY data")
+        yield from self._statements(final=True)
+        rest = bytes(self._buffer[self._begin :])
+        if self._state is _State.LINE and self._resume is _State.LEAD:
+            self._state = _State.LEAD
+        if self._state is not _State.LEAD:
+            raise SqlError(f"the input ends within a statement: {_excerpt(rest)}")
+        if rest:
+            yield Piece(Kind.BLANK, rest)
+        self._buffer.clear()
+        self._reset(0)
+
+    # COPY data
+
+    def _data(self, chunk: bytes) -> Iterator[Piece]:
+        if self._buffer:
+            # The last few bytes of data, which may begin the end mark.
+            chunk = bytes(self._buffer) + chunk
+            self._buffer.clear()
+        if self._line_start and chunk[:3] == _END:
+            end = 0
+        elif self._line_start and _END.startswith(chunk):
+            self._buffer += chunk
+            return
+        else:
+            found = _DATA_END.search(chunk)
+            end = found.start() + 1 if found else -1
+        if end < 0:
+            keep = min(_TAIL, len(chunk))
+            while keep and not b"\n\\.\n".startswith(chunk[len(chunk) - keep :]):
+                keep -= 1
+            data = chunk[: len(chunk) - keep] if keep else chunk
+            self._buffer += chunk[len(chunk) - keep :] if keep else b""
+            if data:
+                self._line_start = False
+                yield Piece(Kind.DATA, data, rows=data.count(b"\n"))
+            return
+        if end:
+            data = chunk[:end]
+            yield Piece(Kind.DATA, data, rows=data.count(b"\n"))
+        yield Piece(Kind.COPY_END, _END)
+        self._copying = False
+        self._buffer += chunk[end + len(_END) :]
+        self._reset(0)
+
+    # statements
+
+    def _statements(self, *, final: bool) -> Iterator[Piece]:
+        while self._position < len(self._buffer):
+            before = self._position, self._state
+            piece = self._step(final=final)
+            if piece is not None:
+                yield piece
+                if piece.kind is Kind.COPY:
+                    return
+            elif (self._position, self._state) == before:
+                return
+
+    def _step(self, *, final: bool) -> Piece | None:
+        """Lexes on from `position`; leaves it and the state as they are where more input is needed."""
+        match self._state:
+            case _State.LEAD:
+                return self._lead(final=final)
+            case _State.CODE:
+                return self._code(final=final)
+            case _State.QUOTE:
+                self._seek(b"'")
+            case _State.IDENT:
+                self._seek(b'"')
+            case _State.LINE:
+                self._seek(b"\n")
+            case _State.DOLLAR:
+                self._seek(self._tag)
+            case _State.ESCAPE:
+                self._escape()
+            case _State.BLOCK:
+                self._block()
+        return None
+
+    def _seek(self, mark: bytes) -> None:
+        found = self._buffer.find(mark, self._position)
+        if found >= 0:
+            self._position = found + len(mark)
+            self._state = self._resume
+        else:
+            self._position = max(self._position, len(self._buffer) - len(mark) + 1)
+
+    def _escape(self) -> None:
+        for found in _ESCAPE_END.finditer(self._buffer, self._position):
+            if found[0] == b"'":
+                if found.end() == len(self._buffer):
+                    return  # a second quote may follow
+                self._position = found.end()
+                self._state = self._resume
+                return
+            self._position = found.end()
+
+    def _block(self) -> None:
+        for found in _BLOCK_END.finditer(self._buffer, self._position):
+            self._comments += 1 if found[0] == b"/*" else -1
+            self._position = found.end()
+            if not self._comments:
+                self._state = self._resume
+                return
+        self._position = max(self._position, len(self._buffer) - 1)
+
+    def _lead(self, *, final: bool) -> Piece | None:
+        found = _LEAD.match(self._buffer, self._position)
+        self._position = found.end() if found else self._position
+        head = bytes(self._buffer[self._position : self._position + 2])
+        if not head or (len(head) == 1 and head in b"-/" and not final):
+            return None
+        if head == b"--":
+            self._enter(_State.LINE, 2)
+        elif head == b"/*":
+            self._comments = 1
+            self._enter(_State.BLOCK, 2)
+        elif head[:1] == b"\\":
+            end = self._buffer.find(b"\n", self._position) + 1
+            if not end and not final:
+                return None
+            return self._piece(Kind.META, end or len(self._buffer))
+        else:
+            self._start = self._position
+            self._state = self._resume = _State.CODE
+        return None
+
+    def _enter(self, state: _State, length: int) -> None:
+        self._resume = self._state
+        self._state = state
+        self._position += length
+
+    def _code(self, *, final: bool) -> Piece | None:
+        position = self._position
+        while True:
+            found = (_BODY_CODE if self._bodies else _CODE).search(self._buffer, position)
+            if found is None:
+                break
+            token, position = found[0], found.end()
+            first = token[:1]
+            if first == b";":
+                if not self._parens and not self._bodies:
+                    return self._end(position, final=final)
+            elif first == b"(":
+                self._parens += 1
+            elif first == b")":
+                self._parens = max(0, self._parens - 1)
+            elif first == b"\\":
+                raise SqlError(f"a meta-command within a statement: {_excerpt(self._buffer[self._start : position + 20])}")
+            elif first.isalpha() and token[1:] != b"'":
+                if position == len(self._buffer) and not final:
+                    self._position = found.start()  # the word may go on
+                    return None
+                self._word(token)
+            else:
+                self._position = position
+                self._open(token)
+                return None
+            self._position = position
+        unsure = None if final else _UNSURE.search(self._buffer, max(position, len(self._buffer) - _UNSURE_WINDOW))
+        self._position = unsure.start() if unsure else len(self._buffer)
+        return None
+
+    def _open(self, token: bytes) -> None:
+        self._resume = _State.CODE
+        match token[:1]:
+            case b"'":
+                self._state = _State.QUOTE if self._strings_on else _State.ESCAPE
+            case b'"':
+                self._state = _State.IDENT
+            case b"$":
+                self._state, self._tag = _State.DOLLAR, token
+            case b"-":
+                self._state = _State.LINE
+            case b"/":
+                self._state, self._comments = _State.BLOCK, 1
+            case _:
+                self._state = _State.ESCAPE
+
+    def _word(self, word: bytes) -> None:
+        if self._parens:
+            return
+        if len(word) > 4:  # BEGIN ATOMIC
+            if _ROUTINE.match(self._buffer, self._start):
+                self._bodies += 1
+        elif self._bodies:
+            self._bodies += 1 if len(word) == 4 else -1  # CASE, END
+
+    def _end(self, end: int, *, final: bool) -> Piece | None:
+        text = self._buffer[self._start : end]
+        if text[:4].upper() == b"COPY" and _COPY.match(text):
+            if end == len(self._buffer):
+                if final:
+                    raise SqlError("the input ends within COPY data")
+                self._position = end - 1
+                return None
+            if self._buffer[end : end + 1] != b"\n":
+                raise SqlError(f"no newline after {_excerpt(text)}")
+            piece = self._piece(Kind.COPY, end + 1)
+            del self._buffer[: self._begin]
+            self._reset(0)
+            self._copying = self._line_start = True
+            return piece
+        if text[:3].upper() == b"SET" and (found := _STRINGS_OFF.match(text)):
+            self._strings_on = found["value"].lower() in {b"on", b"true", b"1", b"yes"}
+        return self._piece(Kind.STATEMENT, end)
+
+    def _piece(self, kind: Kind, end: int) -> Piece:
+        start = self._position if kind is Kind.META else self._start
+        piece = Piece(kind, bytes(self._buffer[self._begin : end]), start - self._begin)
+        self._reset(end)
+        return piece
+
+
+def _excerpt(data: bytes | bytearray) -> str:
+    return bytes(data[:120]).decode("utf-8", "replace").strip()
+
+
+_NAME = re.compile(rb'\s*("(?:[^"]|"")+"|[^\s."(;,]+)')
+
+
+def qualified_name(text: bytes, position: int = 0) -> tuple[str, str]:
+    """(schema, name) of a qualified name as pg_dump writes it, at `position`; SqlError where there is none."""
+    first = _NAME.match(text, position)
+    second = _NAME.match(text, first.end() + 1) if first and text[first.end() : first.end() + 1] == b"." else None
+    if not first or not second:
+        raise SqlError(f"no qualified name in {_excerpt(text[position:])}")
+    return unquote(first[1]), unquote(second[1])
+
+
+def unquote(name: bytes) -> str:
+    text = name.decode("utf-8", "surrogateescape")
+    return text[1:-1].replace('""', '"') if text.startswith('"') else text
+
+
+def copy_table(header: Piece) -> tuple[str, str]:
+    """(schema, name) of the table that a COPY header fills."""
+    return qualified_name(header.text, len(b"COPY"))
