@@ -66,11 +66,9 @@ class KeyRef(Spec):
 
 
 class CredentialsRef(Spec):
-    """Absent keys: the Job looks for the usual names."""
-
     name: Name
-    access_key_id_key: str | None = None
-    secret_access_key_key: str | None = None
+    access_key_id_key: Name = "accessKeyId"
+    secret_access_key_key: Name = "secretAccessKey"
 
 
 class S3(Spec):

@@ -25,11 +25,8 @@ def owner(obj: Mapping[str, Any]) -> Owner:
 def storage_target(name: str, spec: StorageSpec) -> StorageTarget:
     """`name` is that of the BackupStorage."""
     s3 = spec.s3
-    keys: dict[str, str] = {}
-    if s3.credentials_secret_ref and s3.credentials_secret_ref.access_key_id_key:
-        keys["access_key_id_key"] = s3.credentials_secret_ref.access_key_id_key
-    if s3.credentials_secret_ref and s3.credentials_secret_ref.secret_access_key_key:
-        keys["secret_access_key_key"] = s3.credentials_secret_ref.secret_access_key_key
+    credentials = s3.credentials_secret_ref
+    keys = {"access_key_id_key": credentials.access_key_id_key, "secret_access_key_key": credentials.secret_access_key_key} if credentials else {}
     return StorageTarget(
         name=name,
         bucket=s3.bucket,
@@ -37,7 +34,7 @@ def storage_target(name: str, spec: StorageSpec) -> StorageTarget:
         endpoint=s3.endpoint,
         region=s3.region,
         addressing=s3.addressing,
-        credentials_secret=s3.credentials_secret_ref.name if s3.credentials_secret_ref else None,
+        credentials_secret=credentials.name if credentials else None,
         ca_secret=s3.ca_secret_ref.name if s3.ca_secret_ref else None,
         ca_key=s3.ca_secret_ref.key if s3.ca_secret_ref else "ca.crt",
         create_bucket=spec.create_bucket,
