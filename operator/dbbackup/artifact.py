@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from dbbackup.errors import Failure
 from dbbackup.run import Algorithm, Format, Model, Owner, SafetyBackupReport
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"
 RESTORE_NOTE = "RESTORE.md"
 MANIFEST_LIMIT = 64 * 1024 * 1024

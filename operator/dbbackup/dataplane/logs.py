@@ -1,0 +1,102 @@
+"""JSON lines on stdout (`run.LogEvent`): the operator follows them, people read them. Nothing secret passes."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+from urllib.parse import quote, quote_plus
+
+from dbbackup.run import LogEvent, Progress
+
+Level = Literal["debug", "info", "warning", "error"]
+
+MASK = "***"
+PROGRESS_SECONDS = 1.0
+"""Between two lines of progress, and before the first."""
+_SHORT = 4
+
+
+class Redactor:
+    """Replaces registered secret values in texts, also where they stand URL-encoded, JSON-escaped or inside a repr. A value of fewer than four
+    characters is replaced only where it stands as a word of its own: elsewhere it would tear texts apart and give itself away by the gaps."""
+
+    def __init__(self) -> None:
+        self._secrets: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, *values: str | None) -> None:
+        for value in values:
+            if value:
+                escaped = json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]
+                self._secrets |= {value, quote(value), quote(value, safe=""), quote_plus(value), *escaped}
+        ordered = sorted(self._secrets, key=len, reverse=True)
+        self._pattern = (
+            re.compile("|".join(rf"(?<!\w){re.escape(s)}(?!\w)" if len(s) < _SHORT else re.escape(s) for s in ordered)) if ordered else None
+        )
+
+    def __call__(self, text: str) -> str:
+        return self._pattern.sub(MASK, text) if self._pattern else text
+
+
+class Reporter:
+    """Thread-safe. Messages and extra fields pass the redactor; `key`, `xid` and figures are written as they are, since they are built from names."""
+
+    def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._clock = stream or sys.stdout, clock
+        self._lock = threading.Lock()
+        self._started = self._last = clock()
+        self.redact = Redactor()
+
+    def secret(self, *values: str | None) -> None:
+        """Registers values that must never appear in a line."""
+        self.redact.add(*values)
+
+    def log(self, level: Level, message: str, **extra: str | int | float | bool | None) -> None:
+        safe = {name: self.redact(value) if isinstance(value, str) else value for name, value in extra.items()}
+        self._write(LogEvent.model_validate({"ts": datetime.now(UTC), "level": level, "message": self.redact(message), **safe}))
+
+    def debug(self, message: str, **extra: str | int | float | bool | None) -> None:
+        self.log("debug", message, **extra)
+
+    def info(self, message: str, **extra: str | int | float | bool | None) -> None:
+        self.log("info", message, **extra)
+
+    def warn(self, message: str, **extra: str | int | float | bool | None) -> None:
+        self.log("warning", message, **extra)
+
+    def error(self, message: str, **extra: str | int | float | bool | None) -> None:
+        self.log("error", message, **extra)
+
+    def key(self, key: str) -> None:
+        """The artifact's directory, told before its first upload."""
+        self._write(LogEvent(ts=datetime.now(UTC), event="key", message=f"the artifact's key is {key}", key=key))
+
+    def waiting(self, message: str) -> None:
+        """For another run on the same database."""
+        self._write(LogEvent(ts=datetime.now(UTC), event="waiting", message=self.redact(message)))
+
+    def transaction(self, xid: str) -> None:
+        """A restore's transaction id, told before anything is restored."""
+        self._write(LogEvent(ts=datetime.now(UTC), event="transaction", message=f"restoring in transaction {xid}", xid=xid))
+
+    def progress(self, progress: Progress, *, last: bool = False) -> None:
+        """At most one line a PROGRESS_SECONDS, none in the first: call it as often as you like. `last` writes a line if any was written before."""
+        with self._lock:
+            now = self._clock()
+            due = now - self._last >= PROGRESS_SECONDS
+            if not (due or (last and self._last != self._started)):
+                return
+            self._last = now
+        self._write(LogEvent(ts=datetime.now(UTC), event="progress", progress=progress))
+
+    def _write(self, event: LogEvent) -> None:
+        line = event.model_dump_json(by_alias=True, exclude_none=True)
+        with self._lock:
+            self._stream.write(line + "\n")
+            self._stream.flush()

@@ -1,0 +1,390 @@
+"""S3 and what speaks its protocol, over botocore's client.
+
+Why not boto3's transfer functions: they take the end of a stream for success, and stop at 10,000 parts of 8 MiB. Why our own retries: botocore counts
+attempts, and a server that restarts is away for a time, not for a number of attempts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from dbbackup.errors import Failure
+from dbbackup.run import STORAGE_CA, STORAGE_SECRET, StorageTarget
+from dbbackup.storage.base import ObjectInfo, Storage, Upload, UploadInfo
+from dbbackup.storage.faults import Fault, explain
+from dbbackup.storage.mounts import read_key
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+PATIENCE = 75.0
+"""Seconds for which a server that has answered before may be away."""
+FIRST_PATIENCE = 15.0
+"""Seconds in which a server must answer for the first time: a mistyped endpoint is told soon."""
+CONNECT_TIMEOUT = 10
+READ_TIMEOUT = 30
+COMPLETE_READ_TIMEOUT = 1800
+"""Seconds: some servers copy all parts before they answer CompleteMultipartUpload."""
+LARGE = 1 << 30
+"""Bytes from which an upload's completion gets COMPLETE_READ_TIMEOUT."""
+_SEND = 1 << 20
+_BATCH = 1000
+
+T = TypeVar("T")
+
+
+class _Body:
+    """A request body over a buffer, sent in large pieces: one piece must pass within the socket's timeout, and each costs a switch of threads."""
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._view, self._at = memoryview(data), 0
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def read(self, size: int = -1) -> memoryview:
+        end = len(self._view) if size < 0 else self._at + max(size, _SEND)
+        piece = self._view[self._at : end]
+        self._at += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, len(self._view))[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+class _Stopped(Exception):
+    """The upload was aborted while a try was waited for."""
+
+
+def open_storage(target: StorageTarget, *, secret_dir: str = STORAGE_SECRET, ca_dir: str = STORAGE_CA) -> Storage:
+    """Reads the mounted credentials and CA and makes a client; nothing is sent yet.
+
+    Failure SecretMissing, KeyMissing (see `mounts.await_keys` for late mounts), InvalidSpec for an endpoint or region that can't be one.
+    """
+    from botocore.config import Config  # noqa: PLC0415 - 200 ms of imports, which a caller can overlap with its connection to the database
+    from botocore.session import Session  # noqa: PLC0415
+
+    where = f"bucket {target.bucket}" + (f" at {target.endpoint}" if target.endpoint else f" (region {target.region})" if target.region else "")
+    arguments: dict[str, Any] = {}
+    if target.credentials_secret:
+        arguments["aws_access_key_id"] = read_key(secret_dir, target.credentials_secret, target.access_key_id_key)
+        arguments["aws_secret_access_key"] = read_key(secret_dir, target.credentials_secret, target.secret_access_key_key)
+    if target.ca_secret:
+        read_key(ca_dir, target.ca_secret, target.ca_key)
+        arguments["verify"] = str(Path(ca_dir) / target.ca_key)
+    session = Session()
+    region = target.region or (None if target.endpoint else session.get_config_variable("region")) or "us-east-1"
+    style = target.addressing if target.addressing != "auto" else "path" if target.endpoint else "auto"
+
+    def connect(read_timeout: int) -> S3Client:
+        config = Config(
+            s3={"addressing_style": style, "payload_signing_enabled": True},
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=read_timeout,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            tcp_keepalive=True,
+            parameter_validation=False,
+        )
+        client = session.create_client("s3", region_name=region, endpoint_url=target.endpoint, config=config, **arguments)
+        return cast("S3Client", client)
+
+    try:
+        return S3Storage(connect, target.bucket, where, region)
+    except Exception as error:  # noqa: BLE001 - botocore raises what it likes for an endpoint that is none
+        raise explain(error, "preparing the client", where).failure from None
+
+
+class S3Storage:
+    """`connect` makes a client with a read timeout in seconds. Thread-safe."""
+
+    def __init__(self, connect: Callable[[int], S3Client], bucket: str, where: str, region: str) -> None:
+        self._connect, self.bucket, self.where, self._region = connect, bucket, where, region
+        self.client = connect(READ_TIMEOUT)
+        self._reached = False
+        self._down_since: float | None = None
+        self._lock = threading.Lock()
+        self._patient: S3Client | None = None
+
+    # --- retries
+
+    def attempt(
+        self,
+        action: str,
+        call: Callable[[], T],
+        *,
+        accept: Callable[[Fault, int], T | None] | None = None,
+        stopped: threading.Event | None = None,
+    ) -> T:
+        """`call()`, tried again after transient faults, for at most PATIENCE seconds without an answer. `accept` may turn a fault into a result;
+        it is given the number of tries that failed before, since a lost reply makes a second try fail on what the first one did."""
+        started, delay, tries = time.monotonic(), 0.1, 0
+        while True:
+            began = time.monotonic()
+            try:
+                result = call()
+            except Failure:
+                raise
+            except Exception as error:  # noqa: BLE001 - `explain` knows them all
+                fault = explain(error, action, self.where)
+                if accept is not None and (accepted := accept(fault, tries)) is not None:
+                    return accepted
+                if not fault.transient or self._give_up(began, started):
+                    raise fault.failure from None
+            else:
+                self._reached, self._down_since = True, None
+                return result
+            tries += 1
+            if stopped is None:
+                time.sleep(delay)
+            elif stopped.wait(delay):
+                raise _Stopped
+            delay = min(delay * 2, 5.0)
+
+    def _give_up(self, began: float, started: float) -> bool:
+        with self._lock:
+            if self._down_since is None:
+                self._down_since = began
+            since = min(self._down_since, started)
+        return time.monotonic() - since > (PATIENCE if self._reached else FIRST_PATIENCE)
+
+    # --- bucket
+
+    def ensure_bucket(self, create: bool) -> None:
+        def missing(fault: Fault, _tries: int) -> bool | None:
+            return False if create and fault.failure.reason.name == "BucketNotFound" else None
+
+        def look() -> bool:
+            self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
+            return True
+
+        action = "looking for the bucket"
+        if not self.attempt(action, look, accept=missing):
+            self._create_bucket()
+            self.attempt(action, look)
+
+    def _create_bucket(self) -> None:
+        """Private: no ACL is asked for, which is the default everywhere. Two creators at once are both content."""
+
+        def make(constraint: bool) -> bool:
+            if constraint:
+                self.client.create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": self._region})  # type: ignore[typeddict-item]
+            else:
+                self.client.create_bucket(Bucket=self.bucket)
+            return True
+
+        def accept(fault: Fault, _tries: int) -> bool | None:
+            if fault.code in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                return True
+            return False if fault.code in {"InvalidLocationConstraint", "IllegalLocationConstraintException"} else None
+
+        action = "creating the bucket"
+        if not self.attempt(action, lambda: make(self._region != "us-east-1"), accept=accept):
+            self.attempt(action, lambda: make(False), accept=accept)
+
+    # --- objects
+
+    def put(self, key: str, body: bytes, content_type: str) -> None:
+        self.attempt(
+            f"writing {key}",
+            lambda: self.client.put_object(Bucket=self.bucket, Key=key, Body=_Body(body) if body else b"", ContentType=content_type),  # type: ignore[arg-type]
+        )
+
+    def get(self, key: str, limit: int) -> bytes:
+        def fetch() -> bytes:
+            response = self.client.get_object(Bucket=self.bucket, Key=key)
+            with response["Body"] as stream:
+                if response["ContentLength"] > limit:
+                    raise Failure(
+                        "ArtifactCorrupt", f"{key} in {self.where} has {response['ContentLength']} bytes, more than the {limit} that it may have"
+                    )
+                return stream.read()
+
+        return self.attempt(f"reading {key}", fetch)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        if length == 0:
+            return b""
+        wanted = f"bytes={start}-{start + length - 1}"
+
+        def fetch() -> bytes:
+            response = self.client.get_object(Bucket=self.bucket, Key=key, Range=wanted)
+            with response["Body"] as stream:
+                if response["ContentLength"] != length:
+                    raise Failure(
+                        "ArtifactCorrupt",
+                        f"{key} in {self.where}: {length} bytes from {start} on were asked for, the server has {response['ContentLength']}",
+                    )
+                return stream.read()
+
+        return self.attempt(f"reading {key}", fetch)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        def look() -> Sequence[ObjectInfo]:
+            found = self.client.head_object(Bucket=self.bucket, Key=key)
+            return [ObjectInfo(key, found["ContentLength"], found["LastModified"], found["ETag"].strip('"'))]
+
+        def accept(fault: Fault, _tries: int) -> Sequence[ObjectInfo] | None:
+            if fault.failure.reason.name == "ArtifactMissing":
+                return []
+            if fault.failure.reason.name == "StorageAccessDenied":  # a HEAD carries no error code: ask in a way that does
+                return [info for info in self._page(key, {"MaxKeys": 1})[0] if info.key == key]
+            return None
+
+        found = self.attempt(f"looking for {key}", look, accept=accept)
+        return found[0] if found else None
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        more: dict[str, Any] | None = {}
+        while more is not None:
+            page, more = self._page(prefix, more)
+            yield from page
+
+    def _page(self, prefix: str, more: dict[str, Any]) -> tuple[Sequence[ObjectInfo], dict[str, Any] | None]:
+        answer = self.attempt(f"listing {prefix}", lambda: self.client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **more))
+        page = [ObjectInfo(o["Key"], o["Size"], o["LastModified"], o.get("ETag", "").strip('"')) for o in answer.get("Contents", [])]
+        token = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
+        return page, {"ContinuationToken": token} if token else None
+
+    def delete(self, keys: Iterable[str]) -> None:
+        wanted = tuple(keys)
+        for first in range(0, len(wanted), _BATCH):
+            batch = wanted[first : first + _BATCH]
+            rest = batch if len(batch) == 1 else self._delete_batch(batch)
+            for key in rest:
+                self._delete_one(key)
+
+    def _delete_batch(self, keys: Sequence[str]) -> Sequence[str]:
+        """The keys that the server did not delete: all where it refuses batches, for single deletes then tell why."""
+
+        def call() -> Sequence[str]:
+            answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True})
+            return [error["Key"] for error in answer.get("Errors", []) if error.get("Code") not in {"NoSuchKey", "NotFound"}]
+
+        def accept(fault: Fault, _tries: int) -> Sequence[str] | None:
+            return None if fault.transient or fault.failure.reason.name in {"BucketNotFound", "StorageAuthenticationFailed"} else keys
+
+        return self.attempt(f"deleting {len(keys)} objects", call, accept=accept)
+
+    def _delete_one(self, key: str) -> None:
+        def accept(fault: Fault, _tries: int) -> bool | None:
+            return True if fault.failure.reason.name == "ArtifactMissing" else None
+
+        def call() -> bool:
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+            return True
+
+        self.attempt(f"deleting {key}", call, accept=accept)
+
+    # --- uploads
+
+    def start_upload(self, key: str, content_type: str) -> Upload:
+        answer = self.attempt(
+            f"starting the upload of {key}", lambda: self.client.create_multipart_upload(Bucket=self.bucket, Key=key, ContentType=content_type)
+        )
+        return S3Upload(self, key, answer["UploadId"])
+
+    def list_uploads(self, prefix: str) -> Iterator[UploadInfo]:
+        more: dict[str, Any] = {}
+        while True:
+            answer = self.attempt(
+                f"listing uploads below {prefix}",
+                lambda more=more: self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix, **more),  # type: ignore[misc]
+            )
+            for upload in answer.get("Uploads", []):
+                yield UploadInfo(upload["Key"], upload["UploadId"], upload["Initiated"])
+            if not answer.get("IsTruncated") or not answer.get("NextKeyMarker"):
+                return
+            more = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer.get("NextUploadIdMarker", "")}
+
+    def abort_upload(self, upload: UploadInfo) -> None:
+        """An upload that is not there counts as aborted."""
+
+        def call() -> bool:
+            self.client.abort_multipart_upload(Bucket=self.bucket, Key=upload.key, UploadId=upload.upload_id)
+            return True
+
+        def accept(fault: Fault, _tries: int) -> bool | None:
+            return True if fault.code in {"NoSuchUpload", "NoSuchKey", "404"} else None
+
+        self.attempt(f"aborting the upload of {upload.key}", call, accept=accept)
+
+    def patient(self) -> S3Client:
+        """A client that waits long for an answer."""
+        with self._lock:
+            if self._patient is None:
+                self._patient = self._connect(COMPLETE_READ_TIMEOUT)
+            return self._patient
+
+
+class S3Upload:
+    """Parts carry a signed SHA-256 of their content, which every S3 server checks."""
+
+    def __init__(self, storage: S3Storage, key: str, upload_id: str) -> None:
+        self._storage, self._key, self._id = storage, key, upload_id
+        self._etags: dict[int, str] = {}
+        self._sizes: dict[int, int] = {}
+        self._stopped = threading.Event()
+        self._state = "open"
+
+    def part(self, number: int, data: bytes | memoryview) -> None:
+        storage = self._storage
+        try:
+            answer = storage.attempt(
+                f"uploading part {number} of {self._key}",
+                lambda: storage.client.upload_part(
+                    Bucket=storage.bucket,
+                    Key=self._key,
+                    UploadId=self._id,
+                    PartNumber=number,
+                    Body=_Body(data),  # type: ignore[arg-type]
+                ),
+                stopped=self._stopped,
+            )
+        except _Stopped:
+            raise Failure("Terminated", f"the upload of {self._key} was aborted") from None
+        self._etags[number], self._sizes[number] = answer["ETag"], len(data)
+
+    def complete(self) -> None:
+        storage, size = self._storage, sum(self._sizes.values())
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in sorted(self._etags.items())]
+        client = storage.patient() if size > LARGE else storage.client
+
+        def call() -> bool:
+            client.complete_multipart_upload(
+                Bucket=storage.bucket,
+                Key=self._key,
+                UploadId=self._id,
+                MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item]
+            )
+            return True
+
+        def accept(fault: Fault, tries: int) -> bool | None:
+            if fault.code != "NoSuchUpload" or not tries:
+                return None
+            found = storage.head(self._key)  # the reply to an earlier try was lost
+            return True if found and found.size == size else None
+
+        self._state = "completing"
+        storage.attempt(f"completing the upload of {self._key}", call, accept=accept)
+        self._state = "complete"
+
+    def abort(self) -> None:
+        """Call it once no `part` runs any more, or call it twice: a part that arrives after an abort stays behind on some servers."""
+        self._stopped.set()
+        if self._state in {"complete", "aborted"}:
+            return
+        self._storage.abort_upload(UploadInfo(self._key, self._id, datetime.now(UTC)))
+        if self._state == "completing":  # it may have taken effect although we were not told
+            self._storage.delete([self._key])
+        self._state = "aborted"
