@@ -1,0 +1,88 @@
+"""The head of a dump made with --clean: which objects it means to replace. Pure.
+
+The DROP statements of a dump are read, never run: their order is that of the source, and a foreign key or a view newer than the backup would make
+them fail over each other. `replace.py` drops the same objects in the order that the target asks for.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"().,;]+))')
+_DUMMY_VIEW = re.compile(r"CREATE OR REPLACE VIEW\s")
+_DUMMY_COLUMN = re.compile(r"\bSELECT\s+NULL::", re.IGNORECASE)
+_PART = re.compile(
+    r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?.* DROP (?:CONSTRAINT|DEFAULT)\b"
+    r"|ALTER DOMAIN .* DROP CONSTRAINT\b"
+    r"|DROP (?:CONSTRAINT|TRIGGER|RULE|POLICY|INDEX|STATISTICS)\s",
+    re.DOTALL,
+)
+_LARGE_OBJECT = re.compile(r"SELECT pg_catalog\.lo_unlink\((?:oid\) FROM pg_catalog\.pg_largeobject_metadata WHERE oid = )?'?(\d+)'?\)?")
+
+RELATIONS = ("FOREIGN TABLE", "MATERIALIZED VIEW", "TABLE", "VIEW", "SEQUENCE")
+ROUTINES = ("FUNCTION", "PROCEDURE", "AGGREGATE", "ROUTINE")
+TYPES = ("TYPE", "DOMAIN")
+GLOBALS = ("EVENT TRIGGER", "PUBLICATION", "SUBSCRIPTION", "SERVER", "FOREIGN DATA WRAPPER", "PROCEDURAL LANGUAGE", "LANGUAGE", "ACCESS METHOD")
+IN_SCHEMA = (
+    "COLLATION",
+    "CONVERSION",
+    "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY",
+    "TEXT SEARCH PARSER",
+    "TEXT SEARCH TEMPLATE",
+)
+BY_METHOD = ("OPERATOR CLASS", "OPERATOR FAMILY")
+BY_TEXT = ("OPERATOR", "CAST", "TRANSFORM", "USER MAPPING")
+_KINDS = (*RELATIONS, *ROUTINES, *TYPES, *GLOBALS, *IN_SCHEMA, *BY_METHOD, *BY_TEXT, "SCHEMA", "EXTENSION")
+_DROP = re.compile(rf"DROP ({'|'.join(sorted(_KINDS, key=len, reverse=True))})\s+(?:IF EXISTS\s+)?(.*?);?\s*$", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """One object that the dump replaces. `schema` is empty for kinds without one; `rest` is what follows the name: arguments, `USING btree`."""
+
+    kind: str
+    schema: str
+    name: str
+    rest: str = ""
+
+
+def parse_drop(statement: str) -> Drop | bool:
+    """The object that a statement of the head drops; True where it drops only a part of one; False where it belongs to the head no longer."""
+    if found := _LARGE_OBJECT.match(statement):
+        return Drop("LARGE OBJECT", "", found[1])
+    if _PART.match(statement) or (_DUMMY_VIEW.match(statement) and _DUMMY_COLUMN.search(statement)):
+        return True
+    found = _DROP.match(statement)
+    if not found:
+        return False
+    kind, tail = found[1], found[2].strip()
+    if kind in ("SCHEMA", "EXTENSION"):
+        return True
+    if kind in BY_TEXT:
+        return Drop(kind, "", tail)
+    names, rest = split_names(tail)
+    if not names:
+        return False
+    return Drop(kind, names[-2] if len(names) > 1 else "", names[-1], rest)
+
+
+def split_names(text: str) -> tuple[list[str], str]:
+    """`app."We.ird"(a int)` -> (["app", "We.ird"], "(a int)")."""
+    names: list[str] = []
+    at = 0
+    while found := _IDENTIFIER.match(text, at):
+        names.append(found[1].replace('""', '"') if found[1] is not None else found[2])
+        at = found.end()
+        if not text.startswith(".", at):
+            break
+        at += 1
+    return names, text[at:].strip()
+
+
+def arguments(rest: str) -> str:
+    """What stands between the outer parentheses, with `*` (an aggregate of nothing) as nothing."""
+    inner = rest.strip()
+    inner = inner[1:-1] if inner.startswith("(") and inner.endswith(")") else inner
+    return "" if inner.strip() == "*" else " ".join(inner.split())

@@ -1,0 +1,51 @@
+"""Runs on one database exclude each other by an advisory lock in it: a restore takes it exclusively, backups share it.
+
+Kubernetes cannot tell that two Secrets mean one database; PostgreSQL can. The lock belongs to the session and goes with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import psycopg
+
+from dbbackup.dataplane.connection import Connection, to_failure
+from dbbackup.dataplane.conninfo import Conninfo
+from dbbackup.errors import Failure
+
+if TYPE_CHECKING:
+    from dbbackup.dataplane.logs import Reporter
+    from dbbackup.dataplane.main import Stop
+
+KEY = 0x6462_6261_636B_7570
+""""dbbackup": the lock's key, stable so that versions of the operator exclude each other."""
+
+Mode = Literal["shared", "exclusive"]
+
+_HOLDERS = """
+SELECT pg_catalog.string_agg(pg_catalog.format('%%s (process %%s)', coalesce(nullif(a.application_name, ''), 'a session'), l.pid), ', ')
+FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = (SELECT oid FROM pg_catalog.pg_database
+ WHERE datname = pg_catalog.current_database()) AND (l.classid::bigint << 32) | l.objid::bigint = %s
+"""
+
+
+def hold(connection: Connection, info: Conninfo, mode: Mode, stop: Stop, reporter: Reporter) -> None:
+    """Takes the lock for as long as the session lives; waits, and says so, until the run is stopped: then DatabaseBusy, or the stop's own reason."""
+    suffix = "_shared" if mode == "shared" else ""
+    try:
+        row = connection.execute(f"SELECT pg_catalog.pg_try_advisory_lock{suffix}(%s)", (KEY,)).fetchone()
+        if row and row[0]:
+            return
+        holders = connection.execute(_HOLDERS, (KEY,)).fetchone()
+        who = str(holders[0]) if holders and holders[0] else "another run"
+        reporter.waiting(f"waiting for {who} on {info.identity}")
+        stop.on_stop(connection.cancel_safe)
+        connection.execute(f"SELECT pg_catalog.pg_advisory_lock{suffix}(%s)", (KEY,))
+    except psycopg.Error as error:
+        if stop.failure:
+            if stop.failure.reason.name == "Timeout":
+                raise Failure("DatabaseBusy", f"{info.who}: another run held the database until this run's time was over") from None
+            raise stop.failure from None
+        raise to_failure(error, info, "waiting for other runs on the database", "ConnectionLost") from None
+    stop.check()
