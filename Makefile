@@ -1,0 +1,3 @@
+image:
+	@tests/rig/operator-image.sh
+.PHONY: image

@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Makes images without a registry and gives them to the rig's containerd:
+#   images.sh make NAME...     base pause coredns postgres-13 postgres-15 postgres-17 postgres-18 versitygw toxiproxy
+#   images.sh import NAME...   into the running cluster, where it lacks them
+# An archive of each lies in build/rig/images; one that is there is not made again. Environment: STATE, BIN.
+set -euo pipefail
+HERE=$(cd "$(dirname "$0")" && pwd)
+STATE=${STATE:?} BIN=${BIN:-$STATE/bin} SOCKET=/run/dbbackup-rig/containerd.sock
+OUT=$STATE/images
+mkdir -p "$OUT/empty"
+BASE=docker.io/library/debian:trixie-slim
+# Debian's crun refuses hybrid cgroups; runc serves everywhere.
+export BUILDAH_RUNTIME=${BUILDAH_RUNTIME:-runc}
+
+name_of() {
+  case $1 in
+  base) echo $BASE ;;
+  pause | coredns) echo "localhost/$1:1" ;;
+  postgres-*) echo "localhost/dbbackup/postgres:${1#postgres-}" ;;
+  versitygw | toxiproxy) echo "localhost/dbbackup/$1:1" ;;
+  *) echo "images.sh: unknown image $1" >&2 && return 1 ;;
+  esac
+}
+
+commit() { # CONTAINER NAME: to an archive, complete or absent
+  local image file=$OUT/$2.tar
+  image=$(name_of "$2")
+  buildah commit -q "$1" "$image" >/dev/null
+  buildah rm "$1" >/dev/null
+  [ "$2" = base ] && return
+  rm -f "$file.new"
+  buildah push -q "$image" "docker-archive:$file.new:$image"
+  mv "$file.new" "$file"
+}
+
+slim=(--variant=minbase --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*'
+  --dpkgopt='path-exclude=/usr/share/info/*' --dpkgopt='path-exclude=*/libLLVM*')
+
+debian() { # SUITE FILE [mmdebstrap options]: a root file system with the suite's security updates
+  local suite=$1 file=$2 key=/usr/share/keyrings/debian-archive-keyring.gpg
+  shift 2
+  {
+    # A mirror that lags serves sid's lists past their short validity.
+    echo "deb [signed-by=$key check-valid-until=no] http://deb.debian.org/debian $suite main"
+    [ "$suite" = sid ] || echo "deb [signed-by=$key] http://deb.debian.org/debian-security $suite-security main"
+  } | mmdebstrap --quiet "${slim[@]}" "$@" "$suite" "$file" -
+}
+
+binary() { # NAME FILE PATH [buildah config options]: an image of one static binary
+  local c name=$1 file=$2 path=$3
+  shift 3
+  c=$(buildah from scratch)
+  buildah add -q "$c" "$file" "$path" >/dev/null
+  buildah config "$@" "$c"
+  commit "$c" "$name"
+}
+
+make_base() {
+  local c root=$OUT/base.root.tar
+  debian trixie "$root" --include=ca-certificates
+  c=$(buildah from scratch)
+  buildah add -q "$c" "$root" / >/dev/null
+  buildah config --cmd '["bash"]' "$c"
+  commit "$c" base
+  rm -f "$root"
+}
+
+make_postgres() { # MAJOR: server with contrib, its cluster initialised
+  local c v=$1 suite root=$OUT/postgres-$1.root.tar
+  case $v in 13) suite=bullseye ;; 15) suite=bookworm ;; 17) suite=trixie ;; 18) suite=sid ;; esac
+  local setup="set -e; bin=/usr/lib/postgresql/$v/bin; t=/var/lib/postgresql/template
+    groupmod -o -g 999 postgres; usermod -o -u 999 -g 999 postgres; mkdir -p \$t /var/lib/postgresql/data
+    chown -R 999:999 /var/lib/postgresql
+    setpriv --reuid=999 --regid=999 --clear-groups \$bin/initdb -D \$t -U postgres -E UTF8 --locale=C.UTF-8 --auth-local=trust --auth-host=scram-sha-256 --no-sync >/dev/null
+    echo 'host all all all scram-sha-256' >>\$t/pg_hba.conf
+    printf '%s\n' \"listen_addresses = '*'\" 'password_encryption = scram-sha-256' 'max_connections = 200' 'jit = off' 'log_timezone = UTC' 'timezone = UTC' \
+      'fsync = off  # a throw-away test server' 'synchronous_commit = off' 'full_page_writes = off' >>\$t/postgresql.conf
+    rm -rf /var/cache/apt /var/lib/apt/lists/* /var/log/*"
+  debian "$suite" "$root" --include="postgresql-$v,locales-all-" --customize-hook="chroot \"\$1\" sh -c '$(printf %s "$setup" | sed "s/'/'\\\\''/g")'"
+  c=$(buildah from scratch)
+  buildah add -q "$c" "$root" / >/dev/null
+  buildah add -q --chown 999:999 "$c" "$OUT/empty" /run/postgresql >/dev/null
+  buildah add -q --chmod 0755 "$c" "$HERE/postgres-start.sh" /usr/local/bin/postgres-start >/dev/null
+  buildah config --entrypoint '["/usr/local/bin/postgres-start"]' --user 999:999 --port 5432 --env "PGBIN=/usr/lib/postgresql/$v/bin" --env PGDATA=/var/lib/postgresql/data \
+    --env "PATH=/usr/lib/postgresql/$v/bin:/usr/local/bin:/usr/bin:/bin" --env LANG=C.UTF-8 --stop-signal SIGINT "$c"
+  commit "$c" "postgres-$v"
+  rm -f "$root"
+}
+
+make_one() {
+  case $1 in
+  base) make_base ;;
+  pause) binary pause /bin/busybox /busybox --entrypoint '["/busybox","sleep","2147483647"]' --user 65535 ;;
+  coredns) binary coredns "$BIN/coredns" /coredns --entrypoint '["/coredns"]' ;;
+  versitygw)
+    local c
+    c=$(buildah from scratch)
+    buildah add -q "$c" "$BIN/versitygw" /versitygw >/dev/null
+    buildah add -q --chown 65532:65532 "$c" "$OUT/empty" /data >/dev/null
+    buildah add -q --chown 65532:65532 "$c" "$OUT/empty" /tmp >/dev/null
+    buildah config --entrypoint '["/versitygw"]' --cmd '["posix","/data"]' --user 65532:65532 --port 7070 --env VGW_PORT=:7070 --env VGW_HEALTH=/health "$c"
+    commit "$c" versitygw
+    ;;
+  toxiproxy) binary toxiproxy "$BIN/server" /toxiproxy --entrypoint '["/toxiproxy","-host=0.0.0.0"]' --user 65532:65532 --port 8474 ;;
+  postgres-*) make_postgres "${1#postgres-}" ;;
+  esac
+}
+
+command=${1:?make or import}
+shift
+for name in "$@"; do
+  image=$(name_of "$name")
+  case $command in
+  make)
+    if [ "$name" = base ]; then buildah inspect "$image" >/dev/null 2>&1 && continue; else [ -f "$OUT/$name.tar" ] && continue; fi
+    start=$SECONDS
+    make_one "$name"
+    echo "made $image in $((SECONDS - start)) s"
+    ;;
+  import)
+    ctr -a $SOCKET -n k8s.io images ls -q "name==$image" | grep -q . && continue
+    ctr -a $SOCKET -n k8s.io images import "$OUT/$name.tar" >/dev/null
+    ;;
+  esac
+done

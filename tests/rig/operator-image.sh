@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Builds the operator's image (tag localhost/dbbackup/operator:dev, or $1) with buildah and gives it to the rig's cluster where that is up.
+# Only what changed is built: a change of operator/ alone takes seconds. With docker: docker build -t NAME .
+set -euo pipefail
+HERE=$(cd "$(dirname "$0")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+STATE=${STATE:-$ROOT/build/rig} SOCKET=/run/dbbackup-rig/containerd.sock
+image=${1:-localhost/dbbackup/operator:dev}
+start=$SECONDS
+export BUILDAH_RUNTIME=${BUILDAH_RUNTIME:-runc} STATE
+mkdir -p "$STATE/images" "$ROOT/build/log"
+"$HERE/images.sh" make base
+options=(--layers --pull-never --network host --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$ROOT/operator/dbbackup/__init__.py")")
+# pip inside the build sees what pip outside sees.
+ca=${PIP_CERT:-${REQUESTS_CA_BUNDLE:-}}
+[ -z "$ca" ] || options+=(--volume "$ca:/etc/ssl/certs/ca-certificates.crt:ro" --build-arg PIP_CERT=/etc/ssl/certs/ca-certificates.crt)
+[ -z "${PIP_INDEX_URL:-}" ] || options+=(--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL")
+[ -z "${PGDG:-}" ] || options+=(--build-arg "PGDG=$PGDG")
+if ! buildah build "${options[@]}" -t "$image" "$ROOT" >"$ROOT/build/log/image.log" 2>&1; then
+  tail -n 40 "$ROOT/build/log/image.log" >&2
+  echo "image: the build failed; the whole log is build/log/image.log" >&2
+  exit 1
+fi
+id=$(buildah images -q --no-trunc "$image")
+if [ -S $SOCKET ] && [ "$(cat "$STATE/images/operator.id" 2>/dev/null)" = "$image $id" ] && ctr -a $SOCKET -n k8s.io images ls -q "name==$image" | grep -q .; then
+  echo "image $image is as it was (${id:7:12}), $((SECONDS - start)) s"
+  exit
+fi
+rm -f "$STATE/images/operator.tar"
+buildah push -q "$image" "docker-archive:$STATE/images/operator.tar:$image"
+if ctr -a $SOCKET version >/dev/null 2>&1; then
+  ctr -a $SOCKET -n k8s.io images import "$STATE/images/operator.tar" >/dev/null
+  echo "$image $id" >"$STATE/images/operator.id"
+fi
+echo "image $image (${id:7:12}) built in $((SECONDS - start)) s"
