@@ -59,7 +59,7 @@ class Demo:
         if not self.shell.target.existing:
             self.shell.make("cluster")
             if not os.environ.get("IMAGE"):
-                self.shell.make("image-load")
+                self.shell.make("image")
         self.shell.kubectl("get", "nodes")
 
     def operator(self) -> None:
