@@ -1,0 +1,105 @@
+"""A level-based work queue: a key that is added while it is being worked on is worked on once more afterwards; errors back off."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import random
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+log = logging.getLogger("dbbackup.queue")
+
+Key = TypeVar("Key", bound=Hashable)
+
+FIRST_BACK_OFF = 0.5
+LAST_BACK_OFF = 60.0
+
+
+class Queue(Generic[Key]):
+    """`work(key)` is run by `workers` tasks, never twice at once for one key. It returns seconds after which to look again, or None.
+
+    An exception from `work` is logged and the key comes back after 0.5 s, doubled each time, at most 60 s.
+    """
+
+    def __init__(self, work: Callable[[Key], Awaitable[float | None]], workers: int = 8, clock: Callable[[], float] | None = None) -> None:
+        self._work = work
+        self._workers = workers
+        self._clock = clock or asyncio.get_running_loop().time
+        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._queued: set[Key] = set()
+        self._busy: set[Key] = set()
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._due: dict[Key, float] = {}
+        self._heap: list[tuple[float, int, Key]] = []
+        self._sequence = 0
+        self._wake = asyncio.Event()
+        self.heartbeat = self._clock()
+        """When a worker or the timer last came round: a queue that stands still has a dead event loop or dead workers."""
+
+    def add(self, key: Key) -> None:
+        """Work on the key as soon as a worker is free."""
+        if key in self._busy:
+            self._again.add(key)
+        elif key not in self._queued:
+            self._queued.add(key)
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Work on the key in so many seconds, or earlier where an earlier time was asked for."""
+        due = self._clock() + max(seconds, 0.0)
+        if key in self._due and self._due[key] <= due:
+            return
+        self._due[key] = due
+        self._sequence += 1
+        heapq.heappush(self._heap, (due, self._sequence, key))
+        self._wake.set()
+
+    def __len__(self) -> int:
+        return len(self._queued) + len(self._busy)
+
+    async def run(self) -> None:
+        """Until cancelled. Ends with an exception if a worker dies, which is a defect."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._timer(), name="queue timer")
+            for number in range(self._workers):
+                group.create_task(self._worker(), name=f"queue worker {number}")
+
+    async def _timer(self) -> None:
+        while True:
+            self.heartbeat = self._clock()
+            while self._heap and self._heap[0][0] <= self._clock():
+                due, _, key = heapq.heappop(self._heap)
+                if self._due.get(key) == due:
+                    del self._due[key]
+                    self.add(key)
+            pause = min(self._heap[0][0] - self._clock(), 1.0) if self._heap else 1.0
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(max(pause, 0.0)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _worker(self) -> None:
+        while True:
+            key = await self._ready.get()
+            self._queued.discard(key)
+            self._busy.add(key)
+            try:
+                again = await self._work(key)
+                self._failures.pop(key, None)
+                if again is not None:
+                    self.add_after(key, again)
+            except Exception:
+                failures = self._failures[key] = self._failures.get(key, 0) + 1
+                delay = min(FIRST_BACK_OFF * 2 ** min(failures - 1, 10), LAST_BACK_OFF) * random.uniform(0.8, 1.0)  # noqa: S311
+                log.exception("reconciling failed, trying again", extra={"key": str(key), "failures": failures, "delay": round(delay, 1)})
+                self.add_after(key, delay)
+            finally:
+                self._busy.discard(key)
+                if key in self._again:
+                    self._again.discard(key)
+                    self.add(key)

@@ -1,0 +1,258 @@
+"""The only module that talks to the API server. Objects are plain dicts, as the API gives them.
+
+What it may ask for is written once, in `RESOURCES`: a call outside it is refused here, and a test compares it with the chart's RBAC. `watch` is
+Kopf's. There is no Secret in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config.config_exception import ConfigException
+from kubernetes.aio.config.incluster_config import load_incluster_config
+from kubernetes.aio.config.kube_config import load_kube_config
+
+Raw = dict[str, Any]
+
+REQUEST_SECONDS = 30
+CHUNK = 500
+MERGE_PATCH = "application/merge-patch+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of object and the verbs that the operator uses on it. A subresource is written as in RBAC: `pods/log`."""
+
+    group: str
+    version: str
+    plural: str
+    verbs: frozenset[str]
+
+    def path(self, namespace: str | None, name: str | None = None) -> str:
+        base = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        plural, _, subresource = self.plural.partition("/")
+        parts = [base]
+        if namespace is not None:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(plural)
+        if name is not None:
+            parts.append(quote(name, safe=""))
+        if subresource:
+            parts.append(subresource)
+        return "/".join(parts)
+
+
+def _resource(group: str, version: str, plural: str, *verbs: str) -> Resource:
+    return Resource(group, version, plural, frozenset(verbs))
+
+
+STORAGES = _resource("dbbackup.io", "v1", "backupstorages", "get", "list", "watch")
+BACKUPS = _resource("dbbackup.io", "v1", "databasebackups", "get", "list", "watch", "patch")
+RESTORES = _resource("dbbackup.io", "v1", "databaserestores", "get", "list", "watch")
+STORAGES_STATUS = _resource("dbbackup.io", "v1", "backupstorages/status", "patch")
+BACKUPS_STATUS = _resource("dbbackup.io", "v1", "databasebackups/status", "patch")
+RESTORES_STATUS = _resource("dbbackup.io", "v1", "databaserestores/status", "patch")
+JOBS = _resource("batch", "v1", "jobs", "get", "list", "watch", "create", "delete")
+PODS = _resource("", "v1", "pods", "list", "watch")
+PODS_LOG = _resource("", "v1", "pods/log", "get")
+EVENTS = _resource("", "v1", "events", "list", "create")
+
+RESOURCES = (
+    STORAGES,
+    BACKUPS,
+    RESTORES,
+    STORAGES_STATUS,
+    BACKUPS_STATUS,
+    RESTORES_STATUS,
+    JOBS,
+    PODS,
+    PODS_LOG,
+    EVENTS,
+)
+"""Every call that this module and its watches make: the RBAC that the operator needs, no more and no less."""
+
+
+class ApiError(Exception):
+    """The API server refused a call, or could not be reached (`status` 0)."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+    @property
+    def not_found(self) -> bool:
+        return self.status == 404
+
+    @property
+    def conflict(self) -> bool:
+        """The object has changed since, or is another of the same name."""
+        return self.status == 409 and self.reason != "AlreadyExists"
+
+    @property
+    def already_exists(self) -> bool:
+        return self.reason == "AlreadyExists"
+
+    @property
+    def namespace_terminating(self) -> bool:
+        return self.status == 403 and "being terminated" in self.message
+
+    @property
+    def refused(self) -> bool:
+        """A quota, an admission policy or a missing right forbids it: it may be allowed later."""
+        return self.status == 403
+
+    @property
+    def invalid(self) -> bool:
+        """The object itself is at fault, and will be at fault the next time."""
+        return self.status in (400, 422)
+
+
+def _error(status: int, body: bytes) -> ApiError:
+    text = body.decode("utf-8", "replace")
+    try:
+        told = json.loads(text)
+    except ValueError:
+        told = {}
+    if not isinstance(told, dict):
+        told = {}
+    return ApiError(status, str(told.get("reason") or f"HTTP{status}"), str(told.get("message") or text[:500]))
+
+
+class Kube:
+    """A connection to one API server. Every method raises ApiError; none retries: the queue does."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls) -> AsyncIterator[Kube]:
+        """In a pod its ServiceAccount; elsewhere the kubeconfig of the environment."""
+        settings = Configuration()  # type: ignore[no-untyped-call]
+        try:
+            load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+        except ConfigException:
+            await load_kube_config(client_configuration=settings, persist_config=False)  # type: ignore[no-untyped-call]
+        async with ApiClient(settings) as api:  # type: ignore[no-untyped-call]
+            api.user_agent = "dbbackup-operator"
+            yield cls(api)
+
+    async def _send(
+        self,
+        verb: str,
+        resource: Resource,
+        namespace: str | None,
+        name: str | None = None,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109
+    ) -> aiohttp.ClientResponse:
+        if verb not in resource.verbs:
+            raise ValueError(f"{verb} on {resource.plural} is not in RESOURCES")
+        method = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}[verb]
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        try:
+            response: aiohttp.ClientResponse = await self._api.call_api(  # type: ignore[no-untyped-call]
+                resource.path(namespace, name),
+                method,
+                query_params=list((query or {}).items()),
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _request_timeout=timeout or aiohttp.ClientTimeout(total=REQUEST_SECONDS),
+            )
+            if response.status >= 300:
+                raise _error(response.status, await response.read())
+            return response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiError(0, "Unreachable", f"{method} {resource.plural}: {type(error).__name__}: {error}") from error
+
+    async def _json(self, verb: str, resource: Resource, namespace: str | None, name: str | None = None, **more: Any) -> Raw:
+        response = await self._send(verb, resource, namespace, name, **more)
+        try:
+            answer: Raw = json.loads(await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiError(0, "Unreachable", f"{verb} {resource.plural}: {type(error).__name__}: {error}") from error
+        return answer
+
+    async def pages(self, resource: Resource, namespace: str | None, label_selector: str | None = None) -> AsyncIterator[tuple[list[Raw], str]]:
+        """Everything of that kind, 500 at a time, each page with the list's resourceVersion. Items carry apiVersion and kind."""
+        query = {"limit": str(CHUNK)}
+        if label_selector:
+            query["labelSelector"] = label_selector
+        while True:
+            answer = await self._json("list", resource, namespace, query=query)
+            kind, version = answer["kind"].removesuffix("List"), answer["apiVersion"]
+            items = [{"apiVersion": version, "kind": kind, **item} for item in answer["items"]]
+            yield items, answer["metadata"]["resourceVersion"]
+            if not (more := answer["metadata"].get("continue")):
+                return
+            query["continue"] = more
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Raw | None:
+        """The object as it is now, or None."""
+        try:
+            return await self._json("get", resource, namespace, name)
+        except ApiError as error:
+            if error.not_found:
+                return None
+            raise
+
+    async def patch(self, resource: Resource, namespace: str, name: str, resource_version: str, patch: Mapping[str, Any]) -> Raw:
+        """A merge patch on exactly that version of the object: anything else, a recreated object too, is a conflict."""
+        metadata = {**patch.get("metadata", {}), "resourceVersion": resource_version}
+        body = {**patch, "metadata": metadata}
+        return await self._json("patch", resource, namespace, name, body=body, content_type=MERGE_PATCH)
+
+    async def create(self, resource: Resource, namespace: str, body: Mapping[str, Any]) -> Raw:
+        return await self._json("create", resource, namespace, body=dict(body))
+
+    async def delete_job(self, namespace: str, name: str, uid: str) -> None:
+        """Exactly that Job, and its pods with it. One that is gone, or another of the same name, counts as deleted."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        try:
+            await self._json("delete", JOBS, namespace, name, body=body)
+        except ApiError as error:
+            if not (error.not_found or error.conflict):
+                raise
+
+    async def events_about(self, namespace: str, uid: str) -> list[Raw]:
+        """The Events about the object with that UID, oldest first."""
+        answer = await self._json("list", EVENTS, namespace, query={"fieldSelector": f"involvedObject.uid={uid}", "limit": str(CHUNK)})
+        items: list[Raw] = answer["items"]
+        return sorted(items, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
+
+    async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> list[str]:
+        """The container's last lines; nothing where there is no log any more."""
+        query = {"container": container, "tailLines": str(lines), "limitBytes": "262144"}
+        try:
+            response = await self._send("get", PODS_LOG, namespace, pod, query=query)
+            return (await response.read()).decode("utf-8", "replace").splitlines()
+        except ApiError as error:
+            if error.status in (400, 404):
+                return []
+            raise
+
+    async def follow_log(self, namespace: str, pod: str, container: str) -> AsyncIterator[str]:
+        """The container's log from its start, line by line, until it ends or the connection does."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS)
+        response = await self._send("get", PODS_LOG, namespace, pod, query={"container": container, "follow": "true"}, timeout=timeout)
+        try:
+            async for line in response.content:
+                yield line.decode("utf-8", "replace").rstrip("\n")
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise ApiError(0, "Unreachable", f"log of pod {pod}: {error}") from error
+        finally:
+            response.close()

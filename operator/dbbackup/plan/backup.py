@@ -1,0 +1,75 @@
+"""DatabaseBackup: what to do next."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from dbbackup.api import targets
+from dbbackup.api.specs import BackupSpec, SpecError, parse_backup, parse_storage
+from dbbackup.plan import lifecycle
+from dbbackup.plan.deletion import delete_backup
+from dbbackup.plan.facts import Decision, Facts, Raw
+from dbbackup.run import RunSpec
+
+
+def storage_name(obj: Raw) -> str:
+    """The BackupStorage that the object refers to."""
+    return str(((obj.get("spec") or {}).get("storageRef") or {}).get("name") or "default")
+
+
+def _run(facts: Facts, spec: BackupSpec) -> lifecycle.Run:
+    """`spec` of the run is None while there is no usable BackupStorage."""
+    run_spec = None
+    if facts.storage is not None:
+        try:
+            storage = parse_storage(facts.storage)
+        except SpecError:
+            storage = None
+        if storage is not None:
+            run_spec = RunSpec(
+                run="backup",
+                owner=targets.owner(facts.obj),
+                storage=targets.storage_target(spec.storage_ref.name, storage),
+                database=targets.database_target(spec.database),
+                timeout_seconds=spec.timeout,
+                backup=targets.backup_options(spec),
+            )
+    return lifecycle.Run(
+        kind="backup",
+        spec=run_spec,
+        start_deadline=timedelta(seconds=spec.start_deadline),
+        job=spec.job,
+        retries=spec.retries,
+        keeps_artifact=spec.deletion_policy == "Retain",
+    )
+
+
+def decide(facts: Facts) -> Decision:
+    """The next step of a DatabaseBackup."""
+    if facts.obj["metadata"].get("deletionTimestamp"):
+        return delete_backup(facts)
+    if facts.status.get("phase") in ("Completed", "Failed"):
+        return lifecycle.ended(facts)
+    try:
+        spec = parse_backup(facts.obj)
+    except SpecError as error:
+        return lifecycle.fail(facts, "InvalidSpec", error.message)
+    run = _run(facts, spec)
+    if (decision := lifecycle.follow(facts, run)) is not None:
+        return decision
+    if run.spec is None:
+        return no_storage(facts, spec.storage_ref.name, run.start_deadline)
+    return lifecycle.start(facts, run)
+
+
+def no_storage(facts: Facts, name: str, deadline: timedelta) -> Decision:
+    """Pending for a BackupStorage: references may be applied in any order."""
+    namespace = facts.obj["metadata"]["namespace"]
+    if facts.storage is not None:
+        try:
+            parse_storage(facts.storage)
+        except SpecError as error:
+            message = f"BackupStorage {name} in namespace {namespace} cannot be used: {error.message}"
+            return lifecycle.wait(facts, "WaitingForStorage", message, deadline=deadline, failure="InvalidSpec")
+    message = f"BackupStorage {name} does not exist in namespace {namespace}"
+    return lifecycle.wait(facts, "WaitingForStorage", message, deadline=deadline, failure="StorageNotFound")

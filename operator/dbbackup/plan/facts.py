@@ -1,0 +1,130 @@
+"""What a decision is made from, and what it says. Both are plain values: `handlers` gathers the one and carries out the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from dbbackup.plan.settings import Settings
+from dbbackup.run import Progress
+
+Raw = Mapping[str, Any]
+
+FINALIZER = "dbbackup.io/artifact"
+
+Want = Literal["slot", "events", "tail", "job"]
+"""Facts that cost a call or have an effect, and so are got only when a decision asks: a concurrency slot, the Events about the Job and its pod,
+the end of the container's log, whether the Job is there by asking the API server itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """What the run's log has said so far, as far as it was followed."""
+
+    key: str | None = None
+    xid: str | None = None
+    waiting: str | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The answer to a wish for a slot; `message` says why not."""
+
+    granted: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The API server did not take the Job. Terminating: the namespace is going away. Invalid: it never will."""
+
+    kind: Literal["Terminating", "Refused", "Invalid"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """`storage` and `source` are the BackupStorage and the DatabaseBackup that the object refers to, None where they don't exist.
+
+    The last five are None until a decision wanted them, `refusal` until a Job was refused in this very pass.
+    """
+
+    obj: Raw
+    now: datetime
+    settings: Settings
+    storage: Raw | None = None
+    source: Raw | None = None
+    jobs: Sequence[Raw] = ()
+    pods: Sequence[Raw] = ()
+    log: LogView = LogView()
+    slot: Slot | None = None
+    events: Sequence[Raw] | None = None
+    tail: Sequence[str] | None = None
+    job_gone: bool | None = None
+    refusal: Refusal | None = None
+
+    @property
+    def uid(self) -> str:
+        return str(self.obj["metadata"]["uid"])
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return dict(self.obj.get("status") or {})
+
+    @property
+    def created(self) -> datetime:
+        return datetime.fromisoformat(self.obj["metadata"]["creationTimestamp"])
+
+    @property
+    def waited(self) -> timedelta:
+        """How long the object has been there while an operator was."""
+        return self.now - max(self.created, self.settings.started_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An Event on the object. `key` tells two of the same reason apart; the same note twice is one Event."""
+
+    reason: str
+    message: str
+    warning: bool = False
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Carried out in this order: finalizer added, Job created, status written, Events, Jobs deleted, finalizer removed.
+
+    If `want` is not empty, nothing else counts: the facts are got and the decision is made again. `status` is the whole status as it should be,
+    None to leave it. `follow` names the pod whose log is to be followed. `holds_slot`: the run counts against the concurrency limits.
+    """
+
+    want: frozenset[Want] = frozenset()
+    status: Raw | None = None
+    add_finalizer: bool = False
+    remove_finalizer: bool = False
+    create: Raw | None = None
+    delete: Sequence[Raw] = field(default=())
+    notes: Sequence[Note] = field(default=())
+    follow: str | None = None
+    holds_slot: bool = False
+    requeue: timedelta | None = None
+
+
+def merge_patch(old: Any, new: Any) -> Any:
+    """The JSON merge patch (RFC 7386) that makes `new` of `old`; {} where nothing has to change."""
+    patch: dict[str, Any] = {}
+    for key in old.keys() | new.keys():
+        if key not in new:
+            patch[key] = None
+        elif key not in old:
+            patch[key] = new[key]
+        elif isinstance(old[key], Mapping) and isinstance(new[key], Mapping):
+            if inner := merge_patch(old[key], new[key]):
+                patch[key] = inner
+        elif old[key] != new[key]:
+            patch[key] = new[key]
+    return patch

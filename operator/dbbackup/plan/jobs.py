@@ -1,0 +1,188 @@
+"""The Job of a run, as a manifest. One name per object and kind of run, so that creating it twice makes one Job."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from dbbackup.plan.settings import Settings
+from dbbackup.run import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT, SCRATCH, STORAGE_CA, STORAGE_SECRET, RunKind, RunSpec
+
+GROUP = "dbbackup.io"
+OWNER_UID = f"{GROUP}/owner-uid"
+RUN = f"{GROUP}/run"
+OWNER_KIND = f"{GROUP}/owner-kind"
+OWNER_NAME = f"{GROUP}/owner-name"
+CONTAINER = "main"
+
+NAME_LIMIT = 63
+CHECK_RETRIES = 4
+CLEANUP_RETRIES = 4
+SMALL_RUN_SECONDS = 300
+"""A check or a cleanup reads and deletes a few objects: longer than this it hangs."""
+MARGIN_SECONDS = 300
+CLEANUP_TTL_SECONDS = 3600
+
+_DEFAULT_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
+_UNSAFE = re.compile(r"[^a-z0-9-]+")
+_EXIT_CODES_WITHOUT_RETRY = list(range(20, 30))
+
+
+def job_name(run: RunKind, name: str, uid: str) -> str:
+    """`<run>-<object's name, cut>-<hash of its UID>`, at most 63 characters, a DNS label."""
+    digest = hashlib.sha256(uid.encode()).hexdigest()[:10]
+    room = NAME_LIMIT - len(run) - len(digest) - 2
+    middle = _UNSAFE.sub("-", name.lower())[:room].strip("-")
+    return "-".join(part for part in (run, middle, digest) if part)
+
+
+def back_off_seconds(retries: int) -> int:
+    """What the Job controller waits in all between attempts: 10 s, doubled each time, at most 6 minutes."""
+    return sum(min(10 * 2**attempt, 360) for attempt in range(retries))
+
+
+def retries_of(run: RunKind, spec_retries: int) -> int:
+    """How often Kubernetes may start the run again by itself. A restore never."""
+    return {"backup": spec_retries, "restore": 0, "check": CHECK_RETRIES, "cleanup": CLEANUP_RETRIES}[run]
+
+
+def _pod_failure_policy(run: RunKind) -> dict[str, Any]:
+    # Rules are taken in order. `Ignore` on a disruption starts another pod whatever backoffLimit says: right for all but restores.
+    return {
+        "rules": [
+            {
+                "action": "FailJob" if run == "restore" else "Ignore",
+                "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+            },
+            {
+                "action": "FailJob",
+                "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": _EXIT_CODES_WITHOUT_RETRY},
+            },
+        ]
+    }
+
+
+def _volumes(spec: RunSpec) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    secrets: list[tuple[str, str | None, str]] = [
+        ("storage", spec.storage.credentials_secret, STORAGE_SECRET),
+        ("storage-ca", spec.storage.ca_secret, STORAGE_CA),
+    ]
+    if spec.database:
+        secrets += [("database", spec.database.secret, DATABASE_SECRET), ("database-ca", spec.database.ca_secret, DATABASE_CA)]
+    volumes: list[dict[str, Any]] = [{"name": "scratch", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}]
+    mounts: list[dict[str, Any]] = [{"name": "scratch", "mountPath": SCRATCH}]
+    for name, secret, path in secrets:
+        if secret:
+            # Optional: the container starts without it and reports SecretMissing, where the kubelet would only wait.
+            volumes.append({"name": name, "secret": {"secretName": secret, "optional": True, "defaultMode": 0o440}})
+            mounts.append({"name": name, "mountPath": path, "readOnly": True})
+    return volumes, mounts
+
+
+def _merged(defaults: Mapping[str, Any], overrides: Mapping[str, Any], key: str) -> Any:
+    return overrides[key] if overrides.get(key) else defaults.get(key)
+
+
+def _pod_spec(spec: RunSpec, settings: Settings, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = settings.job_defaults
+    volumes, mounts = _volumes(spec)
+    pod_security = {"runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+    pod_security.update(defaults.get("podSecurityContext") or {})
+    security = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    security.update(defaults.get("securityContext") or {})
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 30,
+        # A null in the defaults takes a field out: on OpenShift the namespace's range chooses the user.
+        "securityContext": {key: value for key, value in pod_security.items() if value is not None},
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": settings.image,
+                "imagePullPolicy": settings.image_pull_policy,
+                "args": ["run"],
+                "env": [{"name": ENVIRONMENT, "value": spec.to_json()}],
+                "resources": _merged(defaults, overrides, "resources") or _DEFAULT_RESOURCES,
+                "securityContext": {key: value for key, value in security.items() if value is not None},
+                "terminationMessagePolicy": "File",
+                "volumeMounts": mounts,
+            }
+        ],
+        "volumes": volumes,
+    }
+    for key in ("nodeSelector", "tolerations", "affinity", "serviceAccountName", "priorityClassName", "imagePullSecrets"):
+        if value := _merged(defaults, overrides, key):
+            pod[key] = value
+    return pod
+
+
+def _deadline_seconds(spec: RunSpec, start_deadline: timedelta, retries: int) -> int:
+    # A backstop for a container that does not keep its own timeout: queueing for a node, every attempt with its end, every back-off.
+    attempt = spec.timeout_seconds + 60
+    return int(start_deadline.total_seconds()) + (retries + 1) * attempt + back_off_seconds(retries) + MARGIN_SECONDS
+
+
+def job_manifest(
+    owner: Mapping[str, Any],
+    spec: RunSpec,
+    settings: Settings,
+    start_deadline: timedelta,
+    overrides: Mapping[str, Any] | None = None,
+    retries: int = 0,
+) -> dict[str, Any]:
+    """The Job that runs `spec` for the object `owner`. `overrides` is the object's `spec.job`; `retries` counts for backups only."""
+    overrides, defaults = overrides or {}, settings.job_defaults
+    metadata = owner["metadata"]
+    limit = retries_of(spec.run, retries)
+    own_labels = {
+        "app.kubernetes.io/name": "database-backup-operator",
+        "app.kubernetes.io/component": spec.run,
+        "app.kubernetes.io/managed-by": "database-backup-operator",
+        OWNER_UID: metadata["uid"],
+        RUN: spec.run,
+    }
+    own_annotations = {OWNER_KIND: owner["kind"], OWNER_NAME: metadata["name"]}
+    labels = {**(defaults.get("labels") or {}), **(overrides.get("labels") or {}), **own_labels}
+    annotations = {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        **(defaults.get("annotations") or {}),
+        **(overrides.get("annotations") or {}),
+        **own_annotations,
+    }
+    job: dict[str, Any] = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": job_name(spec.run, metadata["name"], metadata["uid"]),
+            "namespace": metadata["namespace"],
+            "labels": labels,
+            "annotations": own_annotations,
+        },
+        "spec": {
+            "backoffLimit": limit,
+            "activeDeadlineSeconds": _deadline_seconds(spec, start_deadline, limit),
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": _pod_failure_policy(spec.run),
+            "template": {"metadata": {"labels": labels, "annotations": annotations}, "spec": _pod_spec(spec, settings, overrides)},
+        },
+    }
+    if spec.run == "cleanup":
+        # It outlives its owner: foreground deletion would delete an owned Job before it has done its work.
+        job["spec"]["ttlSecondsAfterFinished"] = CLEANUP_TTL_SECONDS
+    else:
+        job["metadata"]["ownerReferences"] = [
+            {
+                "apiVersion": owner["apiVersion"],
+                "kind": owner["kind"],
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+                "controller": True,
+                "blockOwnerDeletion": False,
+            }
+        ]
+    return job

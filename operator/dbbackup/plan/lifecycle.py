@@ -1,0 +1,269 @@
+"""What backups and restores have in common, from the wish for a Job to the end of the run. The kinds differ in what comes before (`Run`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from dbbackup.api.specs import JobSettings
+from dbbackup.plan import starting
+from dbbackup.plan import status as statuses
+from dbbackup.plan.facts import Decision, Facts, Note, Raw
+from dbbackup.plan.jobs import CONTAINER, SMALL_RUN_SECONDS, job_manifest
+from dbbackup.plan.observe import DELETED, RunState, instant, observe, of_run
+from dbbackup.run import ENVIRONMENT, CheckOptions, Report, RunSpec
+
+QUIET_START = 3.0
+"""Seconds that a pod may take to start before Events are asked for the reason: pulled images start in about one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One object's run as its spec wants it. `spec` is None where it cannot be built any more, because what it refers to is gone."""
+
+    kind: Literal["backup", "restore"]
+    spec: RunSpec | None
+    start_deadline: timedelta
+    job: JobSettings
+    retries: int = 0
+    source: str = ""
+    """Of a restore, as its status tells it."""
+    keeps_artifact: bool = True
+    """False with deletionPolicy Delete: then the finalizer must be there before the Job."""
+
+    def manifest(self, facts: Facts, spec: RunSpec) -> dict[str, Any]:
+        overrides = self.job.model_dump(mode="json", by_alias=True, exclude_none=True)
+        resources = {key: value for key, value in overrides.get("resources", {}).items() if value}
+        return job_manifest(facts.obj, spec, facts.settings, self.start_deadline, {**overrides, "resources": resources}, self.retries)
+
+
+def ended(facts: Facts) -> Decision:
+    """Completed and Failed stay so; what is left of Jobs goes now that the status holds their report."""
+    return Decision(delete=tuple(facts.jobs))
+
+
+def fail(facts: Facts, reason: str, message: str) -> Decision:
+    """Failed before anything ran."""
+    told = statuses.failure(reason, message)
+    note = Note("Failed", f"{reason}: {message}", warning=True)
+    return Decision(status=statuses.failed(facts, RunState("Absent"), told), notes=(note,), delete=tuple(facts.jobs))
+
+
+def wait(facts: Facts, reason: str, message: str, *, deadline: timedelta | None, failure: str) -> Decision:
+    """Pending for something that may still appear; Failed with `failure` once the deadline has passed."""
+    if deadline is not None and facts.waited >= deadline:
+        return fail(facts, failure, message)
+    left = None if deadline is None else deadline - facts.waited
+    return Decision(status=statuses.pending(facts, reason, message), requeue=left)
+
+
+def start(facts: Facts, run: Run) -> Decision:
+    """Nothing hinders the run: it takes a slot and makes the Job."""
+    assert run.spec is not None  # noqa: S101
+    if facts.refusal is not None:
+        if facts.refusal.kind == "Terminating":
+            return Decision()
+        if facts.refusal.kind == "Invalid":
+            return fail(facts, "InvalidSpec", f"spec.job: Kubernetes does not take the Job: {facts.refusal.message}")
+        decision = wait(facts, "PodRefused", f"the Job cannot be made: {facts.refusal.message}", deadline=run.start_deadline, failure="PodRefused")
+        return decision if decision.requeue is None else Decision(status=decision.status, requeue=min(decision.requeue, statuses.LOOK_AGAIN))
+    if facts.slot is None:
+        return Decision(want=frozenset({"slot"}))
+    if not facts.slot.granted:
+        return wait(facts, "WaitingForTurn", facts.slot.message, deadline=None, failure="")
+    manifest = run.manifest(facts, run.spec)
+    name = manifest["metadata"]["name"]
+    more: dict[str, Any] = {"jobName": name}
+    if run.spec.restore is not None:
+        more["artifact"] = statuses.artifact_fields(run.spec)
+        more["source"] = run.source
+    return Decision(
+        add_finalizer=not run.keeps_artifact,
+        create=manifest,
+        status=statuses.pending(facts, "Starting", f"Job {name} is starting", **more),
+        notes=(Note("JobCreated", f"created Job {name}"),),
+        holds_slot=True,
+        requeue=timedelta(seconds=QUIET_START),
+    )
+
+
+def follow(facts: Facts, run: Run) -> Decision | None:
+    """What comes of the Job that is there or was there; None where there never was one."""
+    state = observe(facts.jobs, facts.pods, facts.uid, run.kind, facts.now)
+    if state.phase == "Reported" and state.report is not None:
+        return finish(facts, state, state.report, run.spec)
+    check = observe(facts.jobs, facts.pods, facts.uid, "check", facts.now)
+    if check.phase != "Absent":
+        return _checking(facts, run, state, check)
+    match state.phase:
+        case "Running":
+            return _running(facts, state)
+        case "Retrying":
+            return _retrying(facts, state)
+        case "Starting":
+            return _starting(facts, run)
+        case "Lost":
+            return _lost(facts, run, state)
+        case _:
+            return _absent(facts, run, state)
+
+
+def _absent(facts: Facts, run: Run, state: RunState) -> Decision | None:
+    name = facts.status.get("jobName")
+    if not name:
+        return None
+    if stopped := facts.status.get("failure"):
+        return _stopped(facts, state, stopped)
+    if facts.job_gone is None:
+        return Decision(want=frozenset({"job"}))
+    if not facts.job_gone:
+        return Decision(holds_slot=True, requeue=timedelta(seconds=1))
+    message = f"Job {name} was deleted before it could report"
+    lost = RunState("Lost", facts.status.get("attempts", 0), "startTime" in facts.status, reason="RunLost", message=message)
+    return _lost(facts, run, lost)
+
+
+def _running(facts: Facts, state: RunState) -> Decision:
+    reason, message = ("WaitingForDatabase", facts.log.waiting) if facts.log.waiting else ("Running", f"pod {state.pod} is running")
+    if state.attempts > 1:
+        message += f" (attempt {state.attempts})"
+    return Decision(
+        status=statuses.running(facts, state, reason, message), follow=state.pod, holds_slot=True, requeue=facts.settings.progress_interval
+    )
+
+
+def _retrying(facts: Facts, state: RunState) -> Decision:
+    why = "its pod went away"
+    if state.report is not None and state.report.failure is not None:
+        why = f"{state.report.failure.reason}: {state.report.failure.message}"
+    message = f"attempt {state.attempts} failed, another follows: {why}"
+    note = Note("Retrying", statuses.cut(message, 900), warning=True, key=str(state.attempts))
+    return Decision(status=statuses.running(facts, state, "Retrying", message), notes=(note,), holds_slot=True)
+
+
+def _starting(facts: Facts, run: Run) -> Decision:
+    jobs = of_run(facts.jobs, facts.uid, run.kind)
+    stopped = facts.status.get("failure")
+    if stopped or not jobs:
+        # Told to stop, or its Job was deleted: nothing is certain before its pods are gone.
+        message = str(stopped["message"]) if stopped else "the Job was deleted; waiting for its pod to be gone"
+        return Decision(status=statuses.pending(facts, "Stopping", message), delete=jobs, holds_slot=True, requeue=statuses.LOOK_AGAIN)
+    job = jobs[0]
+    age = statuses.since(instant(job["metadata"].get("creationTimestamp")), facts.now)
+    hindrance = starting.from_pod(of_run(facts.pods, facts.uid, run.kind))
+    if hindrance is None and age >= QUIET_START:
+        if facts.events is None:
+            return Decision(want=frozenset({"events"}), holds_slot=True)
+        hindrance = starting.from_events(facts.events)
+    name = job["metadata"]["name"]
+    detail = hindrance.detail if hindrance else None
+    message = f"Job {name} is starting" + (f": {detail}" if detail else "")
+    if hindrance and age >= run.start_deadline.total_seconds():
+        message = f"Job {name} did not start within {int(run.start_deadline.total_seconds())} s" + (f": {detail}" if detail else "")
+        stopping = statuses.pending(facts, "Stopping", message, jobName=name, failure=statuses.failure(hindrance.reason, message))
+        return Decision(status=stopping, delete=jobs, holds_slot=True, requeue=statuses.LOOK_AGAIN)
+    reason = hindrance.reason if hindrance and detail and hindrance.reason != "StartDeadlineExceeded" else "Starting"
+    return Decision(
+        status=statuses.pending(facts, reason, statuses.cut(message, 1000), jobName=name),
+        holds_slot=True,
+        requeue=timedelta(seconds=QUIET_START) if hindrance is None else statuses.LOOK_AGAIN,
+    )
+
+
+def _stopped(facts: Facts, state: RunState, told: Mapping[str, Any]) -> Decision:
+    note = Note("Failed", f"{told['reason']}: {told['message']}", warning=True)
+    return Decision(status=statuses.failed(facts, state, told), notes=(note,), delete=tuple(facts.jobs))
+
+
+def _lost(facts: Facts, run: Run, state: RunState) -> Decision:
+    stopped = facts.status.get("failure")
+    if stopped and not state.started:
+        return _stopped(facts, state, stopped)
+    if facts.refusal is not None and facts.refusal.kind == "Terminating":
+        return Decision()
+    reason, message = (str(stopped["reason"]), str(stopped["message"])) if stopped else (state.reason, state.message)
+    if run.spec is None:
+        return _unsettled(facts, run, state, reason, message, "what the run refers to is gone")
+    if facts.refusal is not None:
+        problem = f"the check Job cannot be made: {facts.refusal.message}"
+        if facts.refusal.kind == "Invalid":
+            return _unsettled(facts, run, state, reason, message, problem)
+        return Decision(status=_uncertain(facts, state, f"{message}; {problem}"), requeue=statuses.LOOK_AGAIN)
+    xid = facts.log.xid or facts.status.get("transactionID")
+    check = CheckOptions(run=run.kind, lost_reason=reason, lost_message=message, xid=xid)
+    spec = run.spec.model_copy(update={"run": "check", "check": check, "timeout_seconds": SMALL_RUN_SECONDS})
+    manifest = run.manifest(facts, spec)
+    return Decision(
+        create=manifest,
+        status=_uncertain(facts, state, message),
+        notes=(Note("Checking", f"{message}; Job {manifest['metadata']['name']} finds out what became of the run", warning=True),),
+        holds_slot=True,
+        requeue=statuses.LOOK_AGAIN,
+    )
+
+
+def _uncertain(facts: Facts, state: RunState, message: str) -> dict[str, Any]:
+    return statuses.running(facts, state, "Checking", f"{message}; a check Job finds out what became of the run")
+
+
+def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decision:
+    spec = _spec_of(of_run(facts.jobs, facts.uid, "check"))
+    options = spec.check if spec is not None else None
+    reason, message = (options.lost_reason, options.lost_message) if options else ("RunLost", "the run left no report")
+    if check.phase == "Reported" and check.report is not None:
+        failure = check.report.failure
+        if failure is None or failure.reason in (reason, "OutcomeUnknown") or not failure.retryable:
+            return finish(facts, state, check.report, spec or run.spec)
+        return _unsettled(facts, run, state, reason, message, f"the check failed: {failure.reason}: {failure.message}")
+    if check.phase == "Lost":
+        return _unsettled(facts, run, state, reason, message, f"the check was lost: {check.message}")
+    if check.phase == "Starting":
+        jobs = of_run(facts.jobs, facts.uid, "check")
+        made = instant(jobs[0]["metadata"].get("creationTimestamp")) if jobs else None
+        if statuses.since(made, facts.now) >= run.start_deadline.total_seconds():
+            return _unsettled(facts, run, state, reason, message, "the check Job did not start in time")
+        return Decision(status=_uncertain(facts, state, message), holds_slot=True, requeue=statuses.LOOK_AGAIN)
+    if check.report is not None and check.report.failure is not None and check.report.failure.reason == reason:
+        return finish(facts, state, check.report, spec or run.spec)
+    return Decision(status=_uncertain(facts, state, message), holds_slot=True, requeue=statuses.LOOK_AGAIN)
+
+
+def _unsettled(facts: Facts, run: Run, state: RunState, reason: str, message: str, problem: str) -> Decision:
+    """Nobody could look. A backup without a manifest that anybody saw is Failed; a restore may have happened, and its status says so."""
+    if run.kind == "restore":
+        reason = "OutcomeUnknown"
+    text = f"{message}; and it could not be checked what became of the run: {problem}"
+    note = Note("Failed", f"{reason}: {text}", warning=True)
+    return Decision(status=statuses.failed(facts, state, statuses.failure(reason, text)), notes=(note,), delete=tuple(facts.jobs))
+
+
+def finish(facts: Facts, state: RunState, report: Report, spec: RunSpec | None) -> Decision:
+    """The report is final: the status takes it over, then the Jobs go."""
+    spec = _spec_of(of_run(facts.jobs, facts.uid, report.run)) or spec
+    jobs = tuple(facts.jobs)
+    if report.failure is None:
+        done = statuses.completed(facts, state, report, spec)
+        return Decision(status=done, notes=(Note("Completed", statuses.success_message(report)),), delete=jobs)
+    if facts.tail is None and state.pod is not None and any(pod["metadata"]["name"] == state.pod and not pod.get(DELETED) for pod in facts.pods):
+        return Decision(want=frozenset({"tail"}), follow=state.pod)
+    told = statuses.failure(report.failure.reason, report.failure.message, report.failure.hint, facts.tail)
+    told["retryable"] = report.failure.retryable
+    note = Note("Failed", f"{told['reason']}: {told['message']} {told['hint']}", warning=True)
+    return Decision(status=statuses.failed(facts, state, told, report), notes=(note,), delete=jobs)
+
+
+def _spec_of(jobs: list[Raw]) -> RunSpec | None:
+    """What that Job was told: the truth even after the objects that it was made from have changed."""
+    for job in jobs:
+        for container in job["spec"]["template"]["spec"]["containers"]:
+            for variable in container.get("env") or ():
+                if container["name"] == CONTAINER and variable["name"] == ENVIRONMENT:
+                    try:
+                        return RunSpec.model_validate_json(variable.get("value") or "")
+                    except ValidationError:
+                        return None
+    return None

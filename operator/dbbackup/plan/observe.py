@@ -1,0 +1,195 @@
+"""What a Job and its pods say about a run.
+
+The truth is the end of container `main` and the report that it left; the Job only says when no more attempts come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from dbbackup.plan.jobs import CONTAINER, OWNER_UID, RUN
+from dbbackup.run import Report, RunKind
+
+Raw = Mapping[str, Any]
+
+LOST_POD_AFTER = timedelta(minutes=5)
+"""A pod that should have been gone for so long sits on a node that is gone."""
+
+DELETED = "dbbackup.io/deleted"
+"""Key that the cache sets at the top of a pod that was deleted, so that what it said last is not lost with it."""
+
+
+def instant(text: str | None) -> datetime | None:
+    """A Kubernetes timestamp as an aware datetime."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def condition(obj: Raw | None, kind: str) -> Raw | None:
+    """The condition of that type, if its status is True."""
+    for item in ((obj or {}).get("status") or {}).get("conditions") or ():
+        if item.get("type") == kind and item.get("status") == "True":
+            return item  # type: ignore[no-any-return]
+    return None
+
+
+def parse_report(text: str | None, uid: str, run: RunKind) -> Report | None:
+    """The report in a termination message, if it is one and belongs to this object and run."""
+    if not text:
+        return None
+    try:
+        report = Report.model_validate_json(text)
+    except ValidationError:
+        return None
+    if report.uid != uid or report.run != run:
+        return None
+    if report.outcome == "Failed":
+        return report if report.failure else None
+    promised = {"backup": report.artifact, "restore": report.restored}.get(run, report)
+    return report if promised else None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One pod of the run. `started`: its container has run. `live`: it may still be doing something."""
+
+    pod: str
+    started_at: datetime | None
+    started: bool
+    live: bool
+    report: Report | None
+    disruption: str | None
+    exit_code: int | None
+    out_of_memory: bool
+
+
+def _attempt(pod: Raw, uid: str, run: RunKind, now: datetime) -> Attempt:
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    state: Raw = {}
+    for container in status.get("containerStatuses") or ():
+        if container.get("name") == CONTAINER:
+            state = container.get("state") or {}
+    terminated, running = state.get("terminated"), state.get("running")
+    deletion = instant(metadata.get("deletionTimestamp"))
+    gone = bool(pod.get(DELETED)) or (deletion is not None and now > deletion + LOST_POD_AFTER)
+    over = gone or terminated is not None or status.get("phase") in ("Succeeded", "Failed")
+    disrupted = condition(pod, "DisruptionTarget")
+    disruption = None
+    if disrupted:
+        disruption = disrupted.get("message") or disrupted.get("reason") or "disrupted"
+    elif status.get("reason") == "Evicted":
+        disruption = status.get("message") or "evicted"
+    ended = terminated or {}
+    return Attempt(
+        pod=metadata["name"],
+        started_at=instant((running or ended).get("startedAt")),
+        started=terminated is not None or running is not None,
+        live=not over,
+        report=parse_report(ended.get("message"), uid, run),
+        disruption=disruption,
+        exit_code=ended.get("exitCode"),
+        out_of_memory=ended.get("reason") == "OOMKilled",
+    )
+
+
+RunPhase = Literal["Absent", "Starting", "Running", "Retrying", "Reported", "Lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Absent: neither Job nor pod. Starting: nothing has run yet. Retrying: between attempts. Reported: `report` is final.
+
+    Lost: over, and no report tells how: `reason` and `message` say what is known; `started` whether a container is known to have run.
+    """
+
+    phase: RunPhase
+    attempts: int = 0
+    started: bool = False
+    started_at: datetime | None = None
+    pod: str | None = None
+    report: Report | None = None
+    reason: str = ""
+    message: str = ""
+
+
+def of_run(items: Sequence[Raw], uid: str, run: RunKind) -> list[Raw]:
+    """Those of the Jobs or pods that belong to that run of that object."""
+    return [item for item in items if (labels := item["metadata"].get("labels") or {}).get(OWNER_UID) == uid and labels.get(RUN) == run]
+
+
+def job_over(job: Raw | None) -> Raw | None:
+    """The condition by which the Job starts no more pods."""
+    return condition(job, "Failed") or condition(job, "FailureTarget") or condition(job, "Complete") or condition(job, "SuccessCriteriaMet")
+
+
+def observe(jobs: Sequence[Raw], pods: Sequence[Raw], uid: str, run: RunKind, now: datetime) -> RunState:
+    """What is known about the run of that kind for the object with that UID."""
+    own = of_run(jobs, uid, run)
+    job = own[0] if own else None
+    attempts = [
+        _attempt(pod, uid, run, now)
+        for pod in sorted(of_run(pods, uid, run), key=lambda p: (p["metadata"].get("creationTimestamp") or "", p["metadata"]["name"]))
+    ]
+    started = [attempt for attempt in attempts if attempt.started]
+    status: Raw = (job or {}).get("status") or {}
+    count = max(len(started), (status.get("failed") or 0) + (status.get("succeeded") or 0))
+    candidates = started or attempts
+    last = candidates[-1] if candidates else None
+    first = min((a.started_at for a in started if a.started_at), default=None)
+
+    def state(phase: RunPhase, **more: Any) -> RunState:
+        return RunState(phase, count, bool(started), first, last.pod if last is not None else None, **more)
+
+    for attempt in attempts:
+        if attempt.report and attempt.report.outcome == "Succeeded":
+            return state("Reported", report=attempt.report)
+    if any(attempt.live and attempt.started for attempt in attempts):
+        return state("Running")
+    if any(attempt.live for attempt in attempts):
+        return state("Retrying" if started else "Starting")
+    over = job_over(job)
+    if job is not None and job["metadata"].get("deletionTimestamp") and not over:
+        over = {"reason": "Deleted"}
+    if last is None and job is not None and not over:
+        return state("Starting")
+    if last is None and job is None:
+        return state("Absent")
+    if (
+        last is not None
+        and last.report
+        and last.report.failure is not None
+        and not (last.report.failure.retryable and _comes_again(job, over, attempts, run))
+    ):
+        return state("Reported", report=last.report)
+    if _comes_again(job, over, attempts, run):
+        return state("Retrying" if started else "Starting")
+    reason, message = _why_lost(job, over, last)
+    return state("Lost", reason=reason, message=message)
+
+
+def _comes_again(job: Raw | None, over: Raw | None, attempts: Sequence[Attempt], run: RunKind) -> bool:
+    """Whether the Job controller will start another pod, as far as can be told before it says so."""
+    if job is None or over:
+        return False
+    counted = [attempt for attempt in attempts if not attempt.disruption or run == "restore"]
+    if counted and counted[-1].exit_code is not None and 20 <= counted[-1].exit_code < 30:
+        return False
+    return len(counted) <= int(job["spec"].get("backoffLimit", 0))
+
+
+def _why_lost(job: Raw | None, over: Raw | None, last: Attempt | None) -> tuple[str, str]:
+    if last is not None and last.out_of_memory:
+        return "OutOfMemory", f"pod {last.pod}: the container was killed for using more memory than its limit"
+    if last is not None and last.disruption:
+        return "Evicted", f"pod {last.pod}: {last.disruption}"
+    if over and over.get("reason") == "DeadlineExceeded":
+        return "DeadlineExceeded", f"the Job was stopped at its deadline: {over.get('message') or 'DeadlineExceeded'}"
+    if last is not None and last.exit_code is not None:
+        return "RunLost", f"pod {last.pod}: the container ended with exit code {last.exit_code} and left no report"
+    if job is None or (over and over.get("reason") == "Deleted"):
+        return "RunLost", "the Job was deleted before it could report"
+    return "RunLost", f"the Job's pod was deleted before it could report ({(over or {}).get('reason') or 'no condition'})"

@@ -1,0 +1,164 @@
+"""The status of a run, phase by phase. Each function takes the status as it stands and returns it as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from dbbackup.api import conditions
+from dbbackup.api.conditions import timestamp
+from dbbackup.api.units import duration_text, size_text
+from dbbackup.errors import REASONS
+from dbbackup.plan.facts import Facts
+from dbbackup.plan.observe import RunState, instant
+from dbbackup.run import LogEvent, Model, Report, RunSpec
+
+Status = dict[str, Any]
+
+LOOK_AGAIN = timedelta(seconds=5)
+"""After which something that no watch tells is looked at again."""
+TAIL_LINES = 20
+TAIL_LIMIT = 8000
+MESSAGE_LIMIT = 4000
+WARNING_LIMIT = 2000
+
+
+def cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _dump(model: Model, **more: Any) -> dict[str, Any]:
+    return {**model.model_dump(mode="json", by_alias=True, exclude_none=True), **more}
+
+
+def _with(facts: Facts, phase: str, state: conditions.State, reason: str, message: str, status: Status | None = None) -> Status:
+    status = facts.status if status is None else status
+    generation = facts.obj["metadata"].get("generation", 1)
+    return {
+        **status,
+        "phase": phase,
+        "observedGeneration": generation,
+        "conditions": conditions.build(status.get("conditions") or (), state, reason, message, generation=generation, now=facts.now),
+    }
+
+
+def _tries(facts: Facts, run: RunState) -> Status:
+    # Only backups are tried more than once.
+    if facts.obj["kind"] != "DatabaseBackup" or not run.attempts:
+        return {}
+    return {"attempts": max(run.attempts, facts.status.get("attempts", 0))}
+
+
+def pending(facts: Facts, reason: str, message: str, **more: Any) -> Status:
+    return {**_with(facts, "Pending", "progressing", reason, message), **more}
+
+
+def running(facts: Facts, run: RunState, reason: str, message: str) -> Status:
+    """Going on, or between attempts. Progress and key are taken from the log, at most once in `settings.progress_interval`."""
+    status = _with(facts, "Running", "progressing", reason, message)
+    status.update(_tries(facts, run))
+    if run.started_at and "startTime" not in status:
+        status["startTime"] = timestamp(run.started_at)
+    if facts.log.xid and facts.obj["kind"] == "DatabaseRestore":
+        status["transactionID"] = facts.log.xid
+    began = instant(status.get("startTime")) or facts.now
+    shown = instant((status.get("progress") or {}).get("updatedAt"))
+    interval = facts.settings.progress_interval
+    if facts.now - began < interval or (shown is not None and facts.now - shown < interval):
+        return status
+    if facts.log.key and facts.obj["kind"] == "DatabaseBackup":
+        status["artifact"] = {**(status.get("artifact") or {}), "key": facts.log.key}
+    if facts.log.progress:
+        progress = _dump(facts.log.progress)
+        before = {key: value for key, value in (status.get("progress") or {}).items() if key != "updatedAt"}
+        if progress != before:
+            status["progress"] = {**progress, "updatedAt": timestamp(facts.now)}
+    return status
+
+
+def _ended(facts: Facts, run: RunState, report: Report | None) -> Status:
+    status = {key: value for key, value in facts.status.items() if key not in ("progress", "failure")}
+    status.update(_tries(facts, run))
+    began = instant(status.get("startTime")) or run.started_at or (report.started_at if report else None)
+    ended = report.finished_at if report else facts.now
+    if began:
+        status["startTime"] = timestamp(began)
+        status["duration"] = duration_text(max((ended - began).total_seconds(), 0))
+    status["completionTime"] = timestamp(ended)
+    if report and report.database:
+        status["database"] = _dump(report.database)
+    if report and report.warnings:
+        status["warnings"] = [cut(warning, WARNING_LIMIT) for warning in report.warnings]
+    if report and report.safety_backup:
+        status["safetyBackup"] = {**(status.get("safetyBackup") or {}), **_dump(report.safety_backup)}
+    return status
+
+
+def completed(facts: Facts, run: RunState, report: Report, spec: RunSpec | None) -> Status:
+    """`report` says Succeeded. `spec` is what the run was told."""
+    status = _ended(facts, run, report)
+    told = {key: value for key, value in _dump(report.artifact).items() if key != "sizeBytes"} if report.artifact else {}
+    if artifact := {**(status.get("artifact") or {}), **(artifact_fields(spec) if spec else {}), **told}:
+        status["artifact"] = artifact
+    if facts.obj["kind"] == "DatabaseBackup" and report.artifact:
+        status["sizeBytes"], status["size"] = report.artifact.size_bytes, size_text(report.artifact.size_bytes)
+    if report.restored:
+        status["restored"] = _dump(report.restored)
+    if report.safety_backup and spec is not None:
+        status["safetyBackup"] = {**status["safetyBackup"], "storage": spec.storage.name}
+    return _with(facts, "Completed", "done", "Completed", success_message(report), status)
+
+
+def success_message(report: Report) -> str:
+    if report.restored:
+        return f"restored {report.restored.rows} rows of {report.restored.tables} tables"
+    if report.artifact:
+        return f"stored {size_text(report.artifact.size_bytes)} at {report.artifact.key}"
+    return "settled by a check: the run had succeeded"
+
+
+def artifact_fields(spec: RunSpec) -> Status:
+    """Where an artifact lies, so that its status alone is enough to find it; of a restore also its key, and its manifest's pinned digest."""
+    storage, source = spec.storage, spec.restore
+    fields = {"storage": storage.name, "bucket": storage.bucket, "prefix": storage.prefix, "endpoint": storage.endpoint}
+    if source is not None:
+        fields.update(key=source.key, manifestSha256=source.manifest_sha256)
+    return {key: value for key, value in fields.items() if value}
+
+
+def failure(reason: str, message: str, hint: str | None = None, tail: Sequence[str] | None = None) -> dict[str, Any]:
+    """status.failure. A reason that this version does not know (an older Job's) is told as it is."""
+    known = REASONS.get(reason)
+    told = {
+        "reason": cut(reason, 64),
+        "message": cut(message, MESSAGE_LIMIT),
+        "hint": cut(hint or (known.hint if known else ""), MESSAGE_LIMIT),
+        "retryable": bool(known and known.retryable),
+    }
+    text = "\n".join(readable(line) for line in (tail or ())[-TAIL_LINES:])
+    return {**told, "logTail": text[-TAIL_LIMIT:]} if text else told
+
+
+def failed(facts: Facts, run: RunState, told: Mapping[str, Any], report: Report | None = None) -> Status:
+    """Failed for good; `told` is from `failure`."""
+    status = {**_ended(facts, run, report), "failure": dict(told)}
+    return _with(facts, "Failed", "failed", str(told["reason"]), str(told["message"]), status)
+
+
+def deleting(facts: Facts, message: str) -> Status:
+    return _with(facts, "Deleting", "progressing", "Deleting", message)
+
+
+def readable(line: str) -> str:
+    """A log line as a person reads it: the Job logs JSON, other programs don't."""
+    try:
+        event = LogEvent.model_validate_json(line)
+    except ValueError:
+        return cut(line, 500)
+    return cut(f"{event.ts:%H:%M:%S} {event.level} {event.message}", 500)
+
+
+def since(moment: datetime | None, now: datetime) -> float:
+    """Seconds since then; 0 where there is no such time."""
+    return 0.0 if moment is None else (now - moment).total_seconds()
