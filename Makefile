@@ -1,3 +1,62 @@
-image:
+# `make help` lists what there is. CLUSTER=existing (with KUBECONFIG or KUBE_CONTEXT, and IMAGE=) takes a cluster of yours instead of the rig's.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check cluster cluster-down image gen e2e bench lock clean
+
+CLUSTER ?= rig
+K ?=
+WORKERS ?= 4
+RIG := tests/rig/rig
+VENV := build/venv
+PYTHON := $(VENV)/bin/python
+PYTEST := $(PYTHON) -m pytest
+READY := $(VENV)/.ready
+ARGS ?=
+export CLUSTER IMAGE KUBE_CONTEXT
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' | expand -t 14
+
+demo: $(READY) ## a real backup and a real restore on a real Kubernetes, from nothing
+	@$(PYTHON) -m tests.demo
+
+test: $(READY) ## everything: check, then every suite on the real cluster
+	@tests/rig/test.sh
+
+check: $(READY) ## formatting, lint, types, layers, unit tests: under a minute
+	@tests/rig/check.sh
+	@$(PYTEST) tests/unit -q -p no:cacheprovider $(ARGS)
+
+cluster: ## a one-node Kubernetes on this machine (root, Debian); kubeconfig: build/rig/kubeconfig
+	@$(RIG) up
+
+cluster-down: ## stops it; PURGE=1 also forgets its state
+	@$(RIG) down $(if $(PURGE),--purge)
+
+image: ## the operator's image, given to the cluster where that is up; PGDG=1: clients of every major, from apt.postgresql.org
 	@tests/rig/operator-image.sh
-.PHONY: image
+
+gen: $(READY) ## whatever is derived: CRDs, chart copies, references; GEN=--check only compares
+	@$(PYTHON) tools/gen.py $(GEN)
+
+e2e: $(READY) ## end-to-end tests alone; K=expression chooses
+	@tests/rig/prepare.sh
+	@$(PYTEST) tests/e2e -n $(WORKERS) --dist loadgroup $(if $(K),-k '$(K)') $(ARGS)
+
+bench: $(READY) ## the demo's times, and the data plane against pg_dump
+	@tests/rig/prepare.sh
+	@$(PYTHON) -m tests.bench $(ARGS)
+
+lock: $(READY) ## newest versions that pyproject.toml allows, with their hashes
+	@$(PYTHON) -m pip install -q uv
+	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
+	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements-dev.txt
+
+clean: ## removes build/, the cluster with it
+	@[ ! -d build/rig ] || $(RIG) down --purge
+	@rm -rf build
+
+$(READY): requirements-dev.txt
+	@tests/rig/venv.sh $(VENV)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Makes images without a registry and gives them to the rig's containerd:
-#   images.sh make NAME...     base pause coredns postgres-13 postgres-15 postgres-17 postgres-18 versitygw toxiproxy
+#   images.sh make NAME...     base pause coredns versitygw toxiproxy postgres-13 postgres-15 postgres-17 postgres-18
 #   images.sh import NAME...   into the running cluster, where it lacks them
-# An archive of each lies in build/rig/images; one that is there is not made again. Environment: STATE, BIN.
+# They are kept in buildah's own store, labelled with the recipe that made them, so that another clone finds them. Environment: STATE, BIN, RUN.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
-STATE=${STATE:?} BIN=${BIN:-$STATE/bin} SOCKET=/run/dbbackup-rig/containerd.sock
-OUT=$STATE/images
+STATE=${STATE:?} BIN=${BIN:-$STATE/bin} RUN=${RUN:-/run/dbbackup-rig}
+OUT=$STATE/images IMPORTED=$STATE/run/imported
 mkdir -p "$OUT/empty"
 BASE=docker.io/library/debian:trixie-slim
 # Debian's crun refuses hybrid cgroups; runc serves everywhere.
@@ -16,21 +16,43 @@ name_of() {
   case $1 in
   base) echo $BASE ;;
   pause | coredns) echo "localhost/$1:1" ;;
-  postgres-*) echo "localhost/dbbackup/postgres:${1#postgres-}" ;;
+  postgres-1[3578]) echo "localhost/dbbackup/postgres:${1#postgres-}" ;;
   versitygw | toxiproxy) echo "localhost/dbbackup/$1:1" ;;
   *) echo "images.sh: unknown image $1" >&2 && return 1 ;;
   esac
 }
 
-commit() { # CONTAINER NAME: to an archive, complete or absent
-  local image file=$OUT/$2.tar
-  image=$(name_of "$2")
-  buildah commit -q "$1" "$image" >/dev/null
+recipe() { # NAME: what it is made from
+  case $1 in
+  coredns | versitygw | toxiproxy) sha256sum <"$BIN/$1" | cut -c-16 ;;
+  pause) echo 1 ;;
+  base) echo trixie ;;
+  postgres-*) { declare -f make_postgres debian && cat "$HERE/postgres-start.sh"; } | sha256sum | cut -c-16 ;;
+  esac
+}
+
+id_of() { buildah images -q --no-trunc "$1" 2>/dev/null | head -n1; }
+
+made() { # NAME: by the recipe of today. A base image that was pulled serves as well.
+  local image
+  image=$(name_of "$1")
+  [ -n "$(id_of "$image")" ] || return 1
+  [ "$1" = base ] || [ "$(buildah inspect --type image --format '{{index .OCIv1.Config.Labels "dbbackup.rig"}}' "$image" 2>/dev/null)" = "$(recipe "$1")" ]
+}
+
+commit() { # CONTAINER NAME
+  buildah config --label "dbbackup.rig=$(recipe "$2")" "$1"
+  buildah commit -q "$1" "$(name_of "$2")" >/dev/null
   buildah rm "$1" >/dev/null
-  [ "$2" = base ] && return
-  rm -f "$file.new"
-  buildah push -q "$image" "docker-archive:$file.new:$image"
-  mv "$file.new" "$file"
+}
+
+give() { # IMAGE ID: to containerd, by way of an archive
+  local archive=$OUT/import.$$.tar
+  buildah push -q "$1" "docker-archive:$archive:$1"
+  ctr -a "$RUN/containerd.sock" -n k8s.io images import "$archive" >/dev/null
+  rm -f "$archive"
+  mkdir -p "$IMPORTED"
+  echo "$2" >"$IMPORTED/$(tr '/:' '__' <<<"$1")"
 }
 
 slim=(--variant=minbase --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*'
@@ -101,25 +123,31 @@ make_one() {
     buildah config --entrypoint '["/versitygw"]' --cmd '["posix","/data"]' --user 65532:65532 --port 7070 --env VGW_PORT=:7070 --env VGW_HEALTH=/health "$c"
     commit "$c" versitygw
     ;;
-  toxiproxy) binary toxiproxy "$BIN/server" /toxiproxy --entrypoint '["/toxiproxy","-host=0.0.0.0"]' --user 65532:65532 --port 8474 ;;
+  toxiproxy) binary toxiproxy "$BIN/toxiproxy" /toxiproxy --entrypoint '["/toxiproxy","-host=0.0.0.0"]' --user 65532:65532 --port 8474 ;;
   postgres-*) make_postgres "${1#postgres-}" ;;
   esac
 }
 
-command=${1:?make or import}
+given() { # IMAGE ID: containerd holds it already
+  [ "$(cat "$IMPORTED/$(tr '/:' '__' <<<"$1")" 2>/dev/null)" = "$2" ] && ctr -a "$RUN/containerd.sock" -n k8s.io images ls -q "name==$1" | grep -q .
+}
+
+command=${1:?make, import or give}
 shift
 for name in "$@"; do
-  image=$(name_of "$name")
   case $command in
   make)
-    if [ "$name" = base ]; then buildah inspect "$image" >/dev/null 2>&1 && continue; else [ -f "$OUT/$name.tar" ] && continue; fi
-    start=$SECONDS
-    make_one "$name"
-    echo "made $image in $((SECONDS - start)) s"
+    made "$name" || {
+      start=$SECONDS
+      make_one "$name"
+      echo "made $(name_of "$name") in $((SECONDS - start)) s"
+    }
     ;;
-  import)
-    ctr -a $SOCKET -n k8s.io images ls -q "name==$image" | grep -q . && continue
-    ctr -a $SOCKET -n k8s.io images import "$OUT/$name.tar" >/dev/null
+  import | give) # give: an image of any name
+    image=$name
+    [ "$command" = give ] || image=$(name_of "$name")
+    id=$(id_of "$image")
+    given "$image" "$id" || give "$image" "$id"
     ;;
   esac
 done

@@ -4,11 +4,13 @@
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
-STATE=${STATE:-$ROOT/build/rig} SOCKET=/run/dbbackup-rig/containerd.sock
+STATE=${STATE:-$ROOT/build/rig} RUN=${DBBACKUP_RIG_RUN:-/run/dbbackup-rig}
 image=${1:-localhost/dbbackup/operator:dev}
 start=$SECONDS
-export BUILDAH_RUNTIME=${BUILDAH_RUNTIME:-runc} STATE
+export BUILDAH_RUNTIME=${BUILDAH_RUNTIME:-runc} STATE RUN
 mkdir -p "$STATE/images" "$ROOT/build/log"
+exec 8>"$STATE/images/lock"
+flock 8
 "$HERE/images.sh" make base
 options=(--layers --pull-never --network host --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$ROOT/operator/dbbackup/__init__.py")")
 # pip inside the build sees what pip outside sees.
@@ -21,15 +23,6 @@ if ! buildah build "${options[@]}" -t "$image" "$ROOT" >"$ROOT/build/log/image.l
   echo "image: the build failed; the whole log is build/log/image.log" >&2
   exit 1
 fi
-id=$(buildah images -q --no-trunc "$image")
-if [ -S $SOCKET ] && [ "$(cat "$STATE/images/operator.id" 2>/dev/null)" = "$image $id" ] && ctr -a $SOCKET -n k8s.io images ls -q "name==$image" | grep -q .; then
-  echo "image $image is as it was (${id:7:12}), $((SECONDS - start)) s"
-  exit
-fi
-rm -f "$STATE/images/operator.tar"
-buildah push -q "$image" "docker-archive:$STATE/images/operator.tar:$image"
-if ctr -a $SOCKET version >/dev/null 2>&1; then
-  ctr -a $SOCKET -n k8s.io images import "$STATE/images/operator.tar" >/dev/null
-  echo "$image $id" >"$STATE/images/operator.id"
-fi
+id=$(buildah images -q --no-trunc "$image" | head -n1)
+[ ! -S "$RUN/containerd.sock" ] || "$HERE/images.sh" give "$image"
 echo "image $image (${id:7:12}) built in $((SECONDS - start)) s"

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# make test: the checks, then every suite in one pytest run, whose summary is the last line.
+set -euo pipefail
+HERE=$(cd "$(dirname "$0")" && pwd)
+start=$SECONDS
+"$HERE/check.sh"
+build/venv/bin/python tools/gen.py --check
+"$HERE/prepare.sh"
+"$HERE/rig" packages postgresql postgresql-client zstd
+echo "test: ready after $((SECONDS - start)) s"
+suites=()
+for suite in unit contract integration chart e2e faults; do
+  ! compgen -G "tests/$suite/**/test_*.py" >/dev/null && ! compgen -G "tests/$suite/test_*.py" >/dev/null || suites+=("tests/$suite")
+done
+exec build/venv/bin/python -m pytest "${suites[@]}" -n "${WORKERS:-4}" --dist loadgroup -p no:cacheprovider --durations 15
