@@ -29,10 +29,10 @@ class Slots:
         self._waiting.pop(contender.uid, None)
         self._held[contender.uid] = contender
 
-    def release(self, uid: str) -> None:
-        """The run is over, or its object is gone."""
-        self._held.pop(uid, None)
-        self._waiting.pop(uid, None)
+    def release(self, uid: str) -> bool:
+        """The run is over, or its object is gone. True where that may let others start."""
+        waited = self._waiting.pop(uid, None) is not None
+        return self._held.pop(uid, None) is not None or waited
 
     def _full(self, contender: Contender) -> str | None:
         if contender.storage_limit is not None and sum(c.storage == contender.storage for c in self._held.values()) >= contender.storage_limit:

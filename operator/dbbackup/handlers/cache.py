@@ -1,0 +1,172 @@
+"""What the watches have told: the objects of our kinds, their Jobs and pods, found by name, by UID and by owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from dbbackup.plan.jobs import OWNER_KIND, OWNER_NAME, OWNER_UID
+from dbbackup.plan.observe import DELETED
+
+Raw = Mapping[str, Any]
+
+RUN_KINDS = ("DatabaseBackup", "DatabaseRestore")
+TERMINAL = ("Completed", "Failed")
+
+
+class Key(NamedTuple):
+    """An object of one of our kinds."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+def key_of(obj: Raw) -> Key:
+    return Key(obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+
+def version_of(obj: Raw) -> int:
+    """Kubernetes documents resourceVersions as comparable numbers since 1.35; etcd's have always been."""
+    text = obj["metadata"].get("resourceVersion") or "0"
+    return int(text) if text.isdigit() else 0
+
+
+def _slim(obj: Raw) -> dict[str, Any]:
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    slim = {**obj, "metadata": metadata}
+    if obj.get("kind") == "Pod":
+        slim.pop("spec", None)
+    return slim
+
+
+class Cache:
+    """Nothing older replaces anything newer, so that answers to our own calls and the watches' events may come in any order."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Key, Raw] = {}
+        self._by_uid: dict[str, Key] = {}
+        self._active: dict[str, set[Key]] = {}
+        self._children: dict[str, dict[tuple[str, str], Raw]] = {}
+
+    def get(self, key: Key) -> Raw | None:
+        return self._objects.get(key)
+
+    def key(self, uid: str) -> Key | None:
+        return self._by_uid.get(uid)
+
+    def all_keys(self) -> list[Key]:
+        return list(self._objects)
+
+    def holds(self, kind: str) -> bool:
+        """Whether any object of that kind is known: of ours, Job or Pod."""
+        if kind in ("Job", "Pod"):
+            return any(child_kind == kind for children in self._children.values() for child_kind, _ in children)
+        return any(key.kind == kind for key in self._objects)
+
+    def active(self, namespace: str) -> Iterator[Key]:
+        """Runs in that namespace that are not over."""
+        yield from tuple(self._active.get(namespace, ()))
+
+    def put(self, obj: Raw) -> bool:
+        """Takes in an object of one of our kinds; False where the cache has it as new already."""
+        key, uid = key_of(obj), obj["metadata"]["uid"]
+        known = self._objects.get(key)
+        if known is not None and known["metadata"]["uid"] == uid and version_of(known) >= version_of(obj):
+            return False
+        if known is not None and known["metadata"]["uid"] != uid:
+            if version_of(known) > version_of(obj):
+                return False
+            self._by_uid.pop(known["metadata"]["uid"], None)
+        self._objects[key] = _slim(obj)
+        self._by_uid[uid] = key
+        phase = (obj.get("status") or {}).get("phase")
+        if key.kind in RUN_KINDS and phase not in TERMINAL:
+            self._active.setdefault(key.namespace, set()).add(key)
+        else:
+            self._active.get(key.namespace, set()).discard(key)
+        return True
+
+    def remove(self, key: Key, uid: str) -> bool:
+        """Forgets the object, if it is still that one."""
+        known = self._objects.get(key)
+        if known is None or known["metadata"]["uid"] != uid:
+            return False
+        del self._objects[key]
+        self._by_uid.pop(uid, None)
+        active = self._active.get(key.namespace)
+        if active is not None:
+            active.discard(key)
+            if not active:
+                del self._active[key.namespace]
+        return True
+
+    @staticmethod
+    def owner_uid(child: Raw) -> str | None:
+        return (child["metadata"].get("labels") or {}).get(OWNER_UID)
+
+    @staticmethod
+    def owner_key(child: Raw) -> Key | None:
+        annotations = child["metadata"].get("annotations") or {}
+        if OWNER_KIND in annotations and OWNER_NAME in annotations:
+            return Key(annotations[OWNER_KIND], child["metadata"]["namespace"], annotations[OWNER_NAME])
+        return None
+
+    def put_child(self, child: Raw) -> bool:
+        """Takes in a Job or a pod; False where it is no news."""
+        uid = self.owner_uid(child)
+        if uid is None:
+            return False
+        children = self._children.setdefault(uid, {})
+        place = (child["kind"], child["metadata"]["uid"])
+        known = children.get(place)
+        if known is not None and (known.get(DELETED) or version_of(known) >= version_of(child)):
+            return False
+        children[place] = _slim(child)
+        return True
+
+    def remove_child(self, child: Raw) -> None:
+        """Forgets a Job. Of a pod the last words stay, marked as deleted, until `forget_children`."""
+        uid = self.owner_uid(child)
+        children = self._children.get(uid or "")
+        if children is None:
+            return
+        place = (child["kind"], child["metadata"]["uid"])
+        if child["kind"] == "Pod" and uid in self._by_uid:
+            children[place] = {**_slim(child), DELETED: True}
+            return
+        children.pop(place, None)
+        if not children:
+            self._children.pop(uid or "", None)
+
+    def forget_children(self, uid: str) -> None:
+        """Forgets the deleted pods of that owner."""
+        children = self._children.get(uid)
+        if children is None:
+            return
+        for place in [place for place, child in children.items() if child.get(DELETED)]:
+            del children[place]
+        if not children:
+            del self._children[uid]
+
+    def children(self, uid: str, kind: str) -> tuple[Raw, ...]:
+        """The Jobs or pods of that owner."""
+        return tuple(child for (child_kind, _), child in self._children.get(uid, {}).items() if child_kind == kind)
+
+    def missing(self, kind: str, namespace: str | None, seen: set[str], version: int) -> list[Raw]:
+        """What a whole list as of `version` did not hold, though the cache does: deletions that no watch has told."""
+        if kind in ("Job", "Pod"):
+            known = [child for children in self._children.values() for (child_kind, _), child in children.items() if child_kind == kind]
+        else:
+            known = [obj for key, obj in self._objects.items() if key.kind == kind]
+        return [
+            obj
+            for obj in known
+            if obj["metadata"]["uid"] not in seen
+            and version_of(obj) <= version
+            and not obj.get(DELETED)
+            and namespace in (None, obj["metadata"]["namespace"])
+        ]

@@ -1,0 +1,92 @@
+"""The operator's configuration from its environment, and its log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dbbackup.plan.settings import Settings
+
+
+class ConfigError(Exception):
+    """A variable of the environment is missing or cannot be used; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """`namespaces` is empty for all. `port` serves the probes."""
+
+    settings: Settings
+    namespaces: tuple[str, ...]
+    port: int
+    log_level: str
+
+
+def _number(environment: Mapping[str, str], name: str, default: int | None) -> int | None:
+    text = environment.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"{name}: {text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _defaults(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError as error:
+        raise ConfigError(f"DBBACKUP_JOB_DEFAULTS: is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError("DBBACKUP_JOB_DEFAULTS: is not a JSON object")
+    return value
+
+
+def read(environment: Mapping[str, str] = os.environ, now: datetime | None = None) -> Config:
+    """The configuration, or ConfigError."""
+    image = environment.get("DBBACKUP_IMAGE", "").strip()
+    if not image:
+        raise ConfigError("DBBACKUP_IMAGE: is not set; it names the image that Jobs run, the operator's own")
+    settings = Settings(
+        image=image,
+        started_at=now or datetime.now(UTC),
+        image_pull_policy=environment.get("DBBACKUP_IMAGE_PULL_POLICY", "").strip() or "IfNotPresent",
+        max_concurrent=_number(environment, "DBBACKUP_MAX_CONCURRENT", None),
+        job_defaults=_defaults(environment.get("DBBACKUP_JOB_DEFAULTS", "").strip()),
+    )
+    names = tuple(name.strip() for name in environment.get("DBBACKUP_NAMESPACES", "").split(",") if name.strip())
+    port = _number(environment, "DBBACKUP_PORT", None) or 8080
+    return Config(settings, names, port, environment.get("DBBACKUP_LOG_LEVEL", "").strip().upper() or "INFO")
+
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "settings", "k8s_skip", "k8s_ref"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ts, level, logger, message, and what was passed as `extra`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update({key: value for key, value in record.__dict__.items() if key not in _STANDARD})
+        if record.exc_info:
+            line["exception"] = "".join(traceback.format_exception(*record.exc_info))
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def set_up_logging(level: str) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in ("aiohttp.access", "kopf.objects", "kubernetes"):
+        logging.getLogger(name).setLevel(logging.WARNING)

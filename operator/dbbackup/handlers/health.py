@@ -1,0 +1,34 @@
+"""Probes. `/healthz`: the queue's timer goes round. `/readyz`: everything has been listed, and every watch tells what it should."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+Check = Callable[[], str | None]
+"""None where all is well, else what is not."""
+
+
+def _answer(check: Check) -> Callable[[web.Request], object]:
+    async def handler(_request: web.Request) -> web.Response:
+        problem = check()
+        return web.Response(text=(problem or "ok") + "\n", status=503 if problem else 200)
+
+    return handler
+
+
+@asynccontextmanager
+async def serving(port: int, alive: Check, ready: Check) -> AsyncIterator[None]:
+    """Answers on all addresses while the context lasts."""
+    app = web.Application()
+    app.router.add_get("/healthz", _answer(alive))  # type: ignore[arg-type]
+    app.router.add_get("/readyz", _answer(ready))  # type: ignore[arg-type]
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, None, port).start()
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,159 @@
+"""`python -m dbbackup operator`: Kopf watches, our queue reconciles, both in one event loop until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import kopf
+
+from dbbackup import __version__
+from dbbackup.handlers import config as configuration
+from dbbackup.handlers.cache import Cache, Key
+from dbbackup.handlers.health import serving
+from dbbackup.handlers.queue import Queue
+from dbbackup.handlers.reconcile import Reconciler
+from dbbackup.handlers.watch import CHILDREN, LABEL_SELECTOR, WATCHED, Watch, list_all
+from dbbackup.kube import ApiError, Kube
+
+log = logging.getLogger("dbbackup")
+
+WORKERS = 8
+RESYNC_SECONDS = 600
+STANDSTILL_SECONDS = 30
+"""After which a queue whose timer has not gone round counts as dead."""
+LIST_AGAIN_SECONDS = 2
+
+
+class Operator:
+    """Everything of one operator process."""
+
+    def __init__(self, kube: Kube, config: configuration.Config) -> None:
+        self._kube = kube
+        self._config = config
+        self.cache = Cache()
+        self.reconciler = Reconciler(kube, self.cache, config.settings, self._enqueue, os.environ.get("HOSTNAME") or socket.gethostname())
+        self.queue: Queue[Key] = Queue(self.reconciler, WORKERS)
+        self.watch = Watch(self.cache, self._enqueue, self.reconciler.forget)
+        self._primed = False
+
+    def _enqueue(self, key: Key) -> None:
+        self.queue.add(key)
+
+    def alive(self) -> str | None:
+        age = asyncio.get_running_loop().time() - self.queue.heartbeat
+        return f"the queue has stood still for {age:.0f} s" if self._primed and age > STANDSTILL_SECONDS else None
+
+    def ready(self) -> str | None:
+        if not self._primed:
+            return "the first list is not done"
+        return None if self.watch.listed else "not every watch has listed"
+
+    async def prime(self) -> None:
+        """The first whole list; without it, limits and lost Jobs would be judged from half a picture. Until it works."""
+        while True:
+            try:
+                keys = await list_all(self._kube, self.cache, self._config.namespaces, self.reconciler.forget)
+                break
+            except ApiError as error:
+                log.warning("the first list does not work yet, trying again", extra={"error": str(error)})
+                await asyncio.sleep(LIST_AGAIN_SECONDS)
+        for key in keys:
+            obj = self.cache.get(key)
+            if obj is not None and self.cache.children(obj["metadata"]["uid"], "Job"):
+                self.reconciler.slots.hold(self.reconciler.contender(key, obj))
+        for key in keys:
+            self.queue.add(key)
+        self._primed = True
+        log.info("listed", extra={"objects": len(self.cache.all_keys()), "to_look_at": len(keys)})
+
+    async def resync(self) -> None:
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS)
+            try:
+                for key in await list_all(self._kube, self.cache, self._config.namespaces, self.reconciler.forget):
+                    self.queue.add(key)
+            except ApiError as error:
+                log.warning("resync failed, the next one follows", extra={"error": str(error)})
+
+    def registry(self) -> kopf.OperatorRegistry:
+        """Only event handlers, each of which just takes the event in: see the docstring of `watch`."""
+        registry = kopf.OperatorRegistry()
+
+        def handler_of(kind: str) -> Callable[..., Awaitable[None]]:
+            async def handler(event: kopf.RawEvent, **_: Any) -> None:
+                self.watch.event(kind, event["type"], event["object"])
+
+            return handler
+
+        for kind, resource in WATCHED.items():
+            kopf.on.event(resource.group, resource.version, resource.plural, id=f"watch-{resource.plural}", registry=registry)(handler_of(kind))
+        kopf.on.login(registry=registry)(_login)
+        return registry
+
+    async def run(self) -> None:
+        """Until SIGTERM, or a part of it dies: then it raises, and Kubernetes starts it again."""
+        async with serving(self._config.port, self.alive, self.ready):
+            await self.prime()
+            stop = asyncio.Event()
+            own = [asyncio.create_task(self.queue.run(), name="queue"), asyncio.create_task(self.resync(), name="resync")]
+            for task in own:
+                task.add_done_callback(lambda _task: stop.set())
+            where: dict[str, Any] = {"namespaces": self._config.namespaces} if self._config.namespaces else {"clusterwide": True}
+            try:
+                await kopf.operator(registry=self.registry(), settings=kopf_settings(), stop_flag=stop, standalone=True, **where)
+            finally:
+                died = [task for task in own if task.done()]
+                for task in own:
+                    task.cancel()
+                await asyncio.gather(*own, return_exceptions=True)
+                await self.reconciler.follower.close()
+            for task in died:
+                task.result()
+
+
+async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Kopf as a watcher: it writes nothing to any object, posts no Events, and looks at no namespaces or CRDs."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.watching.chunk_size = 500
+    settings.queueing.idle_timeout = 0.1
+    settings.queueing.exit_timeout = 1.0
+    settings.process.ultimate_exiting_timeout = 20
+    for kind in CHILDREN:
+        resource = WATCHED[kind]
+        settings.watching.label_selectors[resource.group, resource.version, resource.plural] = LABEL_SELECTOR
+    return settings
+
+
+async def serve(config: configuration.Config) -> None:
+    async with Kube.connect() as kube:
+        await Operator(kube, config).run()
+
+
+def main() -> int:
+    """The exit code: 0 after SIGTERM, 1 where something died, 2 where the configuration cannot be used."""
+    try:
+        config = configuration.read()
+    except configuration.ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    configuration.set_up_logging(config.log_level)
+    log.info("starting", extra={"version": __version__, "image": config.settings.image, "namespaces": list(config.namespaces) or "all"})
+    try:
+        asyncio.run(serve(config))
+    except Exception:
+        log.exception("the operator died")
+        return 1
+    log.info("stopped")
+    return 0

@@ -1,0 +1,278 @@
+"""Read, plan, apply: one pass over one object. Everything it does may be done twice, by a second operator too, and has the effect of once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dbbackup import kube as k
+from dbbackup.api.conditions import timestamp
+from dbbackup.api.specs import SpecError, parse_storage
+from dbbackup.handlers.cache import Cache, Key, Raw, version_of
+from dbbackup.handlers.follow import Follower
+from dbbackup.plan import backup, restore, storage
+from dbbackup.plan.facts import FINALIZER, Decision, Facts, Note, Refusal, Slot, merge_patch
+from dbbackup.plan.jobs import CONTAINER, OWNER_UID
+from dbbackup.plan.settings import Settings
+from dbbackup.plan.slots import Contender, Slots
+
+log = logging.getLogger("dbbackup.reconcile")
+
+PASSES = 8
+"""A decision may ask for four facts and be refused once or twice; more is a defect."""
+TAIL_LINES = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    resource: k.Resource
+    status: k.Resource
+    decide: Callable[[Facts], Decision]
+
+
+KINDS = {
+    "BackupStorage": Kind(k.STORAGES, k.STORAGES_STATUS, storage.decide),
+    "DatabaseBackup": Kind(k.BACKUPS, k.BACKUPS_STATUS, backup.decide),
+    "DatabaseRestore": Kind(k.RESTORES, k.RESTORES_STATUS, restore.decide),
+}
+
+
+class Reconciler:
+    """`await reconciler(key)` does what is due for the object and returns the seconds after which to look again, or None."""
+
+    def __init__(self, kube: k.Kube, cache: Cache, settings: Settings, enqueue: Callable[[Key], None], instance: str) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._settings = settings
+        self._enqueue = enqueue
+        self._instance = instance
+        self.slots = Slots(settings.max_concurrent)
+        self.follower = Follower(kube, enqueue)
+
+    async def __call__(self, key: Key) -> float | None:
+        obj = self._cache.get(key)
+        if obj is None:
+            return None
+        try:
+            return await self._pass(key, obj)
+        except k.ApiError as error:
+            if error.conflict:
+                # The cache is behind, or another operator was faster: look at what is there now.
+                await self._refresh(key, obj)
+                return 0.0
+            if error.not_found:
+                await self._refresh(key, obj)
+                return None
+            raise
+
+    async def _refresh(self, key: Key, obj: Raw) -> None:
+        current = await self._kube.get(KINDS[key.kind].resource, key.namespace, key.name)
+        if current is None or current["metadata"]["uid"] != obj["metadata"]["uid"]:
+            self.forget(key, obj["metadata"]["uid"])
+        if current is not None:
+            self._cache.put(current)
+
+    def forget(self, key: Key, uid: str) -> None:
+        """The object is gone."""
+        self._cache.remove(key, uid)
+        self._cache.forget_children(uid)
+        self.follower.forget(uid)
+        self._release(uid)
+
+    # Reading
+
+    def _facts(self, key: Key, obj: Raw) -> Facts:
+        uid = obj["metadata"]["uid"]
+        facts = Facts(obj=obj, now=datetime.now(UTC), settings=self._settings)
+        if key.kind == "BackupStorage":
+            return facts
+        source = None
+        name: str | None
+        if key.kind == "DatabaseRestore":
+            source_name = restore.source_name(obj)
+            source = self._cache.get(Key("DatabaseBackup", key.namespace, source_name)) if source_name else None
+            name = restore.storage_name(obj, source)
+        else:
+            name = backup.storage_name(obj)
+        return replace(
+            facts,
+            storage=self._cache.get(Key("BackupStorage", key.namespace, name)) if name else None,
+            source=source,
+            jobs=self._cache.children(uid, "Job"),
+            pods=self._cache.children(uid, "Pod"),
+            log=self.follower.view(uid),
+        )
+
+    def contender(self, key: Key, obj: Raw) -> Contender:
+        """The object as one that wants a slot."""
+        facts = self._facts(key, obj)
+        limit = None
+        if facts.storage is not None:
+            try:
+                limit = parse_storage(facts.storage).max_concurrent
+            except SpecError:
+                limit = None
+        name = facts.storage["metadata"]["name"] if facts.storage is not None else ""
+        return Contender(obj["metadata"]["creationTimestamp"], obj["metadata"]["uid"], (key.namespace, name), limit)
+
+    async def _supply(self, key: Key, facts: Facts, decision: Decision) -> Facts:
+        namespace = key.namespace
+        if "slot" in decision.want:
+            message = self.slots.take(self.contender(key, facts.obj))
+            facts = replace(facts, slot=Slot(message is None, message or ""))
+        if "events" in decision.want:
+            about = [child["metadata"]["uid"] for child in (*facts.jobs, *facts.pods)]
+            found = [event for uid in about for event in await self._kube.events_about(namespace, uid)]
+            facts = replace(facts, events=found)
+        if "tail" in decision.want:
+            tail = await self._kube.log_tail(namespace, decision.follow, CONTAINER, TAIL_LINES) if decision.follow else []
+            facts = replace(facts, tail=tail)
+        if "job" in decision.want:
+            job = await self._kube.get(k.JOBS, namespace, facts.status["jobName"])
+            gone = job is None or (job["metadata"].get("labels") or {}).get(OWNER_UID) != facts.uid
+            if job is not None and not gone:
+                self._cache.put_child(job)
+            facts = replace(facts, job_gone=gone, jobs=self._cache.children(facts.uid, "Job"))
+        return facts
+
+    # Planning and applying
+
+    async def _pass(self, key: Key, obj: Raw) -> float | None:
+        facts = self._facts(key, obj)
+        for _ in range(PASSES):
+            decision = KINDS[key.kind].decide(facts)
+            if decision.want:
+                facts = await self._supply(key, facts, decision)
+                continue
+            if decision.add_finalizer:
+                facts = replace(facts, obj=await self._finalizer(key, facts.obj, present=True))
+            if decision.create is not None and (refusal := await self._create(key, decision.create)) is not None:
+                facts = replace(facts, refusal=refusal)
+                continue
+            return await self._apply(key, facts, decision)
+        raise RuntimeError(f"{key}: no decision after {PASSES} passes")
+
+    async def _apply(self, key: Key, facts: Facts, decision: Decision) -> float | None:
+        uid = facts.uid
+        if decision.holds_slot:
+            self.slots.hold(self.contender(key, facts.obj))
+        elif facts.slot is None or facts.slot.granted:
+            self._release(uid)
+        if decision.follow is not None:
+            self.follower.follow(uid, key, decision.follow)
+        obj = facts.obj
+        if decision.status is not None and not decision.remove_finalizer:
+            obj = await self._write_status(key, obj, decision.status)
+        for note in decision.notes:
+            await self._note(key, obj, note)
+        for job in decision.delete:
+            await self._delete(key, job)
+        if decision.remove_finalizer:
+            await self._finalizer(key, obj, present=False)
+        if (obj.get("status") or {}).get("phase") in ("Completed", "Failed"):
+            self.follower.forget(uid)
+            if not self._cache.children(uid, "Job"):
+                self._cache.forget_children(uid)
+        return None if decision.requeue is None else max(decision.requeue / timedelta(seconds=1), 0.1)
+
+    def _release(self, uid: str) -> None:
+        if self.slots.release(uid):
+            for waiting in self.slots.startable():
+                if (key := self._cache.key(waiting)) is not None:
+                    self._enqueue(key)
+
+    async def _write_status(self, key: Key, obj: Raw, status: Raw) -> Raw:
+        patch = merge_patch(obj.get("status") or {}, status)
+        if not patch:
+            return obj
+        metadata = obj["metadata"]
+        written = await self._kube.patch(KINDS[key.kind].status, key.namespace, key.name, metadata["resourceVersion"], {"status": patch})
+        self._cache.put(written)
+        before, after = (obj.get("status") or {}).get("phase"), status.get("phase")
+        if before != after:
+            reason = next((c["reason"] for c in status["conditions"] if c["type"] == "Ready"), "")
+            log.info("phase", extra={"object": str(key), "uid": metadata["uid"], "from": before, "to": after, "reason": reason})
+        return written
+
+    async def _finalizer(self, key: Key, obj: Raw, *, present: bool) -> Raw:
+        metadata = obj["metadata"]
+        finalizers = list(metadata.get("finalizers") or ())
+        if (FINALIZER in finalizers) == present:
+            return obj
+        wanted = [*finalizers, FINALIZER] if present else [item for item in finalizers if item != FINALIZER]
+        patch = {"metadata": {"finalizers": wanted}}
+        written = await self._kube.patch(k.BACKUPS, key.namespace, key.name, metadata["resourceVersion"], patch)
+        self._cache.put(written)
+        return written
+
+    async def _create(self, key: Key, manifest: Raw) -> Refusal | None:
+        """Makes the Job, or adopts the one that another pass or operator made."""
+        name, uid = manifest["metadata"]["name"], manifest["metadata"]["labels"][OWNER_UID]
+        try:
+            job: dict[str, Any] = await self._kube.create(k.JOBS, key.namespace, manifest)
+        except k.ApiError as error:
+            if error.already_exists:
+                found = await self._kube.get(k.JOBS, key.namespace, name)
+                if found is None:
+                    raise
+                if (found["metadata"].get("labels") or {}).get(OWNER_UID) != uid:
+                    return Refusal("Invalid", f"there is a Job {name} already that belongs to something else")
+                self._cache.put_child(found)
+                return None
+            if error.namespace_terminating:
+                log.info("no Job in a namespace that is going away", extra={"object": str(key), "job": name})
+                return Refusal("Terminating", error.message)
+            if error.refused:
+                return Refusal("Refused", error.message)
+            if error.invalid:
+                return Refusal("Invalid", error.message)
+            raise
+        log.info("Job created", extra={"object": str(key), "job": name})
+        self._cache.put_child(job)
+        return None
+
+    async def _delete(self, key: Key, job: Raw) -> None:
+        metadata = job["metadata"]
+        if metadata.get("deletionTimestamp"):
+            return
+        await self._kube.delete_job(key.namespace, metadata["name"], metadata["uid"])
+        log.info("Job deleted", extra={"object": str(key), "job": metadata["name"]})
+        # Until the watch says so: it is not to be deleted again, nor taken for one that still works.
+        marked = {**metadata, "deletionTimestamp": timestamp(datetime.now(UTC)), "resourceVersion": str(version_of(job) + 1)}
+        self._cache.put_child({**job, "metadata": marked})
+
+    async def _note(self, key: Key, obj: Raw, note: Note) -> None:
+        """An Event on the object. Its name comes from what it says, so that it is told once."""
+        metadata = obj["metadata"]
+        digest = hashlib.sha256("\n".join((metadata["uid"], note.reason, note.key)).encode()).hexdigest()[:16]
+        moment = timestamp(datetime.now(UTC))
+        event = {
+            "metadata": {"name": f"{key.name[:200]}.{digest}", "namespace": key.namespace},
+            "involvedObject": {
+                "apiVersion": obj["apiVersion"],
+                "kind": key.kind,
+                "namespace": key.namespace,
+                "name": key.name,
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+            },
+            "reason": note.reason,
+            "message": note.message[:1000],
+            "type": "Warning" if note.warning else "Normal",
+            "source": {"component": "dbbackup-operator"},
+            "reportingComponent": "dbbackup-operator",
+            "reportingInstance": self._instance,
+            "firstTimestamp": moment,
+            "lastTimestamp": moment,
+            "count": 1,
+        }
+        try:
+            await self._kube.create(k.EVENTS, key.namespace, event)
+        except k.ApiError as error:
+            # An Event is a courtesy: that it cannot be told changes nothing.
+            if not error.already_exists:
+                log.info("Event not told", extra={"object": str(key), "event": note.reason, "message_text": note.message, "error": str(error)})
