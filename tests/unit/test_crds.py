@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from dbbackup import run
 from dbbackup.api import specs, units
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,3 +186,19 @@ def test_each_refused_sample_says_what_it_expects(path: Path) -> None:
     text = path.read_text()
     assert re.match(r"# expect: .{10,}\n", text)
     assert yaml.safe_load(text)["apiVersion"] == specs.API_VERSION
+
+
+def test_what_a_report_says_has_its_place_in_the_status() -> None:
+    """The API server prunes unknown fields without a word."""
+
+    def names(model: type[BaseModel]) -> set[str]:
+        return {field.alias or name for name, field in model.model_fields.items()}
+
+    for plural in ("databasebackups", "databaserestores"):
+        status = root(plural)["properties"]["status"]["properties"]
+        assert names(run.ArtifactReport) - {"sizeBytes"} <= set(status["artifact"]["properties"])
+        assert names(run.DatabaseReport) == set(status["database"]["properties"])
+        assert names(run.FailureReport) | {"logTail"} == set(status["failure"]["properties"])
+        assert names(run.Progress) | {"updatedAt"} == set(status["progress"]["properties"])
+    assert names(run.RestoredReport) == set(status["restored"]["properties"])
+    assert names(run.SafetyBackupReport) | {"storage"} == set(status["safetyBackup"]["properties"])
