@@ -166,6 +166,27 @@ class Manifest(Model):
         return self.objects[0]
 
 
+class TransactionRecord(Model):
+    """What a restore writes at `transaction_key` before it changes anything: what a check Job needs to settle it.
+
+    `xid` is the transaction's id with its epoch, for txid_status; it means nothing on another `timeline`. `rows` and `tables` are those that a commit
+    brings, since a restore commits only when all of them were taken.
+    """
+
+    type: Literal["dbbackup.io/transaction"] = "dbbackup.io/transaction"
+    owner: Owner
+    identity: str
+    xid: str
+    timeline: str
+    backend_pid: int
+    created_database: bool = False
+    artifact_key: str
+    tables: int
+    rows: int | None = None
+    bytes: int | None = None
+    safety_backup: SafetyBackupReport | None = None
+
+
 def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 _IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"().,;]+))')
-_DUMMY_VIEW = re.compile(r"CREATE OR REPLACE VIEW\s")
+_DUMMY_VIEW = re.compile(r"CREATE OR REPLACE VIEW\s|DO \$dbbackup\S*\s+BEGIN\s+IF pg_catalog\.to_regclass")
 _DUMMY_COLUMN = re.compile(r"\bSELECT\s+NULL::", re.IGNORECASE)
 _PART = re.compile(
     r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?.* DROP (?:CONSTRAINT|DEFAULT)\b"

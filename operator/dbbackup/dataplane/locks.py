@@ -5,6 +5,7 @@ Kubernetes cannot tell that two Secrets mean one database; PostgreSQL can. The l
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import psycopg
@@ -14,8 +15,8 @@ from dbbackup.dataplane.conninfo import Conninfo
 from dbbackup.errors import Failure
 
 if TYPE_CHECKING:
+    from dbbackup.dataplane.context import Stop
     from dbbackup.dataplane.logs import Reporter
-    from dbbackup.dataplane.main import Stop
 
 KEY = 0x6462_6261_636B_7570
 """"dbbackup": the lock's key, stable so that versions of the operator exclude each other."""
@@ -40,8 +41,8 @@ def hold(connection: Connection, info: Conninfo, mode: Mode, stop: Stop, reporte
         holders = connection.execute(_HOLDERS, (KEY,)).fetchone()
         who = str(holders[0]) if holders and holders[0] else "another run"
         reporter.waiting(f"waiting for {who} on {info.identity}")
-        stop.on_stop(connection.cancel_safe)
-        connection.execute(f"SELECT pg_catalog.pg_advisory_lock{suffix}(%s)", (KEY,))
+        with stop.calling(lambda: cancel(connection)):
+            connection.execute(f"SELECT pg_catalog.pg_advisory_lock{suffix}(%s)", (KEY,))
     except psycopg.Error as error:
         if stop.failure:
             if stop.failure.reason.name == "Timeout":
@@ -49,3 +50,9 @@ def hold(connection: Connection, info: Conninfo, mode: Mode, stop: Stop, reporte
             raise stop.failure from None
         raise to_failure(error, info, "waiting for other runs on the database", "ConnectionLost") from None
     stop.check()
+
+
+def cancel(connection: Connection) -> None:
+    """Asks the server to cancel what the session runs; from any thread."""
+    with suppress(psycopg.Error):
+        connection.cancel_safe(timeout=10)

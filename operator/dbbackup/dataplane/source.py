@@ -16,12 +16,13 @@ from typing import IO, TYPE_CHECKING
 from dbbackup.artifact import MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest, sha256_hex
 from dbbackup.dataplane.codec import decompress
 from dbbackup.dataplane.download import ArtifactReader
+from dbbackup.dataplane.filter import Filter
 from dbbackup.dataplane.sql import Piece, Splitter, SqlError
 from dbbackup.errors import Failure
 from dbbackup.storage.base import Storage
 
 if TYPE_CHECKING:
-    from dbbackup.dataplane.main import Stop
+    from dbbackup.dataplane.context import Stop
 
 _READ = 1 << 18
 _STDERR = 8192
@@ -50,7 +51,7 @@ class Source:
         self._stop = stop
         self._whole = whole
         self._argv = argv
-        self._filter: Filter | None = None
+        self._restorer: PgRestore | None = None
         self.finished = False
 
     @property
@@ -64,11 +65,14 @@ class Source:
     def pieces(self) -> Iterator[Piece]:
         """The artifact as SQL. When the iterator ends, everything about the artifact held: `finished` is True then, and only then."""
         splitter = Splitter()
+        rules = Filter() if self._argv else None
         try:
             for chunk in self._sql():
                 self._stop.check()
-                yield from splitter.feed(chunk)
-            yield from splitter.finish()
+                for piece in splitter.feed(chunk):
+                    yield from _filtered(rules, piece)
+            for piece in splitter.finish():
+                yield from _filtered(rules, piece)
         except SqlError as error:
             raise Failure("ArtifactCorrupt", f"{self._name}: {error}") from None
         self.finished = True
@@ -77,24 +81,36 @@ class Source:
         if not self._argv:
             yield from self.chunks()
             return
-        self._filter = Filter(self._argv, self.chunks(), self._name, self._stop, drain=self._whole)
-        yield from self._filter.output()
+        self._restorer = PgRestore(self._argv, self.chunks(), self._name, drain=self._whole)
+        with self._stop.calling(self._restorer.kill):
+            yield from self._restorer.output()
 
     def close(self) -> None:
         """Ends pg_restore and the download, wherever they are."""
-        if self._filter:
-            self._filter.close()
+        if self._restorer:
+            self._restorer.close()
         self._reader.close()
 
 
-class Filter:
+def _filtered(rules: Filter | None, piece: Piece) -> Iterator[Piece]:
+    """A custom archive is as pg_dump made it: the rules that a plain artifact passed when it was made are applied here."""
+    data = piece.data if rules is None else rules.apply(piece)
+    if data is piece.data:
+        yield piece
+    elif data:
+        again = Splitter()
+        yield from again.feed(data)
+        yield from again.finish()
+
+
+class PgRestore:
     """pg_restore between two pipes: a thread feeds it the archive, the caller reads its output.
 
     The archive's own failure goes before pg_restore's, which only follows from it. With `drain` the archive is read to its end even when pg_restore
     needs no more of it, so that all its digests were compared.
     """
 
-    def __init__(self, argv: Sequence[str], archive: Iterator[bytes], name: str, stop: Stop, *, drain: bool) -> None:
+    def __init__(self, argv: Sequence[str], archive: Iterator[bytes], name: str, *, drain: bool) -> None:
         self._archive = archive
         self._name = name
         self._program = Path(argv[0]).name
@@ -110,7 +126,6 @@ class Filter:
         self._errors = threading.Thread(target=self._listen, name="pg_restore-stderr", daemon=True)
         self._feeder.start()
         self._errors.start()
-        stop.on_stop(self.kill)
 
     def _feed(self) -> None:
         pipe = self._process.stdin

@@ -16,8 +16,8 @@ from dbbackup.dataplane.refusals import statement_failure
 from dbbackup.errors import Failure
 
 if TYPE_CHECKING:
+    from dbbackup.dataplane.context import Stop
     from dbbackup.dataplane.logs import Reporter
-    from dbbackup.dataplane.main import Stop
 
 SETTLE_SECONDS = 60.0
 """How long an uncertain COMMIT is asked after, and a backend that should end is waited for."""

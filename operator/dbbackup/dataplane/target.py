@@ -1,0 +1,214 @@
+"""What the target holds: user objects of every kind, and the ones that a dump would replace. Reads catalogs, changes nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dbbackup.dataplane import drops
+from dbbackup.dataplane.connection import Connection
+from dbbackup.dataplane.drops import Drop
+
+Address = tuple[int, int]
+"""(oid of the catalog, oid of the object), as pg_depend names objects."""
+
+FIRST_USER_OID = 16384
+
+_SCHEMA_KINDS: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(drops.RELATIONS, ("pg_class", "rel")),
+    **dict.fromkeys(drops.TYPES, ("pg_type", "typ")),
+    "COLLATION": ("pg_collation", "coll"),
+    "CONVERSION": ("pg_conversion", "con"),
+    "TEXT SEARCH CONFIGURATION": ("pg_ts_config", "cfg"),
+    "TEXT SEARCH DICTIONARY": ("pg_ts_dict", "dict"),
+    "TEXT SEARCH PARSER": ("pg_ts_parser", "prs"),
+    "TEXT SEARCH TEMPLATE": ("pg_ts_template", "tmpl"),
+    "OPERATOR CLASS": ("pg_opclass", "opc"),
+    "OPERATOR FAMILY": ("pg_opfamily", "opf"),
+}
+_GLOBAL_KINDS: dict[str, tuple[str, str]] = {
+    "EVENT TRIGGER": ("pg_event_trigger", "evt"),
+    "PUBLICATION": ("pg_publication", "pub"),
+    "SERVER": ("pg_foreign_server", "srv"),
+    "FOREIGN DATA WRAPPER": ("pg_foreign_data_wrapper", "fdw"),
+    "LANGUAGE": ("pg_language", "lan"),
+    "PROCEDURAL LANGUAGE": ("pg_language", "lan"),
+    "ACCESS METHOD": ("pg_am", "am"),
+}
+_OWNERLESS = {"pg_ts_parser", "pg_ts_template", "pg_am"}
+
+USER_OBJECTS = """
+WITH member AS (SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e'),
+held(classid, objid) AS (
+  SELECT 'pg_class'::regclass::oid, oid FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
+  UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc
+  UNION ALL SELECT 'pg_type'::regclass, t.oid FROM pg_type t WHERE typtype IN ('d', 'e', 'b', 'p')
+    AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
+  UNION ALL SELECT 'pg_type'::regclass, t.oid FROM pg_type t JOIN pg_range r ON r.rngtypid = t.oid
+  UNION ALL SELECT 'pg_operator'::regclass, oid FROM pg_operator
+  UNION ALL SELECT 'pg_opfamily'::regclass, oid FROM pg_opfamily
+  UNION ALL SELECT 'pg_opclass'::regclass, oid FROM pg_opclass
+  UNION ALL SELECT 'pg_cast'::regclass, oid FROM pg_cast
+  UNION ALL SELECT 'pg_collation'::regclass, oid FROM pg_collation
+  UNION ALL SELECT 'pg_conversion'::regclass, oid FROM pg_conversion
+  UNION ALL SELECT 'pg_transform'::regclass, oid FROM pg_transform
+  UNION ALL SELECT 'pg_ts_config'::regclass, oid FROM pg_ts_config
+  UNION ALL SELECT 'pg_ts_dict'::regclass, oid FROM pg_ts_dict
+  UNION ALL SELECT 'pg_ts_parser'::regclass, oid FROM pg_ts_parser
+  UNION ALL SELECT 'pg_ts_template'::regclass, oid FROM pg_ts_template
+  UNION ALL SELECT 'pg_language'::regclass, oid FROM pg_language
+  UNION ALL SELECT 'pg_am'::regclass, oid FROM pg_am
+  UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid FROM pg_foreign_data_wrapper
+  UNION ALL SELECT 'pg_foreign_server'::regclass, oid FROM pg_foreign_server
+  UNION ALL SELECT 'pg_event_trigger'::regclass, oid FROM pg_event_trigger
+  UNION ALL SELECT 'pg_publication'::regclass, oid FROM pg_publication
+  UNION ALL SELECT 'pg_namespace'::regclass, oid FROM pg_namespace n
+    WHERE nspname NOT LIKE 'pg\\_%%' AND NOT EXISTS (SELECT FROM pg_extension x WHERE x.extnamespace = n.oid)
+  UNION ALL SELECT 'pg_largeobject'::regclass, oid FROM pg_largeobject_metadata
+)
+SELECT i.type, coalesce(i.identity, h.objid::text), count(*) OVER ()
+FROM held h LEFT JOIN member m USING (classid, objid)
+CROSS JOIN LATERAL pg_catalog.pg_identify_object(h.classid, h.objid, 0) i
+WHERE m.objid IS NULL AND h.objid >= %s AND coalesce(i.schema, '') NOT LIKE 'pg\\_%%'
+ORDER BY CASE i.type WHEN 'table' THEN 0 WHEN 'view' THEN 1 WHEN 'schema' THEN 9 ELSE 2 END, 1, 2
+LIMIT %s
+"""
+
+_FIND = """
+SELECT u.i::int, '{catalog}'::regclass::oid, c.oid, {owner}, {role}, {member}, {kind}
+FROM unnest(%(schemas)s::text[], %(names)s::text[]) WITH ORDINALITY u(s, n, i)
+JOIN pg_catalog.{catalog} c ON c.{prefix}name = u.n
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = {owner}
+{namespace}
+"""
+_LARGE_OBJECTS = """
+SELECT u.i::int, 'pg_largeobject'::regclass::oid, c.oid, c.lomowner, r.rolname, pg_catalog.pg_has_role(c.lomowner, 'USAGE'), ''
+FROM unnest(%(names)s::oid[]) WITH ORDINALITY u(n, i) JOIN pg_catalog.pg_largeobject_metadata c ON c.oid = u.n
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = c.lomowner
+"""
+_ROUTINES = """
+SELECT u.i::int, 'pg_proc'::regclass::oid, c.oid, c.proowner, r.rolname, pg_catalog.pg_has_role(c.proowner, 'USAGE'),
+       pg_catalog.pg_get_function_identity_arguments(c.oid)
+FROM unnest(%(schemas)s::text[], %(names)s::text[]) WITH ORDINALITY u(s, n, i)
+JOIN pg_catalog.pg_namespace ns ON ns.nspname = u.s
+JOIN pg_catalog.pg_proc c ON c.pronamespace = ns.oid AND c.proname = u.n
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = c.proowner
+"""
+_OPERATORS = """
+SELECT u.i::int, 'pg_operator'::regclass::oid, c.oid, c.oprowner, r.rolname, pg_catalog.pg_has_role(c.oprowner, 'USAGE'), ''
+FROM unnest(%(names)s::text[]) WITH ORDINALITY u(n, i) JOIN pg_catalog.pg_operator c ON c.oid = pg_catalog.to_regoperator(u.n)
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = c.oprowner
+"""
+_OTHERS = """
+SELECT 'pg_cast'::regclass::oid, oid, pg_catalog.format('(%s AS %s)', castsource::regtype, casttarget::regtype) FROM pg_cast WHERE oid >= 16384
+UNION ALL SELECT 'pg_transform'::regclass, t.oid, pg_catalog.format('FOR %s LANGUAGE %I', trftype::regtype, l.lanname)
+  FROM pg_transform t JOIN pg_language l ON l.oid = trflang
+UNION ALL SELECT 'pg_user_mapping'::regclass, umid, pg_catalog.format('FOR %I SERVER %I', usename, srvname) FROM pg_catalog.pg_user_mappings
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One object of the target that the dump replaces. `owned`: the user has its owner's privileges."""
+
+    drop: Drop
+    address: Address
+    owner: str | None
+    owned: bool
+    kind: str
+    """As pg_identify_object says it: `materialized view`."""
+    name: str
+    """Qualified and quoted where it must be."""
+    relkind: str = ""
+
+    @property
+    def identity(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+def user_objects(connection: Connection, limit: int = 12) -> tuple[list[str], int]:
+    """The first few objects that a person made in the database, and how many there are. Extensions, their members and their schemas don't count."""
+    rows = connection.execute(USER_OBJECTS, (FIRST_USER_OID, limit)).fetchall()
+    return [f"{kind} {identity}" for kind, identity, _ in rows], rows[0][2] if rows else 0
+
+
+def find_roots(connection: Connection, wanted: Sequence[Drop]) -> list[Root]:
+    """Those of the dump's objects that the target holds."""
+    by_kind: dict[tuple[str, str], list[Drop]] = defaultdict(list)
+    for drop in wanted:
+        by_kind[_catalog(drop.kind)].append(drop)
+    found: list[tuple[Drop, Address, str | None, bool, str]] = []
+    for (catalog, prefix), group in by_kind.items():
+        found += _find(connection, catalog, prefix, group)
+    names = identities(connection, [address for _, address, *_ in found])
+    roots: dict[Address, Root] = {}
+    for drop, address, owner, owned, kind in found:
+        roots.setdefault(address, Root(drop, address, owner, owned, *names[address], kind))
+    return list(roots.values())
+
+
+def _catalog(kind: str) -> tuple[str, str]:
+    if kind in drops.ROUTINES:
+        return "pg_proc", "pro"
+    others = {"LARGE OBJECT": ("pg_largeobject", ""), "OPERATOR": ("pg_operator", "")}
+    return _SCHEMA_KINDS.get(kind) or _GLOBAL_KINDS.get(kind) or others.get(kind, ("", ""))
+
+
+def _find(connection: Connection, catalog: str, prefix: str, group: list[Drop]) -> Iterable[tuple[Drop, Address, str | None, bool, str]]:
+    parameters: dict[str, list[str]] = {"schemas": [d.schema for d in group], "names": [d.name for d in group]}
+    if catalog == "":
+        texts = {_flat(text): (classid, oid) for classid, oid, text in connection.execute(_OTHERS)}
+        return [(d, texts[_flat(d.name)], None, True, "") for d in group if _flat(d.name) in texts]
+    if catalog == "pg_proc":
+        return _routines(connection.execute(_ROUTINES, parameters).fetchall(), group)
+    if catalog == "pg_largeobject":
+        query = _LARGE_OBJECTS
+    elif catalog == "pg_operator":
+        query = _OPERATORS
+        parameters["names"] = [_flat(d.name) for d in group]
+    else:
+        owner = "NULL::oid" if catalog in _OWNERLESS else f"c.{prefix}owner"
+        in_schema = (catalog, prefix) in _SCHEMA_KINDS.values()
+        query = _FIND.format(
+            catalog=catalog,
+            prefix=prefix,
+            owner=owner,
+            role="r.rolname",
+            member="true" if catalog in _OWNERLESS else f"pg_catalog.pg_has_role({owner}, 'USAGE')",
+            kind="c.relkind::text" if catalog == "pg_class" else "''",
+            namespace=f"JOIN pg_catalog.pg_namespace ns ON ns.oid = c.{prefix}namespace AND ns.nspname = u.s" if in_schema else "",
+        )
+    return [
+        (group[i - 1], (classid, oid), role, bool(owned), kind) for i, classid, oid, _, role, owned, kind in connection.execute(query, parameters)
+    ]
+
+
+def _routines(rows: list[tuple[int, int, int, int, str, bool, str]], group: list[Drop]) -> list[tuple[Drop, Address, str | None, bool, str]]:
+    """By their arguments as the server writes them; where none matches and only one has the name, that one: servers of other versions write otherwise."""
+    candidates: dict[int, list[tuple[Address, str, bool, str]]] = defaultdict(list)
+    for i, classid, oid, _, role, owned, text in rows:
+        candidates[i].append(((classid, oid), role, owned, text))
+    wanted: dict[tuple[str, str], int] = defaultdict(int)
+    for drop in group:
+        wanted[drop.schema, drop.name] += 1
+    found: list[tuple[Drop, Address, str | None, bool, str]] = []
+    for i, drop in enumerate(group, 1):
+        same = [c for c in candidates[i] if _flat(c[3]) == _flat(drops.arguments(drop.rest))]
+        if not same and len(candidates[i]) == 1 and wanted[drop.schema, drop.name] == 1:
+            same = candidates[i]
+        found += [(drop, address, role, owned, "") for address, role, owned, _ in same]
+    return found
+
+
+def _flat(text: str) -> str:
+    return "".join(text.split()).replace('"', "")
+
+
+def identities(connection: Connection, addresses: list[Address]) -> dict[Address, tuple[str, str]]:
+    rows = connection.execute(
+        "SELECT c, o, i.type, coalesce(i.identity, o::text) FROM unnest(%s::oid[], %s::oid[]) u(c, o),"
+        " LATERAL pg_catalog.pg_identify_object(c, o, 0) i",
+        ([a[0] for a in addresses], [a[1] for a in addresses]),
+    )
+    return {(classid, oid): (kind, name) for classid, oid, kind, name in rows}
