@@ -24,7 +24,6 @@ CREATE POLICY own_preferences ON public.user_filter_preferences TO @authenticate
 CREATE POLICY admins_only ON public.activity_logs AS RESTRICTIVE FOR SELECT USING (public.is_admin());
 CREATE POLICY service_reads_everything ON public.activity_logs FOR SELECT TO @service@ USING (true);
 
-GRANT USAGE ON SCHEMA public TO @readonly@, @authenticated@, @service@;
 GRANT USAGE ON SCHEMA auth TO @service@;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO @readonly@, @authenticated@;
 REVOKE SELECT ON public.user_roles, public.user_filter_preferences, public.activity_logs FROM @readonly@;

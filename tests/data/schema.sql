@@ -19,6 +19,7 @@ $roles$;
 CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public;
 CREATE EXTENSION IF NOT EXISTS pgcrypto WITH SCHEMA public;
 GRANT USAGE, CREATE ON SCHEMA public TO @owner@;
+GRANT USAGE ON SCHEMA public TO @readonly@, @authenticated@, @service@;
 CREATE SCHEMA auth AUTHORIZATION @owner@;
 COMMENT ON SCHEMA auth IS 'Accounts and sessions; the application''s own, not the server''s';
 
