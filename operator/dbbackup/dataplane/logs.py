@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Literal, TextIO
 from urllib.parse import quote, quote_plus
 
-from dbbackup.run import LogEvent, Progress
+from dbbackup.run import LogEvent, Progress, Report
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -94,6 +94,12 @@ class Reporter:
                 return
             self._last = now
         self._write(LogEvent(ts=datetime.now(UTC), event="progress", progress=progress))
+
+    def report(self, report: Report, message: str) -> None:
+        """The last line: the run's report, whole, as the termination message may cut it."""
+        level: Level = "error" if report.failure else "info"
+        document = report.model_dump(mode="json", by_alias=True, exclude_none=True)
+        self._write(LogEvent.model_validate({"ts": datetime.now(UTC), "level": level, "event": "report", "message": message, "report": document}))
 
     def _write(self, event: LogEvent) -> None:
         line = event.model_dump_json(by_alias=True, exclude_none=True)

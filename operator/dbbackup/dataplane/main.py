@@ -10,18 +10,26 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from types import FrameType
-from typing import TYPE_CHECKING
+from importlib import import_module
 
+from dbbackup.dataplane.context import Run, Stop
+from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths
 from dbbackup.errors import ExitCode, Failure
 from dbbackup.run import ENVIRONMENT, FailureReport, Report, RunSpec
 
-if TYPE_CHECKING:
-    from dbbackup.dataplane.logs import Reporter
+__all__ = ["Run", "Stop", "main", "run"]
+
+_PARTS = {"backup": "backup", "restore": "restore", "check": "settle", "cleanup": "settle"}
+_OWN_WORD = frozenset({"DatabaseBusy", "OutcomeUnknown"})
+"""Reasons that say more than that the run was told to stop."""
+TIMEOUT_GRACE = 90.0
+"""Seconds that a run has for clearing up after its timeout; within the Job's own deadline."""
+SIGTERM_GRACE = 20.0
+"""Seconds after SIGTERM; the kubelet's SIGKILL comes after 30."""
 
 
 def main() -> int:
@@ -34,53 +42,101 @@ def main() -> int:
     return run(spec)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What every kind of run is given."""
-
-    spec: RunSpec
-    paths: Paths
-    reporter: Reporter
-    stop: Stop
-    started_at: datetime
-
-
-class Stop:
-    """Why the run must end early: a SIGTERM or its timeout. Set once, by a signal or a timer; whoever waits or moves data calls `check`.
-
-    `on_stop` callbacks run at once in the thread that noticed: they end child processes and cancel queries, so that no wait outlives the run.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._failure: Failure | None = None
-        self._callbacks: list[Callable[[], None]] = []
-
-    def set(self, failure: Failure) -> None:
-        with self._lock:
-            if self._failure:
-                return
-            self._failure = failure
-            callbacks = list(self._callbacks)
-        for callback in callbacks:
-            callback()
-
-    def check(self) -> None:
-        if self._failure:
-            raise self._failure
-
-    @property
-    def failure(self) -> Failure | None:
-        return self._failure
-
-    def on_stop(self, callback: Callable[[], None]) -> None:
-        with self._lock:
-            if not self._failure:
-                self._callbacks.append(callback)
-                return
-        callback()
-
-
 def run(spec: RunSpec, paths: Paths | None = None, reporter: Reporter | None = None) -> int:
     """Runs `spec` and writes its report; returns the exit code. Never raises."""
-    raise NotImplementedError
+    context = Run(spec, paths or Paths(), reporter or Reporter(), Stop())
+    with _bounded(context):
+        failure = _attempt(context)
+    return _report(context, failure)
+
+
+def _attempt(context: Run) -> Failure | None:
+    """How the run failed, or None. A run that was told to stop fails by what the stop says, not by what broke for it."""
+    try:
+        part = import_module(f"dbbackup.dataplane.{_PARTS[context.spec.run]}")
+        part.execute(context)
+    except Failure as failure:
+        stopped = None if failure.reason.name in _OWN_WORD else context.stop.failure
+        return stopped or failure
+    except BaseException as error:  # noqa: BLE001 - whatever happens, there is a report
+        context.reporter.error("the run ended with an exception", traceback=traceback.format_exc())
+        return context.stop.failure or Failure("InternalError", f"{type(error).__name__}; the log of the Job's pod has the traceback")
+    return None
+
+
+def _report(context: Run, failure: Failure | None) -> int:
+    """Writes the report to the log and, whole, to the termination message."""
+    redact = context.reporter.redact
+    told = (
+        FailureReport(reason=failure.reason.name, message=redact(failure.message), hint=redact(failure.hint), retryable=failure.reason.retryable)
+        if failure
+        else None
+    )
+    report = Report(
+        run=context.spec.run,
+        uid=context.spec.owner.uid,
+        outcome="Failed" if failure else "Succeeded",
+        started_at=context.started_at,
+        finished_at=datetime.now(UTC),
+        failure=told,
+        warnings=tuple(redact(warning) for warning in context.warnings),
+        **context.facts,
+    )
+    code = failure.reason.exit_code if failure else ExitCode.OK
+    context.reporter.report(report, redact(str(failure)) if failure else "Succeeded")
+    try:
+        context.paths.termination_log.write_text(report.fit())
+    except OSError as error:
+        context.reporter.error(f"the termination message could not be written: {error}")
+        return code or ExitCode.INTERNAL
+    return code
+
+
+@contextmanager
+def _bounded(context: Run) -> Iterator[None]:
+    """Stops the run at its timeout and at SIGTERM; ends the process where a stopped run does not end by itself."""
+    stop = context.stop
+    seconds = context.spec.timeout_seconds
+    timeout = _timer(seconds, lambda: stop.set(Failure("Timeout", f"the run was not done after {seconds} seconds")))
+    timers = [timeout]
+
+    def limit_clearing_up() -> None:
+        terminated = stop.failure is not None and stop.failure.reason.name == "Terminated"
+        timers.append(_timer(SIGTERM_GRACE if terminated else TIMEOUT_GRACE, lambda: _give_up(context)))
+
+    stop.on_stop(limit_clearing_up)
+    with _on_sigterm(lambda: stop.set(Failure("Terminated", "the run was told to stop (SIGTERM)"))):
+        try:
+            yield
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+
+def _timer(seconds: float, action: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+@contextmanager
+def _on_sigterm(action: Callable[[], None]) -> Iterator[None]:
+    """In the main thread only, where Python runs signal handlers. The action has a thread of its own: the one interrupted may hold its locks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=action, name="sigterm", daemon=True).start())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _give_up(context: Run) -> None:
+    """The run was stopped and has not ended: report what is known and leave. Without a report where a COMMIT may have taken effect."""
+    failure = context.stop.failure or Failure("Timeout", "the run did not end")
+    code: int = failure.reason.exit_code
+    if not context.committing:
+        code = _report(context, Failure(failure.reason.name, f"{failure.message}; clearing up was not done in time", failure.hint))
+    os._exit(code)

@@ -1,0 +1,185 @@
+"""A backup: one snapshot, pg_dump, the filter, compression and the upload; sealed by a manifest only when every one of them ended well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from dbbackup import __version__
+from dbbackup.artifact import (
+    MANIFEST,
+    RESTORE_NOTE,
+    Contents,
+    Manifest,
+    Options,
+    StoredObject,
+    TableEntry,
+    artifact_name,
+    directory,
+    sha256_hex,
+)
+from dbbackup.dataplane import clients
+from dbbackup.dataplane.bucket import delete_artifact, find_artifact, open_bucket
+from dbbackup.dataplane.clients import Client
+from dbbackup.dataplane.connection import connect
+from dbbackup.dataplane.conninfo import Conninfo, load
+from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.locks import hold
+from dbbackup.dataplane.note import restore_note
+from dbbackup.dataplane.snapshot import Snapshot, Source
+from dbbackup.dataplane.transfer import Transfer
+from dbbackup.errors import Failure
+from dbbackup.run import ArtifactReport, BackupOptions, DatabaseReport
+from dbbackup.storage.base import Storage
+
+LEAST_CLIENT_FOR_SCHEMAS = 14
+"""pg_dump 14 knows --extension: without it a dump of some schemas leaves out the extensions that they need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A sealed artifact. `key` is its directory; `warnings` are for the report."""
+
+    key: str
+    manifest: Manifest
+    manifest_sha256: str
+    tls: bool | None = None
+
+    def report(self) -> ArtifactReport:
+        return ArtifactReport(
+            key=self.key,
+            sha256=self.manifest.artifact.sha256,
+            manifest_sha256=self.manifest_sha256,
+            size_bytes=self.manifest.artifact.size,
+            format=self.manifest.format,
+            compression=self.manifest.compression,
+        )
+
+    def database_report(self) -> DatabaseReport:
+        database = self.manifest.database
+        return DatabaseReport(
+            identity=database.identity,
+            name=database.name,
+            server_version=database.server_version,
+            size_bytes=database.size_bytes,
+            tables=len(self.manifest.contents.tables),
+            rows=self.manifest.rows,
+            tls=bool(self.tls),
+        )
+
+
+def execute(run: Run) -> None:
+    """A DatabaseBackup's run: fills `run.facts`, or raises Failure with nothing left in the bucket."""
+    if run.spec.database is None or run.spec.backup is None:
+        raise Failure("InvalidSpec", "a backup's run tells neither database nor options")
+    info = load(run.spec.database, run.paths)
+    run.reporter.secret(info.password)
+    with ThreadPoolExecutor(1, "storage") as executor:
+        opening = executor.submit(open_bucket, run)
+        backup = BackupRun(run, info, run.spec.backup, opening.result)
+        artifact = backup.execute()
+    run.facts["artifact"] = artifact.report()
+    run.facts["database"] = artifact.database_report()
+    run.facts["bytes_read"] = artifact.manifest.dump_bytes
+
+
+class BackupRun:
+    """One dump into one artifact; the restore's safety backup is one too, of the whole target.
+
+    `storage` is a function, as the bucket is opened beside the connection to the database. `locked` says that the caller holds the database's
+    advisory lock in a session of its own. `suffix` tells a safety backup's directory apart.
+    """
+
+    def __init__(
+        self, run: Run, info: Conninfo, options: BackupOptions, storage: Callable[[], Storage], *, suffix: str = "", locked: bool = False
+    ) -> None:
+        self._run = run
+        self._info = info
+        self._options = options
+        self._open = storage
+        self._locked = locked
+        owner, target = run.spec.owner, run.spec.storage
+        self.key = directory(target.prefix, owner, info.host, info.port, info.name, suffix)
+        self._name = artifact_name(options.format, options.compression.algorithm)
+
+    def execute(self) -> Artifact:
+        """The sealed artifact. Failure with nothing left in the bucket. An artifact that an earlier attempt sealed is returned as it is."""
+        try:
+            connection = connect(self._info, "dbbackup backup")
+        except Failure:
+            if adopted := self._adopt(self._open()):
+                return adopted
+            raise
+        with closing(connection):
+            storage = self._open()
+            if adopted := self._adopt(storage):
+                return adopted
+            if not self._locked:
+                hold(connection, self._info, "shared", self._run.stop, self._run.reporter)
+            delete_artifact(storage, self.key)
+            snapshot = Snapshot(connection, self._info, self._options, self._run.stop)
+            least = LEAST_CLIENT_FOR_SCHEMAS if self._options.schemas else 0
+            client = clients.choose(snapshot.version_num, clients.installed(self._run.paths.postgresql), least=least)
+            self._run.reporter.key(self.key)
+            return self._seal(storage, snapshot, client)
+
+    def _adopt(self, storage: Storage) -> Artifact | None:
+        found = find_artifact(storage, self.key, self._run.spec.owner)
+        if not found:
+            return None
+        self._run.reporter.info(f"an earlier attempt sealed {self.key}; nothing is done twice")
+        return Artifact(self.key, *found)
+
+    def _seal(self, storage: Storage, snapshot: Snapshot, client: Client) -> Artifact:
+        started_at = datetime.now(UTC)
+        try:
+            transfer = Transfer(self._run, self._info, self._options, storage, f"{self.key}/{self._name}")
+            stored, source = transfer.run(snapshot, client)
+            manifest = self._manifest(stored, source, transfer, client, started_at)
+            data = manifest.to_bytes()
+            self._run.stop.check()
+            location = f"s3://{self._run.spec.storage.bucket}/{self.key}"
+            storage.put(f"{self.key}/{RESTORE_NOTE}", restore_note(manifest, location), "text/markdown; charset=utf-8")
+            self._run.stop.check()
+            storage.put(f"{self.key}/{MANIFEST}", data, "application/json")
+        except BaseException:
+            self._clear(storage)
+            raise
+        return Artifact(self.key, manifest, sha256_hex(data), source.tls)
+
+    def _clear(self, storage: Storage) -> None:
+        try:
+            delete_artifact(storage, self.key)
+        except Failure as failure:
+            self._run.reporter.error(f"what the failed attempt left at {self.key} could not be removed: {failure}")
+
+    def _manifest(self, stored: StoredObject, source: Source, transfer: Transfer, client: Client, started_at: datetime) -> Manifest:
+        options = self._options
+        rows = transfer.rows if options.row_counts == "Exact" else None
+        contents = source.contents if rows is None else _with_rows(source.contents, rows)
+        return Manifest(
+            operator_version=__version__,
+            owner=self._run.spec.owner,
+            database=source.database,
+            format=options.format,
+            compression=options.compression.algorithm,
+            pg_dump_version=client.version(),
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+            options=Options.model_validate(options.model_dump(include=set(Options.model_fields))),
+            objects=(stored,),
+            contents=contents,
+            dump_bytes=transfer.bytes,
+            rows=None if rows is None else sum(rows.values()),
+        )
+
+
+def _with_rows(contents: Contents, rows: dict[tuple[str, str], int]) -> Contents:
+    """Row counts put beside their tables; rows of an extension's own configuration tables, which are not among them, are added."""
+    known = {(table.schema_, table.name) for table in contents.tables}
+    tables = [table.model_copy(update={"rows": rows.get((table.schema_, table.name))}) for table in contents.tables]
+    tables += [TableEntry(schema_=schema, name=name, rows=count) for (schema, name), count in rows.items() if (schema, name) not in known]
+    return contents.model_copy(update={"tables": tuple(tables)})

@@ -1,0 +1,54 @@
+"""The run's bucket, and what a run finds or leaves in an artifact's directory."""
+
+from __future__ import annotations
+
+from dbbackup.artifact import MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest, sha256_hex
+from dbbackup.dataplane.context import Run
+from dbbackup.errors import Failure
+from dbbackup.run import Owner
+from dbbackup.storage.base import Storage
+
+
+def open_bucket(run: Run, *, create: bool | None = None) -> Storage:
+    """The storage of the run's spec; its bucket is there. Waits a short grace for credentials that the kubelet has not mounted yet."""
+    from dbbackup.storage.mounts import await_keys  # noqa: PLC0415 - what imports botocore comes late
+    from dbbackup.storage.s3 import open_storage  # noqa: PLC0415
+
+    target = run.spec.storage
+    if target.credentials_secret:
+        await_keys(str(run.paths.storage_secret), (target.access_key_id_key, target.secret_access_key_key), run.paths.secret_grace)
+    if target.ca_secret:
+        await_keys(str(run.paths.storage_ca), (target.ca_key,), run.paths.secret_grace)
+    storage = open_storage(target, secret_dir=str(run.paths.storage_secret), ca_dir=str(run.paths.storage_ca))
+    storage.ensure_bucket(target.create_bucket if create is None else create)
+    return storage
+
+
+def find_artifact(storage: Storage, key: str, owner: Owner) -> tuple[Manifest, str] | None:
+    """The sealed artifact of `owner` at `key` with its manifest's SHA-256, or None where it is not there or not whole.
+
+    Failure ManifestInvalid where somebody else's manifest stands there.
+    """
+    manifest_key = f"{key}/{MANIFEST}"
+    if storage.head(manifest_key) is None:
+        return None
+    data = storage.get(manifest_key, MANIFEST_LIMIT)
+    manifest = parse_manifest(data, manifest_key)
+    if manifest.owner.uid != owner.uid:
+        raise Failure("ManifestInvalid", f"{manifest_key} belongs to {manifest.owner.kind} {manifest.owner.namespace}/{manifest.owner.name}")
+    for stored in manifest.objects:
+        found = storage.head(f"{key}/{stored.name}")
+        if found is None or found.size != stored.size:
+            return None
+    return manifest, sha256_hex(data)
+
+
+def delete_artifact(storage: Storage, key: str) -> int:
+    """Deletes what stands in the directory, the manifest first, and aborts its uploads. Returns how many objects there were."""
+    for upload in storage.list_uploads(key + "/"):
+        storage.abort_upload(upload)
+    keys = sorted((item.key for item in storage.list(key + "/")), key=lambda found: not found.endswith("/" + MANIFEST))
+    if keys and keys[0].endswith("/" + MANIFEST):
+        storage.delete(keys[:1])
+    storage.delete(keys)
+    return len(keys)

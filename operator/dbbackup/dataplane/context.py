@@ -1,0 +1,93 @@
+"""What every kind of run is given, and how it is told to stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from dbbackup.dataplane.paths import Paths
+from dbbackup.errors import Failure
+from dbbackup.run import RunSpec
+
+if TYPE_CHECKING:
+    from dbbackup.dataplane.logs import Reporter
+
+
+class Stop:
+    """Why the run must end early: a SIGTERM or its timeout. Set at most once, from any thread; whoever waits or moves data asks it.
+
+    Callbacks run at once in the thread that sets it: they end child processes and cancel queries, so that no wait outlives the run.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._event = threading.Event()
+        self._callbacks: list[Callable[[], None]] = []
+        self.failure: Failure | None = None
+        self.since: float | None = None
+        """time.monotonic() of when it was set."""
+
+    def set(self, failure: Failure) -> None:
+        with self._lock:
+            if self.failure:
+                return
+            self.failure = failure
+            self.since = time.monotonic()
+            callbacks = list(self._callbacks)
+        self._event.set()
+        for callback in callbacks:
+            callback()
+
+    def check(self) -> None:
+        if self.failure:
+            raise self.failure
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps, but not past the end of the run: raises its failure then."""
+        self._event.wait(seconds)
+        self.check()
+
+    def on_stop(self, callback: Callable[[], None]) -> None:
+        """`callback` is called if the run must stop, at once if it must already. It must not raise."""
+        with self._lock:
+            if not self.failure:
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    @contextmanager
+    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+        """`on_stop` for the length of a block."""
+        self.on_stop(callback)
+        try:
+            yield
+        finally:
+            with self._lock, suppress(ValueError):
+                self._callbacks.remove(callback)
+
+
+@dataclass(slots=True)
+class Run:
+    """`facts` are fields of the report (`artifact`, `database`, `safety_backup`, ...): told on either outcome.
+
+    `committing` is true while a COMMIT is under way whose end is not known: if the process must end then, it leaves no report, and a check Job
+    settles it.
+    """
+
+    spec: RunSpec
+    paths: Paths
+    reporter: Reporter
+    stop: Stop
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    committing: bool = False
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+        self.reporter.warn(message)
