@@ -296,6 +296,7 @@ def test_labels(rendered: list[Object]) -> None:
     assert set(selector) == {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"}
     assert selector.items() <= deployment["template"]["metadata"]["labels"].items()
     for item in rendered:
+        assert item["metadata"]["labels"]["app.kubernetes.io/name"] in ("database-backup-operator", "operator"), item["kind"]
         assert item["metadata"]["labels"]["app.kubernetes.io/instance"] == "backup", item["kind"]
         assert item["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
 

@@ -1,0 +1,234 @@
+"""The CRDs and the chart against a real API server. No operator is needed: a finished object's status is played by the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+RIG = ROOT / "build" / "rig"
+CRDS = sorted((ROOT / "crds").glob("*.yaml"))
+CHART = ROOT / "charts" / "database-backup-operator"
+REFUSED = sorted((ROOT / "tests" / "data" / "refused").glob("*.yaml"))
+DATABASE = {"secretRef": {"name": "app-db"}}
+
+
+class Kubectl:
+    def __init__(self, namespace: str) -> None:
+        tool = RIG / "bin" / "kubectl"
+        self.path = str(tool) if tool.exists() else shutil.which("kubectl") or "kubectl"
+        self.namespace = namespace
+        self.environment = os.environ | ({} if os.environ.get("KUBECONFIG") else {"KUBECONFIG": str(RIG / "kubeconfig")})
+
+    def __call__(self, *arguments: str, stdin: Any = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        text = None if stdin is None else stdin if isinstance(stdin, str) else yaml.safe_dump(stdin)
+        command = [self.path, "--namespace", self.namespace, *arguments]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120, env=self.environment, check=False)
+        assert not check or done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}"
+        return done
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        return dict(json.loads(self("get", *arguments, "-o", "json").stdout))
+
+    def patch(self, what: str, change: dict[str, Any], *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self("patch", *what.split("/"), "--type", "merge", "-p", json.dumps(change), *more, check=check)
+
+
+@pytest.fixture(scope="module")
+def kubectl() -> Iterator[Kubectl]:
+    """A namespace of its own, in a cluster that has the CRDs. Nothing is served there: storages and Secrets are missing on purpose."""
+    found = Kubectl(f"crds-{uuid.uuid4().hex[:6]}")
+    found("create", "namespace", found.namespace)
+    missing = [path for path in CRDS if found("get", "crd", f"{path.stem}.dbbackup.io", check=False).returncode]
+    for path in missing:
+        found("apply", "--server-side", "-f", str(path))
+        found("wait", "--for=condition=Established", "-f", str(path), "--timeout=30s")
+    yield found
+    found("delete", "namespace", found.namespace, "--wait=false")
+
+
+def manifest(kind: str, name: str, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "dbbackup.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.fixture(scope="module")
+def backup(kubectl: Kubectl) -> str:
+    """A backup with a value in every kind of field."""
+    job = {
+        "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": 1, "memory": "1Gi"}},
+        "tolerations": [{"operator": "Exists"}],
+        "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]}
+            }
+        },
+        "labels": {"sidecar.istio.io/inject": "false"},
+    }
+    kubectl(
+        "create", "-f", "-", stdin=manifest("DatabaseBackup", "full", database=DATABASE, schemas=["public"], storageRef={"name": "none"}, job=job)
+    )
+    return "full"
+
+
+@pytest.mark.parametrize("path", CRDS, ids=lambda path: path.stem)
+def test_the_api_server_takes_the_crd_whole(kubectl: Kubectl, path: Path) -> None:
+    """Strictly: a misspelt keyword would only be dropped."""
+    kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", str(path))
+    conditions = {entry["type"]: entry for entry in kubectl.get("crd", f"{path.stem}.dbbackup.io")["status"]["conditions"]}
+    assert conditions["Established"]["status"] == "True"
+    assert "NonStructuralSchema" not in conditions
+
+
+@pytest.mark.parametrize("path", REFUSED, ids=lambda path: path.stem)
+def test_refused(kubectl: Kubectl, path: Path) -> None:
+    expected = path.read_text().splitlines()[0].removeprefix("# expect: ")
+    done = kubectl("create", "--dry-run=server", "-f", str(path), check=False)
+    assert done.returncode != 0, done.stdout
+    assert expected in done.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_examples_are_taken(kubectl: Kubectl, path: Path) -> None:
+    for item in yaml.safe_load_all(path.read_text()):
+        if item and item["apiVersion"].startswith("dbbackup.io/"):
+            item["metadata"].pop("namespace", None)
+            kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=item)
+
+
+def test_the_shortest_objects_get_their_defaults(kubectl: Kubectl) -> None:
+    def made(item: dict[str, Any]) -> dict[str, Any]:
+        return dict(json.loads(kubectl("create", "--dry-run=server", "-f", "-", "-o", "json", stdin=item).stdout))
+
+    new = made(manifest("DatabaseBackup", "short", database=DATABASE))
+    assert new["status"] == {"observedGeneration": -1}
+    assert new["spec"] == {
+        "database": DATABASE,
+        "storageRef": {"name": "default"},
+        "format": "plain",
+        "clean": True,
+        "rowCounts": "Exact",
+        "compression": {"algorithm": "zstd"},
+        "deletionPolicy": "Retain",
+        "timeout": "1h",
+        "startDeadline": "10m",
+        "retries": 2,
+    }
+    restore = made(manifest("DatabaseRestore", "short", source={"artifact": {"key": "a/b"}}, database=DATABASE))
+    assert restore["status"] == {"observedGeneration": -1}
+    assert restore["spec"]["source"]["artifact"]["storageRef"] == {"name": "default"}
+    assert (restore["spec"]["onExisting"], restore["spec"]["safetyBackup"], restore["spec"]["lockTimeout"]) == ("Fail", True, "1m")
+    assert made(manifest("BackupStorage", "short", s3={"bucket": "backups"}))["status"] == {"observedGeneration": -1}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"format": "custom"}, "spec.format"),
+        ({"schemas": None}, "spec.schemas"),
+        ({"excludeTables": ["public.a"]}, "spec.excludeTables"),
+        ({"database": {"port": 5433}}, "spec.database"),
+        ({"job": {"resources": {"limits": {"cpu": 2}}}}, "spec.job"),
+        ({"job": {"affinity": None}}, "spec.job"),
+        ({"timeout": "2h"}, "spec.timeout"),
+    ],
+)
+def test_a_backup_cannot_be_changed(kubectl: Kubectl, backup: str, change: dict[str, Any], field: str) -> None:
+    done = kubectl.patch(f"dbb/{backup}", {"spec": change}, "--dry-run=server", check=False)
+    assert f"{field}: Invalid value" in done.stderr
+    assert "cannot be changed: a DatabaseBackup is one run; create a new object for another" in done.stderr
+
+
+def test_a_backups_deletion_policy_can_be_changed(kubectl: Kubectl, backup: str) -> None:
+    kubectl.patch(f"dbb/{backup}", {"spec": {"deletionPolicy": "Delete"}}, "--dry-run=server")
+
+
+def test_a_restore_cannot_be_changed(kubectl: Kubectl) -> None:
+    kubectl("create", "-f", "-", stdin=manifest("DatabaseRestore", "r", source={"backupRef": {"name": "none"}}, database=DATABASE))
+    for change in ({"onExisting": "Replace"}, {"source": {"backupRef": {"name": "other"}}}, {"tables": ["public.a"]}):
+        done = kubectl.patch("dbr/r", {"spec": change}, "--dry-run=server", check=False)
+        assert "cannot be changed: a DatabaseRestore is one run" in done.stderr
+
+
+def test_a_storage_stays_where_its_artifacts_are(kubectl: Kubectl) -> None:
+    kubectl("create", "-f", "-", stdin=manifest("BackupStorage", "s", s3={"bucket": "backups", "endpoint": "http://s3:7070"}))
+    for change in ({"bucket": "others"}, {"prefix": "a"}, {"endpoint": None}, {"endpoint": "https://s3:7070"}):
+        done = kubectl.patch("bst/s", {"spec": {"s3": change}}, "--dry-run=server", check=False)
+        assert "cannot be changed: artifacts lie there; create another BackupStorage" in done.stderr
+    kubectl.patch("bst/s", {"spec": {"s3": {"region": "eu-1", "credentialsSecretRef": {"name": "new"}}, "maxConcurrent": 2}}, "--dry-run=server")
+
+
+def table(text: str) -> list[list[str]]:
+    return [line.split() for line in text.strip().splitlines()]
+
+
+def test_a_status_is_written_and_shown_in_columns(kubectl: Kubectl, backup: str) -> None:
+    """Where an operator runs, it leaves a Completed object alone."""
+    condition = {"status": "True", "lastTransitionTime": "2026-11-22T10:00:00Z", "reason": "Completed", "message": ""}
+    status = {
+        "phase": "Completed",
+        "size": "384 KiB",
+        "duration": "4s",
+        "database": {"name": "assetdex"},
+        "artifact": {"key": "team-a/k"},
+        "conditions": [{"type": "Ready", **condition}],
+    }
+    kubectl.patch(f"dbb/{backup}", {"status": status}, "--subresource=status")
+    shown = table(kubectl("get", "dbb", backup, "-o", "wide").stdout)
+    assert shown[0] == ["NAME", "PHASE", "DATABASE", "SIZE", "DURATION", "AGE", "STORAGE", "FORMAT", "KEY", "REASON"]
+    assert shown[1][:6] == ["full", "Completed", "assetdex", "384", "KiB", "4s"]
+    assert shown[1][7:] == ["none", "plain", "team-a/k", "Completed"]
+    done = kubectl.patch(f"dbb/{backup}", {"status": {"phase": "Done"}}, "--subresource=status", check=False)
+    assert 'Unsupported value: "Done"' in done.stderr
+
+
+def test_columns_of_the_other_kinds(kubectl: Kubectl) -> None:
+    kubectl("create", "-f", "-", stdin=manifest("DatabaseRestore", "columns", source={"backupRef": {"name": "none"}}, database=DATABASE))
+    kubectl("create", "-f", "-", stdin=manifest("BackupStorage", "columns", s3={"bucket": "backups", "prefix": "team-a"}))
+    assert table(kubectl("get", "dbr").stdout)[0] == ["NAME", "PHASE", "SOURCE", "DATABASE", "ROWS", "DURATION", "AGE"]
+    assert table(kubectl("get", "bst").stdout)[0] == ["NAME", "READY", "BUCKET", "PREFIX", "AGE"]
+    assert "databaserestore.dbbackup.io/columns" in kubectl("get", "dbbackup", "-o", "name").stdout
+
+
+@pytest.mark.parametrize(
+    "path", ["databasebackup.spec.database.sslMode", "dbr.spec.source.artifact.key", "bst.spec.s3.endpoint", "dbb.status.failure"]
+)
+def test_explain(kubectl: Kubectl, path: str) -> None:
+    text = kubectl("explain", path).stdout
+    assert "DESCRIPTION:" in text
+    assert "<empty>" not in text
+
+
+def test_a_field_that_does_not_exist_is_told(kubectl: Kubectl) -> None:
+    done = kubectl("create", "--dry-run=server", "-f", "-", stdin=manifest("DatabaseBackup", "x", database=DATABASE, ttl="30d"), check=False)
+    assert 'unknown field "spec.ttl"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"maxConcurrent": 0, "job": {"tolerations": [{"operator": "Exists"}], "podSecurityContext": {"runAsUser": None}}},
+        {"image": {"digest": "sha256:" + "a" * 64}, "imagePullSecrets": [{"name": "r"}], "extraEnv": [{"name": "A", "value": "b"}]},
+        {"commonAnnotations": {"a": "b"}, "podLabels": {"a": "b"}, "priorityClassName": "system-cluster-critical", "nodeSelector": {"a": "b"}},
+        {"networkPolicy": {"extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}], "ports": [{"port": 8443}]}]}},
+    ],
+    ids=["defaults", "jobs", "image", "placement", "network"],
+)
+def test_the_api_server_takes_the_chart(kubectl: Kubectl, values: dict[str, Any]) -> None:
+    """Strictly, and with the restricted pod security standard enforced on the namespace."""
+    kubectl("label", "namespace", kubectl.namespace, "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
+    tool = RIG / "bin" / "helm"
+    command = [str(tool) if tool.exists() else "helm", "template", "dry", str(CHART), "--namespace", kubectl.namespace, "--values", "-"]
+    rendered = subprocess.run(command, input=yaml.safe_dump(values), capture_output=True, text=True, timeout=60, check=True).stdout
+    done = kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-", stdin=rendered)
+    assert "would violate PodSecurity" not in done.stderr
+    assert "deployment.apps/dry-database-backup-operator serverside-applied (server dry run)" in done.stdout
