@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dbbackup.artifact import Contents, ExtensionEntry, Manifest
+from dbbackup.dataplane.clients import OLDEST_SERVER
 from dbbackup.dataplane.connection import Connection
 from dbbackup.dataplane.dependants import Replaced
 from dbbackup.errors import REASONS, Failure
@@ -50,6 +51,10 @@ _SCHEMAS = """
 SELECT w.name, n.oid IS NOT NULL, n.oid IS NOT NULL AND pg_catalog.has_schema_privilege(n.oid, 'CREATE')
 FROM unnest(%s::text[]) w(name) LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = w.name
 """
+_THERE = """
+SELECT c.oid::regclass::text FROM unnest(%s::text[], %s::text[]) w(s, n)
+JOIN pg_catalog.pg_namespace ns ON ns.nspname = w.s JOIN pg_catalog.pg_class c ON c.relnamespace = ns.oid AND c.relname = w.n ORDER BY 1
+"""
 _MAY_GIVE = """
 SELECT r.rolname, pg_catalog.pg_has_role(r.oid, 'MEMBER') FROM pg_catalog.pg_roles r WHERE r.rolname = ANY(%s::text[])
 """
@@ -87,7 +92,7 @@ class ExtensionState:
     """Where it is installed; None: it is not."""
     superuser: bool
     trusted: bool
-    requires: tuple[str, ...] = ()
+    requires: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,9 @@ class Facts:
     """Schema -> (exists, the user may create in it)."""
     members_of: frozenset[str] = frozenset()
 
+    def schema_exists(self, name: str) -> bool:
+        return self.schemas.get(name, (False, False))[0]
+
 
 def ask(connection: Connection, needs: Needs, replaced: Replaced) -> Facts:
     row = connection.execute(_SERVER).fetchone()
@@ -121,8 +129,10 @@ def ask(connection: Connection, needs: Needs, replaced: Replaced) -> Facts:
     return Facts(
         server=Server(*row),
         extensions=tuple(
-            ExtensionState(*state[:5], tuple(state[5] or ()))
-            for state in connection.execute(_EXTENSIONS, ([e.name for e in needs.contents.extensions],))
+            ExtensionState(name, available, schema, superuser, trusted, tuple(requires or ()))
+            for name, available, schema, superuser, trusted, requires in connection.execute(
+                _EXTENSIONS, ([e.name for e in needs.contents.extensions],)
+            )
         ),
         missing_roles=tuple(name for (name,) in connection.execute(_ROLES, (list(needs.contents.roles),))),
         schemas={name: (exists, create) for name, exists, create in connection.execute(_SCHEMAS, (_schemas(needs),))},
@@ -133,6 +143,22 @@ def ask(connection: Connection, needs: Needs, replaced: Replaced) -> Facts:
 def _schemas(needs: Needs) -> list[str]:
     used = {table.schema_ for table in needs.contents.tables} | (set() if needs.partial else set(needs.contents.schemas))
     return sorted(used)
+
+
+def refuse_old(server_version_num: int) -> None:
+    """Failure ServerTooOld."""
+    if server_version_num < OLDEST_SERVER * 10000:
+        raise Failure("ServerTooOld", f"the target is PostgreSQL {server_version_num // 10000}; the oldest supported is {OLDEST_SERVER}")
+
+
+def cannot_replace(connection: Connection, needs: Needs) -> list[Problem]:
+    """An artifact that was made with `clean: false` holds no DROP statements: its tables must not be there."""
+    tables = needs.contents.tables
+    names = ([table.schema_ for table in tables], [table.name for table in tables])
+    there = [name for (name,) in connection.execute(_THERE, names)]
+    if not there:
+        return []
+    return [Problem("TargetNotEmpty", f"the artifact was made with `clean: false`, so it cannot replace what is there: {some(there)}")]
 
 
 def judge(facts: Facts, needs: Needs, replaced: Replaced) -> list[Problem]:
@@ -225,8 +251,8 @@ def _locks(server: Server, needs: Needs, replaced: Replaced) -> Iterable[Problem
         value = -(-wanted // server.lock_holders)
         yield Problem(
             "TooManyLocks",
-            f"the restore takes about {wanted} locks, the server has room for {server.lock_capacity}: set max_locks_per_transaction to {value} or more "
-            f"(now {server.locks_per_transaction})",
+            f"the restore takes about {wanted} locks, the server has room for {server.lock_capacity}: "
+            f"set max_locks_per_transaction to {value} or more (now {server.locks_per_transaction})",
         )
 
 

@@ -185,7 +185,10 @@ def _find(connection: Connection, catalog: str, prefix: str, group: list[Drop]) 
 
 
 def _routines(rows: list[tuple[int, int, int, int, str, bool, str]], group: list[Drop]) -> list[tuple[Drop, Address, str | None, bool, str]]:
-    """By their arguments as the server writes them; where none matches and only one has the name, that one: servers of other versions write otherwise."""
+    """By their arguments as the server writes them; where none matches and only one has the name, that one.
+
+    Servers of other versions may write arguments otherwise.
+    """
     candidates: dict[int, list[tuple[Address, str, bool, str]]] = defaultdict(list)
     for i, classid, oid, _, role, owned, text in rows:
         candidates[i].append(((classid, oid), role, owned, text))
