@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from dbbackup.api import conditions
 
 ROOT = Path(__file__).resolve().parents[2]
 RIG = ROOT / "build" / "rig"
@@ -54,6 +57,11 @@ def kubectl() -> Iterator[Kubectl]:
         found("wait", "--for=condition=Established", "-f", str(path), "--timeout=30s")
     yield found
     found("delete", "namespace", found.namespace, "--wait=false")
+
+
+def helm() -> str:
+    tool = RIG / "bin" / "helm"
+    return str(tool) if tool.exists() else "helm"
 
 
 def manifest(kind: str, name: str, **spec: Any) -> dict[str, Any]:
@@ -226,9 +234,34 @@ def test_a_field_that_does_not_exist_is_told(kubectl: Kubectl) -> None:
 def test_the_api_server_takes_the_chart(kubectl: Kubectl, values: dict[str, Any]) -> None:
     """Strictly, and with the restricted pod security standard enforced on the namespace."""
     kubectl("label", "namespace", kubectl.namespace, "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
-    tool = RIG / "bin" / "helm"
-    command = [str(tool) if tool.exists() else "helm", "template", "dry", str(CHART), "--namespace", kubectl.namespace, "--values", "-"]
+    command = [helm(), "template", "dry", str(CHART), "--namespace", kubectl.namespace, "--values", "-"]
     rendered = subprocess.run(command, input=yaml.safe_dump(values), capture_output=True, text=True, timeout=60, check=True).stdout
     done = kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-", stdin=rendered)
     assert "would violate PodSecurity" not in done.stderr
     assert "deployment.apps/dry-database-backup-operator serverside-applied (server dry run)" in done.stdout
+
+
+def conditions_of(state: str, generation: int) -> list[dict[str, Any]]:
+    return conditions.build(
+        [], "done" if state == "Completed" else "failed", state, f"the message of {state}", generation=generation, now=datetime.now(UTC)
+    )
+
+
+@pytest.mark.parametrize("outcome", ["Completed", "Failed"])
+def test_helm_waits_for_an_object_and_stops_at_its_failure(kubectl: Kubectl, tmp_path: Path, outcome: str) -> None:
+    name = f"waited-{outcome.lower()}"
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump({"apiVersion": "v2", "name": name, "version": "0.1.0"}))
+    item = manifest("DatabaseBackup", name, database=DATABASE, storageRef={"name": "none"})
+    (tmp_path / "templates" / "backup.yaml").write_text(yaml.safe_dump(item))
+    command = [helm(), "install", name, str(tmp_path), "--namespace", kubectl.namespace, "--wait", "--timeout", "60s"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=kubectl.environment) as installing:
+        kubectl("wait", "--for=create", f"dbb/{name}", "--timeout=30s")
+        with pytest.raises(subprocess.TimeoutExpired):
+            installing.wait(timeout=3)
+        generation = kubectl.get("dbb", name)["metadata"]["generation"]
+        status = {"phase": outcome, "observedGeneration": generation, "conditions": conditions_of(outcome, generation)}
+        kubectl.patch(f"dbb/{name}", {"status": status}, "--subresource=status")
+        output, _ = installing.communicate(timeout=20)
+    assert (installing.returncode == 0) == (outcome == "Completed"), output
+    kubectl("wait", "--for=condition=Finished", f"dbb/{name}", "--timeout=5s")
