@@ -94,6 +94,7 @@ def open_storage(target: StorageTarget, *, secret_dir: str = STORAGE_SECRET, ca_
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             tcp_keepalive=True,
+            max_pool_connections=16,
             parameter_validation=False,
         )
         client = session.create_client("s3", region_name=region, endpoint_url=target.endpoint, config=config, **arguments)
@@ -295,17 +296,25 @@ class S3Storage:
         return S3Upload(self, key, answer["UploadId"])
 
     def list_uploads(self, prefix: str) -> Iterator[UploadInfo]:
-        more: dict[str, Any] = {}
+        key, upload_id = "", ""
         while True:
-            answer = self.attempt(
-                f"listing uploads below {prefix}",
-                lambda more=more: self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix, **more),  # type: ignore[misc]
-            )
+            answer = self._uploads_page(prefix, key, upload_id)
             for upload in answer.get("Uploads", []):
                 yield UploadInfo(upload["Key"], upload["UploadId"], upload["Initiated"])
-            if not answer.get("IsTruncated") or not answer.get("NextKeyMarker"):
+            key, upload_id = answer.get("NextKeyMarker", ""), answer.get("NextUploadIdMarker", "")
+            if not answer.get("IsTruncated") or not key:
                 return
-            more = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer.get("NextUploadIdMarker", "")}
+
+    def _uploads_page(self, prefix: str, key: str, upload_id: str) -> Any:
+        def call(markers: dict[str, Any]) -> Any:
+            return self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix, **markers)
+
+        def accept(fault: Fault, _tries: int) -> Any:
+            """versitygw 1.x refuses the upload id that it gave itself: page by keys alone."""
+            return call({"KeyMarker": key}) if upload_id and fault.code == "InvalidArgument" else None
+
+        markers = {name: value for name, value in (("KeyMarker", key), ("UploadIdMarker", upload_id)) if value}
+        return self.attempt(f"listing uploads below {prefix}", lambda: call(markers), accept=accept)
 
     def abort_upload(self, upload: UploadInfo) -> None:
         """An upload that is not there counts as aborted."""

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from dbbackup.artifact import MANIFEST, artifact_name
+from dbbackup.run import Algorithm, Format
 from dbbackup.storage.base import Storage
+
+_ARTIFACTS = sorted({artifact_name(fmt, algorithm) for fmt in get_args(Format) for algorithm in get_args(Algorithm)})
+_ROUNDS = 20
 
 
 def abort_uploads(storage: Storage, directory: str) -> int:
     """Aborts every unfinished upload below `directory`; returns how many there were.
 
-    Some servers (MinIO) list the uploads of one exact key only, so the artifact's possible keys are asked for as well.
+    Looks again until there is none, since a page of a server's listing may skip uploads of one key. Some servers (MinIO) list the uploads of
+    one exact key only, so the artifact's possible keys are asked for as well.
     """
-    uploads = {(upload.key, upload.upload_id): upload for upload in storage.list_uploads(directory + "/")}
-    if not uploads:
-        names = {artifact_name(fmt, algorithm) for fmt in ("plain", "custom") for algorithm in ("zstd", "gzip", "none")}
-        uploads = {(u.key, u.upload_id): u for name in sorted(names) for u in storage.list_uploads(f"{directory}/{name}")}
-    for upload in uploads.values():
-        storage.abort_upload(upload)
-    return len(uploads)
+    total = 0
+    for _ in range(_ROUNDS):
+        uploads = list(storage.list_uploads(directory + "/"))
+        if not uploads and not total:
+            uploads = [upload for name in _ARTIFACTS for upload in storage.list_uploads(f"{directory}/{name}")]
+        if not uploads:
+            break
+        for upload in uploads:
+            storage.abort_upload(upload)
+        total += len(uploads)
+    return total
 
 
 def delete_directory(storage: Storage, directory: str) -> int:

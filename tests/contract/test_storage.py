@@ -1,0 +1,398 @@
+"""The Storage Protocol, held against real servers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dbbackup.artifact import key_component
+from dbbackup.errors import Failure
+from dbbackup.storage import s3
+from dbbackup.storage.base import Storage
+from dbbackup.storage.s3 import S3Storage
+from dbbackup.storage.tools import abort_uploads, delete_directory
+from tests.contract.conftest import Open, connect
+from tests.contract.servers import OWNER, STRANGER, Server, free_ports
+
+MIB = 1 << 20
+AWKWARD = ["plain", "with space", "plus+and%25", "quote'\"", "ünïcødé-数据", "a&b<c>", "semi;colon?query=1#hash", "back\\slash", "=2E=2E"]
+
+
+def failing(call: object, *arguments: object, **named: object) -> Failure:
+    with pytest.raises(Failure) as caught:
+        call(*arguments, **named)  # type: ignore[operator]
+    return caught.value
+
+
+def keys(storage: Storage, prefix: str = "") -> list[str]:
+    return [info.key for info in storage.list(prefix)]
+
+
+# --- bucket
+
+
+def test_bucket_is_made_when_asked(open_: Open) -> None:
+    storage = open_()
+    failure = failing(storage.ensure_bucket, create=False)
+    assert failure.reason.name == "BucketNotFound"
+    storage.ensure_bucket(create=True)
+    storage.ensure_bucket(create=True)
+    storage.ensure_bucket(create=False)
+
+
+def test_bucket_of_two_creators(open_: Open) -> None:
+    storages = [open_() for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda storage: storage.ensure_bucket(create=True), storages))
+    storages[0].put("a", b"1", "text/plain")
+
+
+def test_bucket_is_private(storage: Storage, server: Server, bucket: str) -> None:
+    storage.put("secret", b"1", "text/plain")
+    for path in ("", "/secret"):
+        with pytest.raises(urllib.error.HTTPError) as caught, urllib.request.urlopen(f"{server.endpoint}/{bucket}{path}"):
+            pass
+        assert caught.value.code == 403
+        caught.value.close()
+
+
+def test_missing_bucket(open_: Open) -> None:
+    storage = open_(bucket="no-such-bucket")
+    for call in (
+        lambda: storage.get("a", 10),
+        lambda: storage.get_range("a", 0, 1),
+        lambda: storage.put("a", b"1", "text/plain"),
+        lambda: list(storage.list("")),
+        lambda: list(storage.list_uploads("")),
+        lambda: storage.start_upload("a", "text/plain"),
+    ):
+        failure = failing(call)
+        assert failure.reason.name == "BucketNotFound", failure
+        assert "no-such-bucket" in failure.message
+
+
+# --- objects
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 5 * MIB + 1])
+def test_put_and_get(storage: Storage, size: int) -> None:
+    body = bytes(i * 7 % 251 for i in range(100)) * (size // 100 + 1)
+    body = body[:size]
+    storage.put("dir/object", body, "application/zstd")
+    assert storage.get("dir/object", size) == body
+    info = storage.head("dir/object")
+    assert info
+    assert (info.key, info.size) == ("dir/object", size)
+    assert abs(time.time() - info.modified.timestamp()) < 60
+    assert [(i.key, i.size) for i in storage.list("dir/")] == [("dir/object", size)]
+
+
+def test_put_overwrites(storage: Storage) -> None:
+    storage.put("a", b"first one", "text/plain")
+    storage.put("a", b"second", "text/plain")
+    assert storage.get("a", 100) == b"second"
+
+
+def test_get_is_limited(storage: Storage) -> None:
+    storage.put("a", b"x" * 11, "text/plain")
+    assert failing(storage.get, "a", 10).reason.name == "ArtifactCorrupt"
+    assert len(storage.get("a", 11)) == 11
+
+
+def test_ranges(storage: Storage) -> None:
+    body = bytes(range(256)) * 64
+    storage.put("a", body, "text/plain")
+    assert storage.get_range("a", 0, len(body)) == body
+    assert storage.get_range("a", 1000, 24) == body[1000:1024]
+    assert storage.get_range("a", len(body) - 1, 1) == body[-1:]
+    for start, length in ((0, len(body) + 1), (len(body) - 1, 2), (len(body), 1), (len(body) + 5, 10)):
+        failure = failing(storage.get_range, "a", start, length)
+        assert failure.reason.name == "ArtifactCorrupt", failure
+
+
+def test_missing_object(storage: Storage) -> None:
+    assert storage.head("nothing") is None
+    assert keys(storage) == []
+    for call in (lambda: storage.get("dir/nothing", 10), lambda: storage.get_range("dir/nothing", 0, 10)):
+        failure = failing(call)
+        assert failure.reason.name == "ArtifactMissing"
+        assert "dir/nothing" in failure.message
+    storage.delete(["nothing", "dir/nothing"])
+    storage.delete([])
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_keys(storage: Storage, name: str) -> None:
+    key = f"top/{name}/dump.sql.zst"
+    storage.put(key, b"body", "text/plain")
+    assert storage.get(key, 10) == b"body"
+    assert keys(storage, f"top/{name}/") == [key]
+    info = storage.head(key)
+    assert info
+    assert info.key == key
+    upload = storage.start_upload(key, "text/plain")
+    assert [u.key for u in storage.list_uploads(key)] == [key]
+    upload.abort()
+    storage.delete([key, "top/other"])
+    assert keys(storage) == []
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../../other", "a/b", "", "ü" * 300, "x\ny", *AWKWARD])
+def test_key_components_stay_in_their_directory(storage: Storage, name: str) -> None:
+    storage.put("outside", b"1", "text/plain")
+    key = f"prefix/{key_component(name)}/manifest.json"
+    storage.put(key, b"2", "text/plain")
+    assert keys(storage) == ["outside", key]
+    assert delete_directory(storage, f"prefix/{key_component(name)}") == 0
+    assert keys(storage) == ["outside"]
+
+
+def test_a_thousand_and_more(storage: Storage) -> None:
+    wanted = [f"many/{i:05}" for i in range(2050)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda key: storage.put(key, b"x", "text/plain"), wanted))
+    storage.put("manz", b"x", "text/plain")
+    assert keys(storage, "many/") == wanted
+    storage.delete(key for key in wanted)
+    assert keys(storage) == ["manz"]
+
+
+def test_many_uploads(storage: Storage) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda i: storage.start_upload(f"dir/{i:05}", "text/plain"), range(1020)))
+    assert len(list(storage.list_uploads("dir/"))) == 1020
+    assert abort_uploads(storage, "dir") == 1020
+    assert list(storage.list_uploads("")) == []
+
+
+# --- uploads
+
+
+def test_upload_shows_only_when_complete(storage: Storage) -> None:
+    parts = [bytes([n]) * (5 * MIB + n) for n in (1, 2, 3)]
+    storage.put("dir/a", b"before", "text/plain")
+    upload = storage.start_upload("dir/a", "application/zstd")
+    for number in (2, 3, 1):
+        upload.part(number, memoryview(parts[number - 1]))
+    assert storage.get("dir/a", 10) == b"before"
+    assert [u.key for u in storage.list_uploads("dir/")] == ["dir/a"]
+    upload.complete()
+    whole = b"".join(parts)
+    assert storage.get("dir/a", 1 << 30) == whole
+    assert storage.get_range("dir/a", 5 * MIB, 10) == whole[5 * MIB : 5 * MIB + 10]
+    assert list(storage.list_uploads("")) == []
+    upload.abort()
+    assert storage.head("dir/a")
+
+
+def test_part_can_be_sent_again(storage: Storage) -> None:
+    upload = storage.start_upload("a", "text/plain")
+    upload.part(1, b"wrong" * MIB)
+    upload.part(1, b"right" * MIB)
+    upload.complete()
+    assert storage.get("a", 1 << 30) == b"right" * MIB
+
+
+def test_abort_leaves_nothing(storage: Storage) -> None:
+    upload = storage.start_upload("dir/a", "text/plain")
+    upload.part(1, b"x" * 5 * MIB)
+    upload.abort()
+    upload.abort()
+    assert list(storage.list_uploads("")) == []
+    assert keys(storage) == []
+
+
+def test_uploads_of_one_key_are_apart(storage: Storage) -> None:
+    first, second = (storage.start_upload("a", "text/plain") for _ in range(2))
+    first.part(1, b"1" * 5 * MIB)
+    second.part(1, b"2" * 5 * MIB)
+    first.abort()
+    second.complete()
+    assert storage.get("a", 1 << 30) == b"2" * 5 * MIB
+
+
+def test_damage_on_the_way_is_refused(storage: Storage) -> None:
+    """A part whose bytes are not those that were signed must not be kept."""
+    assert isinstance(storage, S3Storage)
+
+    def damage(request: object, **_: object) -> None:
+        body = request.body  # type: ignore[attr-defined]
+        body._view = memoryview(b"y" + bytes(body._view[1:]))
+
+    upload = storage.start_upload("a", "text/plain")
+    storage.client.meta.events.register("before-send.s3.UploadPart", damage)
+    s3_patience, s3.PATIENCE = s3.PATIENCE, 1.0
+    try:
+        failure = failing(upload.part, 1, b"x" * 5 * MIB)
+    finally:
+        s3.PATIENCE = s3_patience
+        storage.client.meta.events.unregister("before-send.s3.UploadPart", damage)
+    assert failure.reason.name == "StorageUnavailable", failure
+    upload.part(1, b"z" * 5 * MIB)
+    upload.complete()
+    assert storage.get("a", 1 << 30) == b"z" * 5 * MIB
+
+
+# --- faults
+
+
+def test_unknown_access_key(open_: Open, storage: Storage) -> None:
+    failure = failing(open_(keys=("nobody", OWNER[1])).ensure_bucket, create=False)
+    assert failure.reason.name == "StorageAuthenticationFailed", failure
+
+
+def test_wrong_secret_key(open_: Open, storage: Storage) -> None:
+    storage.put("a", b"1", "text/plain")
+    wrong = open_(keys=(OWNER[0], "not-the-owners-secret"))
+    for call in (
+        lambda: wrong.ensure_bucket(create=True),
+        lambda: wrong.get("a", 1),
+        lambda: wrong.head("a"),
+        lambda: wrong.put("b", b"1", "text/plain"),
+        lambda: wrong.delete(["a"]),
+        lambda: wrong.delete(["a", "b"]),
+        lambda: wrong.start_upload("a", "text/plain"),
+    ):
+        failure = failing(call)
+        assert failure.reason.name == "StorageAuthenticationFailed", failure
+        assert "not-the-owners-secret" not in str(failure)
+    assert storage.get("a", 1) == b"1"
+
+
+def test_forbidden(open_: Open, storage: Storage, server: Server, bucket: str) -> None:
+    if server.name == "minio":
+        pytest.skip("the server is started without a second user")
+    storage.put("a", b"1", "text/plain")
+    stranger = open_(keys=STRANGER)
+    for call in (
+        lambda: stranger.ensure_bucket(create=True),
+        lambda: stranger.get("a", 1),
+        lambda: stranger.head("a"),
+        lambda: stranger.put("b", b"1", "text/plain"),
+        lambda: stranger.delete(["a"]),
+        lambda: stranger.delete(["a", "b"]),
+        lambda: stranger.start_upload("a", "text/plain"),
+        lambda: list(stranger.list_uploads("")),
+    ):
+        failure = failing(call)
+        assert failure.reason.name == "StorageAccessDenied", failure
+        assert bucket in failure.message
+    assert keys(storage) == ["a"]
+
+
+def test_invalid_bucket_name(open_: Open) -> None:
+    assert failing(open_(bucket="a").ensure_bucket, create=True).reason.name == "InvalidSpec"
+
+
+def test_unreachable(open_: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "FIRST_PATIENCE", 1.5)
+    storage = open_(endpoint=f"http://127.0.0.1:{free_ports(1)[0]}")
+    started = time.monotonic()
+    failure = failing(storage.ensure_bucket, create=True)
+    assert failure.reason.name == "StorageUnavailable"
+    assert 1 < time.monotonic() - started < 8
+    assert failure.reason.retryable
+
+
+def test_tls_against_a_plain_server(open_: Open, server: Server) -> None:
+    failure = failing(open_(endpoint=server.endpoint.replace("http:", "https:")).ensure_bucket, create=False)
+    assert failure.reason.name == "StorageTLSFailed", failure
+
+
+def test_server_away_in_mid_upload_and_back(own_server: Server, tmp_path: Path, bucket: str) -> None:
+    storage = connect(own_server.endpoint, tmp_path, bucket)
+    storage.ensure_bucket(create=True)
+    upload = storage.start_upload("a", "text/plain")
+    upload.part(1, b"1" * 5 * MIB)
+    own_server.kill()
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(upload.part, 2, b"2" * 5 * MIB)
+        time.sleep(2)
+        assert not second.done()
+        own_server.start()
+        second.result(timeout=60)
+    upload.complete()
+    assert storage.get("a", 1 << 30) == b"1" * 5 * MIB + b"2" * 5 * MIB
+
+
+def test_server_away_for_good(own_server: Server, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PATIENCE", 2.0)
+    storage = connect(own_server.endpoint, tmp_path, bucket)
+    storage.ensure_bucket(create=True)
+    upload = storage.start_upload("a", "text/plain")
+    upload.part(1, b"1" * 5 * MIB)
+    own_server.kill()
+    started = time.monotonic()
+    failure = failing(upload.part, 2, b"2" * 5 * MIB)
+    assert failure.reason.name == "StorageUnavailable"
+    assert time.monotonic() - started < 10
+    started = time.monotonic()
+    assert failing(upload.abort).reason.name == "StorageUnavailable"
+    assert time.monotonic() - started < 1.5, "what is known to be away is not waited for again"
+
+
+def test_abort_ends_a_part_that_waits(own_server: Server, tmp_path: Path, bucket: str) -> None:
+    storage = connect(own_server.endpoint, tmp_path, bucket)
+    storage.ensure_bucket(create=True)
+    upload = storage.start_upload("a", "text/plain")
+    own_server.kill()
+    with ThreadPoolExecutor(2) as pool:
+        part = pool.submit(upload.part, 1, b"1" * 5 * MIB)
+        time.sleep(1)
+        started = time.monotonic()
+        abort = pool.submit(upload.abort)
+        assert part.exception(timeout=10)
+        assert time.monotonic() - started < 5
+        own_server.start()
+        abort.result(timeout=60)
+    assert list(storage.list_uploads("")) == []
+
+
+def test_lost_reply_to_a_completion(storage: Storage) -> None:
+    """The server completed, the answer was lost: the second try finds no upload, and the object says that all is well."""
+    assert isinstance(storage, S3Storage)
+    upload = storage.start_upload("a", "text/plain")
+    upload.part(1, b"1" * 5 * MIB)
+    lost = threading.Event()
+
+    def lose(**_: object) -> None:
+        if not lost.is_set():
+            lost.set()
+            raise ConnectionResetError("reply lost")
+
+    storage.client.meta.events.register("after-call.s3.CompleteMultipartUpload", lose)
+    upload.complete()
+    storage.client.meta.events.unregister("after-call.s3.CompleteMultipartUpload", lose)
+    assert lost.is_set()
+    assert hashlib.sha256(storage.get("a", 1 << 30)).digest() == hashlib.sha256(b"1" * 5 * MIB).digest()
+
+
+def test_upload_that_someone_aborted(storage: Storage) -> None:
+    upload = storage.start_upload("dir/a", "text/plain")
+    upload.part(1, b"1" * 5 * MIB)
+    abort_uploads(storage, "dir")
+    assert failing(upload.complete).reason.name == "StorageRefused"
+    assert keys(storage) == []
+    upload.abort()
+
+
+# --- directories
+
+
+def test_delete_directory(storage: Storage) -> None:
+    for key in ("d/manifest.json", "d/dump.sql.zst", "d/RESTORE.md", "d2/manifest.json", "e"):
+        storage.put(key, json.dumps(key).encode(), "text/plain")
+    storage.start_upload("d/dump.sql.zst", "text/plain").part(1, b"1" * 5 * MIB)
+    storage.start_upload("d2/dump.sql.zst", "text/plain")
+    assert delete_directory(storage, "d") == 2
+    assert keys(storage) == ["d2/manifest.json", "e"]
+    assert [u.key for u in storage.list_uploads("")] == ["d2/dump.sql.zst"]
+    assert delete_directory(storage, "d") == 0
