@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import logging
 import re
 from typing import Any
 
@@ -12,6 +14,7 @@ from tests.chart.conftest import CHART, ROOT, Helm, Object, of_kind, one
 
 from dbbackup import __version__, kube
 from dbbackup.api.specs import parse_backup, parse_restore, parse_storage
+from dbbackup.handlers import config
 
 OPERATOR = "dbbackup-system/backup-database-backup-operator"
 MANY: dict[str, dict[str, Any]] = {
@@ -67,6 +70,7 @@ NONSENSE: dict[str, tuple[dict[str, Any], str]] = {
     "pull policy": ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
     "namespace": ({"namespaces": ["Team A"]}, "/namespaces/0"),
     "namespaces as text": ({"namespaces": "team-a"}, "/namespaces"),
+    "log level": ({"logLevel": "chatty"}, "/logLevel"),
     "negative limit": ({"maxConcurrent": -1}, "/maxConcurrent"),
     "limit as text": ({"maxConcurrent": "many"}, "/maxConcurrent"),
     "quantity": ({"resources": {"limits": {"memory": "much"}}}, "/resources/limits/memory"),
@@ -245,6 +249,19 @@ def test_image(helm: Helm, default: list[Object]) -> None:
 def test_the_charts_version_is_the_packages() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["version"] == chart["appVersion"] == __version__
+
+
+def test_the_operator_understands_what_the_chart_tells_it(rendered: list[Object]) -> None:
+    told = environment(rendered)
+    read = config.read(told)
+    assert read.settings.image == told["DBBACKUP_IMAGE"]
+    assert read.settings.job_defaults == json.loads(told["DBBACKUP_JOB_DEFAULTS"])
+    assert ",".join(read.namespaces) == told["DBBACKUP_NAMESPACES"]
+    assert str(read.settings.max_concurrent or "") == told["DBBACKUP_MAX_CONCURRENT"]
+    assert read.port == 8080
+    assert logging.getLevelNamesMapping()[read.log_level] == logging.INFO
+    known = set(re.findall(r'"(DBBACKUP_\w+)"', inspect.getsource(config))) - {"DBBACKUP_PORT"}
+    assert {name for name in told if name.startswith("DBBACKUP_")} == known
 
 
 def test_limit_of_concurrent_runs(helm: Helm, default: list[Object]) -> None:
