@@ -111,7 +111,10 @@ class Contents(Model):
 
 
 class SourceDatabase(Model):
-    """`server_version_num` as PostgreSQL's setting of that name (150018). Locale fields are those of pg_database, for createDatabase."""
+    """`server_version_num` as PostgreSQL's setting of that name (150018). Locale fields are those of pg_database, for createDatabase.
+
+    `tls` says whether the dump's connection was encrypted.
+    """
 
     identity: str
     host: str
@@ -126,6 +129,7 @@ class SourceDatabase(Model):
     locale_provider: str = "c"
     icu_locale: str | None = None
     icu_rules: str | None = None
+    tls: bool = False
 
 
 class Options(Model):

@@ -41,12 +41,11 @@ LEAST_CLIENT_FOR_SCHEMAS = 14
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A sealed artifact. `key` is its directory; `warnings` are for the report."""
+    """A sealed artifact. `key` is its directory."""
 
     key: str
     manifest: Manifest
     manifest_sha256: str
-    tls: bool | None = None
 
     def report(self) -> ArtifactReport:
         return ArtifactReport(
@@ -67,7 +66,7 @@ class Artifact:
             size_bytes=database.size_bytes,
             tables=len(self.manifest.contents.tables),
             rows=self.manifest.rows,
-            tls=bool(self.tls),
+            tls=database.tls,
         )
 
 
@@ -148,7 +147,7 @@ class BackupRun:
         except BaseException:
             self._clear(storage)
             raise
-        return Artifact(self.key, manifest, sha256_hex(data), source.tls)
+        return Artifact(self.key, manifest, sha256_hex(data))
 
     def _clear(self, storage: Storage) -> None:
         try:

@@ -32,7 +32,7 @@ def created_database(run: Run, info: Conninfo, like: SourceDatabase, *, wanted: 
         yield True
     except BaseException as error:
         if not (isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"):
-            _drop(run, info)
+            drop_database(run, info)
         raise
 
 
@@ -86,7 +86,8 @@ def create_statement(name: str, like: SourceDatabase, server_version_num: int) -
     return sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), sql.SQL(" ").join(options))
 
 
-def _drop(run: Run, info: Conninfo) -> None:
+def drop_database(run: Run, info: Conninfo) -> None:
+    """Drops a database that this restore had created; a warning where that fails."""
     try:
         with closing(_maintenance(info)) as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(info.name)))

@@ -8,7 +8,7 @@ holds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -81,8 +81,6 @@ class Source:
 
     database: SourceDatabase
     contents: Contents
-    tls: bool
-    extensions: tuple[str, ...] = field(default=())
 
 
 def select(relations: Iterable[Relation], schemas: Sequence[str], options: BackupOptions, *, standby: bool = False) -> Selection:
@@ -103,6 +101,9 @@ def select(relations: Iterable[Relation], schemas: Sequence[str], options: Backu
             if not matched:
                 unmatched.append(pattern)
     excluded |= _descendants(inside, excluded)
+    tables = {relation.oid for relation in inside if relation.key in excluded}
+    # pg_dump --exclude-table leaves a table's own sequences in: restored, they would wind back those of a table that stays.
+    excluded |= {relation.key for relation in inside if relation.kind == "S" and tables.intersection(relation.parents)}
     without_data |= _descendants(inside, without_data)
     if standby:
         without_data |= {relation.key for relation in inside if relation.unlogged}
@@ -223,7 +224,7 @@ class Snapshot:
             relations=relations,
             routines=routines,
         )
-        return Source(self._database(), contents, uses_tls(self.connection))
+        return Source(self._database(), contents)
 
     def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return self.connection.execute(query.encode(), parameters).fetchall()
@@ -250,6 +251,7 @@ class Snapshot:
             locale_provider=row.get("datlocprovider", "c"),
             icu_locale=row.get("datlocale") or row.get("daticulocale"),
             icu_rules=row.get("daticurules"),
+            tls=uses_tls(self.connection),
         )
 
     def count(self, relation: Relation) -> int:

@@ -1,0 +1,217 @@
+"""What became of a run that left no report, and the removal of an artifact. Neither guesses: both look.
+
+A backup is what its manifest says, or nothing. A restore is what the server says of its transaction; where nobody can tell, it is OutcomeUnknown.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from dbbackup.artifact import MANIFEST_LIMIT, TransactionRecord, clean_prefix, key_component, leaf, safety_report, transaction_key
+from dbbackup.dataplane.backup import Artifact
+from dbbackup.dataplane.bucket import delete_artifact, find_artifact, open_bucket
+from dbbackup.dataplane.connection import Connection, connect, one, server_version, uses_tls
+from dbbackup.dataplane.conninfo import Conninfo, load
+from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.databases import drop_database
+from dbbackup.dataplane.restore import SAFETY_SUFFIX
+from dbbackup.dataplane.source import load_manifest
+from dbbackup.dataplane.target import user_objects
+from dbbackup.dataplane.transaction import Opened, end_backend, transaction_status
+from dbbackup.errors import Failure
+from dbbackup.run import ArtifactReport, CheckOptions, DatabaseReport, Owner, RestoredReport
+
+if TYPE_CHECKING:
+    from dbbackup.storage.base import Storage
+
+_POLL = 1.0
+_PATIENCE = 0.8
+"""Part of the run's time in which a server is asked again that does not answer, before the outcome is said to be unknown."""
+
+
+def execute(run: Run) -> None:
+    """A check or a cleanup run: fills `run.facts`, or raises Failure."""
+    if run.spec.run == "cleanup":
+        _clean_up(run)
+    elif run.spec.check is None:
+        raise Failure("InvalidSpec", "a check's run tells not what to check")
+    elif run.spec.check.run == "backup":
+        _check_backup(run, run.spec.check)
+    else:
+        _check_restore(run, run.spec.check)
+
+
+def find_directories(storage: Storage, prefix: str, owner: Owner, suffix: str = "") -> list[str]:
+    """Directories in the bucket that are `owner`'s, by their last component: objects and unfinished uploads, whatever the database was called."""
+    root = "/".join(part for part in (clean_prefix(prefix), key_component(owner.namespace)) if part) + "/"
+    mark = f"/{leaf(owner, suffix)}/"
+    keys = [item.key for item in storage.list(root)] + [upload.key for upload in storage.list_uploads(root)]
+    return sorted({key[: key.index(mark) + len(mark) - 1] for key in keys if mark in key})
+
+
+# cleanup
+
+
+def _clean_up(run: Run) -> None:
+    """Deletes the artifact of the run's owner, and only that. What is not there counts as deleted, the bucket too."""
+    owner, prefix = run.spec.owner, run.spec.storage.prefix
+    key = run.spec.cleanup.key if run.spec.cleanup else None
+    if key is not None:
+        _refuse_foreign(key, prefix, owner)
+    try:
+        storage = open_bucket(run, create=False)
+        count = sum(delete_artifact(storage, directory) for directory in ([key] if key else find_directories(storage, prefix, owner)))
+    except Failure as failure:
+        if failure.reason.name != "BucketNotFound":
+            raise
+        count = 0
+    run.reporter.info(f"{count} objects were deleted")
+
+
+def _refuse_foreign(key: str, prefix: str, owner: Owner) -> None:
+    root = "/".join(part for part in (clean_prefix(prefix), key_component(owner.namespace)) if part) + "/"
+    parts = key.split("/")
+    if not key.startswith(root) or parts[-1] != leaf(owner) or {"", ".", ".."} & set(parts):
+        raise Failure("InvalidSpec", f"{key} is not the directory of {owner.kind} {owner.namespace}/{owner.name}: nothing was deleted")
+
+
+# check of a backup
+
+
+def _check_backup(run: Run, options: CheckOptions) -> None:
+    try:
+        storage = open_bucket(run, create=False)
+        directories = find_directories(storage, run.spec.storage.prefix, run.spec.owner)
+        for directory in directories:
+            found = find_artifact(storage, directory, run.spec.owner)
+            if found:
+                artifact = Artifact(directory, *found)
+                run.facts |= {"artifact": artifact.report(), "database": artifact.database_report(), "bytes_read": found[0].dump_bytes}
+                return
+        removed = sum(delete_artifact(storage, directory) for directory in directories)
+    except Failure as failure:
+        if failure.reason.name == "BucketNotFound":
+            raise Failure(options.lost_reason, options.lost_message) from None
+        if failure.reason.retryable:
+            raise
+        raise Failure(options.lost_reason, f"{options.lost_message}; and the bucket could not be looked at: {failure}") from None
+    run.reporter.info(f"no sealed artifact; {removed} objects of the lost run were deleted")
+    raise Failure(options.lost_reason, options.lost_message)
+
+
+# check of a restore
+
+
+def _check_restore(run: Run, options: CheckOptions) -> None:
+    try:
+        settled = _settle(run)
+    except Failure as failure:
+        if failure.reason.retryable or failure.reason.name == "OutcomeUnknown":
+            raise
+        raise Failure("OutcomeUnknown", f"{options.lost_message}; and nobody can tell what became of it: {failure}") from None
+    if settled is not None:
+        raise Failure(options.lost_reason, f"{options.lost_message}; {settled}")
+
+
+def _settle(run: Run) -> str | None:
+    """None where the restore was committed, with its facts; else why nothing changed. Failure where it can't be told."""
+    storage = open_bucket(run, create=False)
+    _find_safety_backup(run, storage)
+    key = transaction_key(run.spec.storage.prefix, run.spec.owner)
+    if storage.head(key) is None:
+        return "it had changed nothing"
+    record = TransactionRecord.model_validate_json(storage.get(key, MANIFEST_LIMIT))
+    if record.owner.uid != run.spec.owner.uid:
+        raise Failure("OutcomeUnknown", f"{key} is the record of another restore")
+    run.reporter.transaction(record.xid)
+    if not _committed(run, record):
+        storage.delete([key])
+        return f"its transaction {record.xid} was rolled back, the target is as it was"
+    run.facts["restored"] = RestoredReport(tables=record.tables, rows=record.rows or 0, bytes=record.bytes or 0)
+    run.facts["artifact"] = _artifact(run, storage, record.artifact_key)
+    return None
+
+
+def _artifact(run: Run, storage: Storage, directory: str) -> ArtifactReport | None:
+    """Of the restored artifact; None where it has been deleted since, as the outcome does not depend on it."""
+    try:
+        manifest, digest = load_manifest(storage, directory, None)
+    except Failure as failure:
+        run.warn(f"the restored artifact can't be read any more: {failure}")
+        return None
+    return Artifact(directory, manifest, digest).report()
+
+
+def _find_safety_backup(run: Run, storage: Storage) -> None:
+    """A sealed safety backup is told whatever became of the restore; an unfinished one is removed."""
+    for directory in find_directories(storage, run.spec.storage.prefix, run.spec.owner, SAFETY_SUFFIX):
+        found = find_artifact(storage, directory, run.spec.owner)
+        if found:
+            run.facts["safety_backup"] = safety_report(directory, *found)
+        else:
+            delete_artifact(storage, directory)
+
+
+def _committed(run: Run, record: TransactionRecord) -> bool:
+    """As the server says; Failure OutcomeUnknown where it can't, after it was asked again for most of the run's time."""
+    if run.spec.database is None:
+        raise Failure("InvalidSpec", "a restore's check tells no database")
+    deadline = time.monotonic() + run.spec.timeout_seconds * _PATIENCE
+    while True:
+        try:
+            info = load(run.spec.database, run.paths)
+            run.reporter.secret(info.password)
+            return _ask(run, info, record)
+        except (Failure, psycopg.Error) as error:
+            if isinstance(error, Failure) and not error.reason.retryable:
+                raise
+            answer = " ".join(str(error).split())
+        if time.monotonic() >= deadline:
+            raise Failure("OutcomeUnknown", f"nobody can tell whether transaction {record.xid} on {record.identity} was committed: {answer}")
+        run.stop.wait(_POLL)
+
+
+def _ask(run: Run, info: Conninfo, record: TransactionRecord) -> bool:
+    if info.identity != record.identity:
+        raise Failure("OutcomeUnknown", f"transaction {record.xid} ran on {record.identity}; the Secret now leads to {info.identity}")
+    try:
+        session = connect(info, "dbbackup check")
+    except Failure as failure:
+        if failure.reason.name == "DatabaseNotFound" and record.created_database:
+            return False  # the run dropped again what it had created
+        raise
+    with closing(session):
+        status, timeline = transaction_status(session, record.xid)
+        if timeline != record.timeline:
+            raise Failure(
+                "OutcomeUnknown", f"transaction {record.xid} ran on timeline {record.timeline}; the server of {info.identity} is on {timeline}"
+            )
+        if status == "in progress":
+            run.reporter.info(f"server process {record.backend_pid} still runs transaction {record.xid}; it is ended")
+            if not end_backend(info, Opened(record.xid, record.backend_pid, record.timeline)):
+                raise Failure("ConnectionLost", f"server process {record.backend_pid} of transaction {record.xid} does not end")
+            status, _ = transaction_status(session, record.xid)
+        run.facts["database"] = _database(session, info, record)
+        if status in {"committed", "aborted"}:
+            empty = status == "aborted" and record.created_database and not user_objects(session, 1)[1]
+        else:
+            raise Failure("OutcomeUnknown", f"the server of {info.identity} does not know any more what became of transaction {record.xid}")
+    if empty:
+        drop_database(run, info)
+    return status == "committed"
+
+
+def _database(session: Connection, info: Conninfo, record: TransactionRecord) -> DatabaseReport:
+    size = one(session, "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")[0]
+    return DatabaseReport(
+        identity=info.identity,
+        name=info.name,
+        server_version=server_version(session)[1],
+        size_bytes=size,
+        tables=record.tables,
+        tls=uses_tls(session),
+    )
