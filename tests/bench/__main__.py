@@ -1,0 +1,95 @@
+"""`make bench`: the operator's times on the cluster, and the data plane against stock tools. Parts: control, data, shapes (all by default).
+
+Tables go to the terminal, every sample to build/bench/*.json. Ratios are of runs that alternate on the same machine, round by round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.bench import dataplane
+from tests.bench.cgroup import BenchError
+from tests.bench.dataplane import Bench
+from tests.bench.output import DIRECTORY, MIB, Output, save
+from tests.bench.servers import postgres, s3
+from tests.bench.shapes import SHAPES
+
+PARTS = ("control", "data", "shapes")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="which parts to run")
+    parser.add_argument("--megabytes", type=int, default=1000, help="size of the one database of the data part, as a plain dump (10^6 bytes)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-restore", action="store_true", help="backups alone")
+    arguments = parser.parse_args()
+    parts, output, met = arguments.parts or PARTS, Output(), True
+    try:
+        if "control" in parts:
+            from tests.bench.control import control  # noqa: PLC0415 - needs a cluster; the other parts do not
+
+            met &= control(output, arguments.rounds)
+        if {"data", "shapes"} & set(parts):
+            met &= data(output, arguments, parts)
+    except BenchError as error:
+        output.console.print(str(error), style="bold red", markup=False)
+        return 2
+    output.tell(f"every sample: {DIRECTORY}")
+    return 0 if met else 1
+
+
+def data(output: Output, arguments: argparse.Namespace, parts: tuple[str, ...]) -> bool:
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    met = True
+    with tempfile.TemporaryDirectory(prefix="run-", dir=DIRECTORY) as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        with postgres(directory) as server, s3(directory) as bucket:
+            bench = Bench(directory, server, bucket, output.tell)
+            if "data" in parts:
+                met = one_database(output, bench, arguments)
+            if "shapes" in parts:
+                several_shapes(output, bench, max(1, arguments.megabytes * 2 // 5), arguments.rounds)
+    return met
+
+
+def one_database(output: Output, bench: Bench, arguments: argparse.Namespace) -> bool:
+    database = bench.fill("mixed", arguments.megabytes)
+    backups = bench.backups(f"Backup of a database of {arguments.megabytes} MB", database, arguments.rounds, simple=True, custom=True)
+    output.table(backups, dataplane.FLOOR, note="CPU and memory: all processes of the run together; the servers' are not among them")
+    peak = backups.peak(dataplane.BACKUP)
+    met = output.verdict("times pg_dump > /dev/null", backups.ratio(dataplane.BACKUP, dataplane.FLOOR).median, 1.2, unit="")
+    met &= output.verdict(
+        "faster than gzip and upload_fileobj", backups.ratio(dataplane.SIMPLE, dataplane.BACKUP).median, 2, unit=" times", at_least=True
+    )
+    if peak:
+        met &= output.verdict("peak memory of the backup", peak.most / MIB, dataplane.MEMORY_TARGET / MIB, unit=" MiB")
+    results = {"backup": backups.as_json()}
+    if not arguments.no_restore:
+        restores = bench.restores(f"Restore of a database of {arguments.megabytes} MB", database, arguments.rounds)
+        output.table(restores, dataplane.STOCK)
+        peak = restores.peak(dataplane.RESTORE)
+        if peak:
+            met &= output.verdict("peak memory of the restore", peak.most / MIB, dataplane.MEMORY_TARGET / MIB, unit=" MiB")
+        results["restore"] = restores.as_json()
+    save("data-plane", results)
+    return met
+
+
+def several_shapes(output: Output, bench: Bench, megabytes: int, rounds: int) -> None:
+    results = {}
+    for shape in SHAPES:
+        database = bench.fill(shape, megabytes)
+        series = bench.backups(f"{shape}, {megabytes} MB", database, rounds)
+        output.table(series, dataplane.FLOOR)
+        results[shape] = series.as_json()
+        bench.postgres.sql(f'DROP DATABASE "{database}"')
+    save("shapes", results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

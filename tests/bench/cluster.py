@@ -1,0 +1,147 @@
+"""What the control part needs of a cluster: servers and data in a namespace of its own, and the moments at which things happen."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.bench.cgroup import ROOT as CGROUPS
+from tests.bench.cgroup import BenchError
+from tests.data import generate
+from tests.demo.shell import ROOT, DemoError, Shell
+
+NAMESPACE = "dbbackup-bench"
+OPERATOR_NAMESPACE = "dbbackup-system"
+FLOW_SCHEMA = "dbbackup-bench"
+WATCHED = {"DatabaseBackup": "databasebackups.dbbackup.io", "DatabaseRestore": "databaserestores.dbbackup.io", "Job": "jobs", "Pod": "pods"}
+
+
+def manifests(shell: Shell) -> str:
+    """The demo's servers, Secrets and storage, in the bench's namespace."""
+    texts = [(ROOT / name).read_text() for name in ("tests/demo/servers.yaml", "examples/secrets.yaml", "examples/storage.yaml")]
+    text = "\n---\n".join(texts).replace("__POSTGRES_IMAGE__", shell.target.postgres_image).replace("__S3_IMAGE__", shell.target.s3_image)
+    text = re.sub(r"(?m)^(  name(?:space)?): demo$", rf"\1: {NAMESPACE}", text)
+    return text.replace(".demo.svc", f".{NAMESPACE}.svc")
+
+
+def load(shell: Shell) -> None:
+    """The demo's database, new."""
+    password = next(
+        d["stringData"]["password"] for d in yaml.safe_load_all((ROOT / "examples/secrets.yaml").read_text()) if "username" in d["stringData"]
+    )
+    psql = ("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d")
+    in_pod = ("-n", NAMESPACE, "exec", "-i", "deploy/postgres", "--", *psql)
+    shell.kubectl(*in_pod, "postgres", stdin="DROP DATABASE IF EXISTS assetdex WITH (FORCE);\nCREATE DATABASE assetdex;", show=False)
+    shell.kubectl(*in_pod, "assetdex", stdin=generate.render(), show=False)
+    shell.kubectl(*in_pod, "assetdex", stdin=f"ALTER ROLE inventory_owner CREATEDB PASSWORD '{password}'", show=False)
+
+
+def operator_pod(shell: Shell) -> dict[str, Any]:
+    found = shell.get("-n", OPERATOR_NAMESPACE, "pods", "-l", "app.kubernetes.io/name=database-backup-operator")["items"]
+    running: list[dict[str, Any]] = [pod for pod in found if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]]
+    if len(running) != 1:
+        raise BenchError(f"expected one running operator in {OPERATOR_NAMESPACE}, found {len(running)}")
+    return running[0]
+
+
+@contextmanager
+def counting(shell: Shell, service_account: str) -> Iterator[Callable[[], int | None]]:
+    """Yields a function that tells how many requests the API server has taken from the operator: it counts by flow schema, so we make one.
+
+    None where we may not."""
+    subject = {"kind": "ServiceAccount", "serviceAccount": {"name": service_account, "namespace": OPERATOR_NAMESPACE}}
+    rule = {
+        "subjects": [subject],
+        "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": True}],
+        "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+    }
+    schema = {
+        "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
+        "kind": "FlowSchema",
+        "metadata": {"name": FLOW_SCHEMA},
+        "spec": {"priorityLevelConfiguration": {"name": "workload-low"}, "matchingPrecedence": 850, "rules": [rule]},
+    }
+
+    def requests() -> int:
+        lines = shell.kubectl("get", "--raw", "/metrics", show=False).splitlines()
+        own = [
+            line for line in lines if line.startswith("apiserver_flowcontrol_dispatched_requests_total{") and f'flow_schema="{FLOW_SCHEMA}"' in line
+        ]
+        return sum(int(float(line.rsplit(" ", 1)[1])) for line in own)
+
+    try:
+        shell.kubectl("apply", "-f", "-", stdin=json.dumps(schema), show=False)
+    except DemoError:
+        yield lambda: None
+        return
+    try:
+        yield requests
+    finally:
+        shell.kubectl("delete", "flowschema", FLOW_SCHEMA, show=False)
+
+
+def pod_cgroup(uid: str, controller: str) -> Path | None:
+    """The pod's cgroup where the node is this machine."""
+    base = CGROUPS if (CGROUPS / "cgroup.controllers").exists() else CGROUPS / controller
+    for name in (f"pod{uid}", f"*pod{uid.replace('-', '_')}.slice"):
+        if found := next(base.glob(f"**/{name}"), None):
+            return found
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    at: float
+    kind: str
+    object: dict[str, Any]
+
+
+class Watcher:
+    """Everything that changes in the namespace, with the moment at which we were told (time.monotonic)."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._seen: list[Seen] = []
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for kind, resource in WATCHED.items():
+                argv = [*self._shell.target.kubectl, "-n", NAMESPACE, "get", resource, "--watch", "-o", 'jsonpath={}{"\n"}']
+                process = stack.enter_context(subprocess.Popen(argv, env=dict(self._shell.target.environment), stdout=subprocess.PIPE, text=True))
+                stack.callback(process.terminate)
+                threading.Thread(target=self._listen, args=(kind, process), daemon=True).start()
+            yield
+
+    def _listen(self, kind: str, process: subprocess.Popen[str]) -> None:
+        for line in process.stdout or ():
+            now = time.monotonic()
+            with self._changed:
+                self._seen.append(Seen(now, kind, json.loads(line)))
+                self._changed.notify_all()
+
+    def wait(self, kind: str, wanted: Callable[[dict[str, Any]], bool], seconds: float) -> Seen:
+        """The first change of that kind that fits, from the beginning on."""
+        deadline, position = time.monotonic() + seconds, 0
+        with self._changed:
+            while True:
+                for seen in self._seen[position:]:
+                    if seen.kind == kind and wanted(seen.object):
+                        return seen
+                position = len(self._seen)
+                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                    raise BenchError(f"{kind}: what was waited for did not happen in {seconds:.0f} s")
+
+    def first(self, kind: str, wanted: Callable[[dict[str, Any]], bool]) -> float | None:
+        with self._changed:
+            return next((seen.at for seen in self._seen if seen.kind == kind and wanted(seen.object)), None)
