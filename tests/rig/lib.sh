@@ -31,8 +31,8 @@ start_time() { # PID: when it started, in clock ticks since boot; nothing where 
 processes_with() { # ARGUMENT NAME: pids of processes of that name with exactly that argument
   local dir
   for dir in /proc/[0-9]*; do
-    case $(tr '\0' '\n' <"$dir/cmdline" 2>/dev/null | head -n1) in *"$2"*) ;; *) continue ;; esac
-    ! tr '\0' '\n' <"$dir/cmdline" 2>/dev/null | grep -qxF -- "$1" || echo "${dir#/proc/}"
+    case $(readlink "$dir/exe") in */"$2"*) ;; *) continue ;; esac
+    ! { tr '\0' '\n' <"$dir/cmdline"; } 2>/dev/null | grep -qxF -- "$1" || echo "${dir#/proc/}"
   done
 }
 
