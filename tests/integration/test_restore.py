@@ -7,16 +7,22 @@ from typing import Any
 
 import pytest
 from tests.data import generate
-from tests.integration.conftest import Ended, Job, Postgres
+from tests.integration.conftest import PASSWORD, Ended, Job, Postgres
 
 from dbbackup.run import RestoreOptions
 
 
 @pytest.fixture
 def inventory(postgres: Postgres, database: str) -> str:
-    """The demo database, loaded."""
+    """The demo database, loaded; its owner may log in."""
     postgres.load(generate.render(role_prefix=f"{database}_"), database)
+    password = PASSWORD.replace("'", "''")
+    postgres.execute(f"ALTER ROLE {owner_of(database)} PASSWORD '{password}'")
     return database
+
+
+def owner_of(database: str) -> str:
+    return f"{database}_inventory_owner"
 
 
 def restore(job: Job, backup: Ended, target: str, user: str = "postgres", **options: Any) -> Ended:
@@ -40,3 +46,25 @@ def test_a_fresh_database_equals_the_source(job: Job, postgres: Postgres, invent
     assert ended.report.restored.rows == manifest.rows
     assert ended.report.restored.tables == len(manifest.contents.tables)
     assert ended.report.safety_backup is None
+
+
+EXCLUDED = {"exclude_tables": ["auth.sessions", "auth.refresh_tokens"]}
+
+
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_replace_in_place_as_the_owner_restores_everything_and_keeps_what_is_excluded(
+    job: Job, postgres: Postgres, inventory: str, form: str
+) -> None:
+    owner = owner_of(inventory)
+    job.connect_to(inventory, owner)
+    before = postgres.dump(inventory)
+    backup = job.backup(format=form, **EXCLUDED)
+    assert backup.code == 0, backup.log
+    postgres.execute("DELETE FROM public.servers WHERE id IN (SELECT id FROM public.servers ORDER BY id LIMIT 6)", inventory)
+    assert postgres.execute("SELECT count(*) FROM public.servers", inventory) == [(270,)]
+    ended = restore(job, backup, inventory, owner, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    assert postgres.execute("SELECT count(*) FROM public.servers", inventory) == [(276,)]
+    assert postgres.dump(inventory) == before
+    assert ended.report.safety_backup
+    assert ended.report.warnings == ()

@@ -18,7 +18,10 @@ SELECT c.oid::bigint, n.nspname, c.relname, c.relkind, c.relpersistence,
        pg_catalog.has_table_privilege(c.oid, 'SELECT'),
        pg_catalog.has_schema_privilege(n.oid, 'USAGE'),
        CASE WHEN c.relkind IN ('r', 'm') THEN c.relpages::bigint * pg_catalog.current_setting('block_size')::bigint ELSE 0 END,
-       (SELECT pg_catalog.array_agg(i.inhparent::bigint) FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid),
+       (SELECT pg_catalog.array_agg(p.oid) FROM (
+          SELECT i.inhparent::bigint FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid
+          UNION ALL SELECT d.refobjid::bigint FROM pg_catalog.pg_depend d WHERE c.relkind = 'S' AND d.objid = c.oid AND d.deptype IN ('a', 'i')
+            AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass) p (oid)),
        EXISTS (SELECT FROM pg_catalog.pg_attribute a
                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

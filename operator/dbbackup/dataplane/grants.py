@@ -1,13 +1,13 @@
 """What a replaced object loses with its old self and gets back in the same transaction: owner, privileges, publications.
 
-Privileges are compared, not copied: what the new object grants beyond the old one is revoked (default privileges of the target may have granted it),
-what it lacks is granted. Only objects that were replaced are touched.
+Privileges are compared: what a new object grants beyond the old one (default privileges of the target may do so) is revoked, what it
+lacks is granted. Only objects that were replaced are touched.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dbbackup.dataplane.connection import Connection
@@ -39,14 +39,16 @@ UNION ALL SELECT 'pg_event_trigger'::regclass, oid, evtowner::regrole::text, evt
 _INVENTORY = f"""
 SELECT o.classid, o.objid, i.type, coalesce(i.identity, o.objid::text), o.owner, o.settable = 'owner',
        ARRAY(SELECT ARRAY[CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END, x.privilege_type, x.is_grantable::text]
-             FROM pg_catalog.aclexplode(CASE WHEN o.kind = '' THEN NULL ELSE coalesce(o.acl, pg_catalog.acldefault(o.kind::"char", o.ownerid)) END) x)
+             FROM pg_catalog.aclexplode(CASE WHEN o.kind = '' THEN NULL ELSE coalesce(o.acl, pg_catalog.acldefault(o.kind::"char", o.ownerid)) END)
+               WITH ORDINALITY x(grantor, grantee, privilege_type, is_grantable, n) ORDER BY x.n)
 FROM ({_OBJECTS}) o(classid, objid, owner, ownerid, acl, kind, settable), LATERAL pg_catalog.pg_identify_object(o.classid, o.objid, 0) i
 WHERE o.objid >= {FIRST_USER_OID} AND i.type IS NOT NULL
 """  # noqa: S608
 _COLUMNS = f"""
 SELECT a.attrelid::regclass::text, pg_catalog.quote_ident(a.attname),
        CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END, x.privilege_type, x.is_grantable
-FROM pg_catalog.pg_attribute a, LATERAL pg_catalog.aclexplode(a.attacl) x WHERE a.attacl IS NOT NULL AND a.attrelid >= {FIRST_USER_OID}
+FROM pg_catalog.pg_attribute a, LATERAL pg_catalog.aclexplode(a.attacl) WITH ORDINALITY x(grantor, grantee, privilege_type, is_grantable, n)
+WHERE a.attacl IS NOT NULL AND a.attrelid >= {FIRST_USER_OID} ORDER BY a.attrelid, a.attnum, x.n
 """  # noqa: S608
 _PUBLISHED = """
 SELECT pg_catalog.quote_ident(p.pubname), p.oid, r.prrelid::regclass::text, r.prrelid, pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
@@ -86,7 +88,7 @@ class Held:
     address: Address
     owner: str
     owner_settable: bool
-    grants: frozenset[Grant]
+    grants: tuple[Grant, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class Inventory:
     """Owners and privileges of every user object, and which table is in which publication."""
 
     objects: dict[Key, Held] = field(default_factory=dict)
-    columns: dict[tuple[str, str], frozenset[Grant]] = field(default_factory=dict)
+    columns: dict[tuple[str, str], tuple[Grant, ...]] = field(default_factory=dict)
     """(table, column), both quoted."""
     publications: tuple[Publication, ...] = ()
 
@@ -118,18 +120,18 @@ def capture(connection: Connection) -> Inventory:
     objects: dict[Key, Held] = {}
     for classid, objid, kind, identity, owner, settable, acl in connection.execute(_INVENTORY):
         objects[kind, identity] = Held(
-            (classid, objid), owner, settable, frozenset((grantee, privilege, grantable == "true") for grantee, privilege, grantable in acl)
+            (classid, objid), owner, settable, tuple((grantee, privilege, grantable == "true") for grantee, privilege, grantable in acl)
         )
-    columns: dict[tuple[str, str], set[Grant]] = defaultdict(set)
+    columns: dict[tuple[str, str], list[Grant]] = defaultdict(list)
     for table, column, grantee, privilege, grantable in connection.execute(_COLUMNS):
-        columns[table, column].add((grantee, privilege, grantable))
+        columns[table, column].append((grantee, privilege, grantable))
     fifteen = connection.info.server_version >= 150000
     query = _PUBLISHED.format(
         columns=_PUBLISHED_COLUMNS if fifteen else "NULL",
         condition="'(' || pg_catalog.pg_get_expr(r.prqual, r.prrelid) || ')'" if fifteen else "NULL",
     )
     published = tuple(Publication(*row) for row in connection.execute(query.encode()))
-    return Inventory(objects, {key: frozenset(grants) for key, grants in columns.items()}, published)
+    return Inventory(objects, {key: tuple(grants) for key, grants in columns.items()}, published)
 
 
 def put_back(before: Inventory, after: Inventory, again: Collection[Address]) -> Iterator[str]:
@@ -148,11 +150,10 @@ def regrant(before: Inventory, after: Inventory, again: Collection[Address]) -> 
             tables.add(identity)
         if target := _GRANT_ON.get(kind):
             yield from _difference(f"{target} {identity}", "", old.grants, new.grants)
-    none: frozenset[Grant] = frozenset()
     for table, column in sorted(set(before.columns) | set(after.columns)):
         if table in tables:
             key = table, column
-            yield from _difference(f"TABLE {table}", f" ({column})", before.columns.get(key, none), after.columns.get(key, none))
+            yield from _difference(f"TABLE {table}", f" ({column})", before.columns.get(key, ()), after.columns.get(key, ()))
     there = {publication.oid for publication in after.publications} | {
         held.address[1] for (kind, _), held in after.objects.items() if kind == "publication"
     }
@@ -169,11 +170,23 @@ def _replaced(before: Inventory, after: Inventory, again: Collection[Address]) -
             yield key, old, new
 
 
-def _difference(target: str, column: str, old: Iterable[Grant], new: Iterable[Grant]) -> Iterator[str]:
-    wanted, present = set(old), set(new)
-    for grantee, privilege, _ in sorted(present - wanted):
-        yield f"REVOKE {privilege}{column} ON {target} FROM {grantee}"
-    revoked = {(grantee, privilege) for grantee, privilege, _ in present - wanted}
-    for grantee, privilege, grantable in sorted(wanted):
-        if (grantee, privilege, grantable) not in present or (grantee, privilege) in revoked:
-            yield f"GRANT {privilege}{column} ON {target} TO {grantee}{' WITH GRANT OPTION' if grantable else ''}"
+def _difference(target: str, column: str, old: Sequence[Grant], new: Sequence[Grant]) -> Iterator[str]:
+    """From the first grantee on who differs, so that even the order of the entries is the old one's: two dumps can then be compared."""
+    wanted, present = _by_grantee(old), _by_grantee(new)
+    same = 0
+    while same < min(len(wanted), len(present)) and wanted[same] == present[same]:
+        same += 1
+    for grantee, _, _ in present[same:]:
+        yield f"REVOKE ALL{column} ON {target} FROM {grantee}"
+    for grantee, plain, grantable in wanted[same:]:
+        for privileges, option in ((plain, ""), (grantable, " WITH GRANT OPTION")):
+            if privileges:
+                yield f"GRANT {', '.join(f'{privilege}{column}' for privilege in sorted(privileges))} ON {target} TO {grantee}{option}"
+
+
+def _by_grantee(grants: Sequence[Grant]) -> list[tuple[str, set[str], set[str]]]:
+    entries: dict[str, tuple[str, set[str], set[str]]] = {}
+    for grantee, privilege, grantable in grants:
+        _, plain, options = entries.setdefault(grantee, (grantee, set(), set()))
+        (options if grantable else plain).add(privilege)
+    return list(entries.values())

@@ -92,7 +92,7 @@ class Replacement:
         """Captures what is to be put back, then drops."""
         self._replaced = replaced
         self._before = grants.capture(self._connection)
-        self._parts_before = self._parts(replaced.relations)
+        self._parts_before = self._parts([root.address[1] for root in replaced.roots if root.drop.kind == "TABLE"])
         for key in (*replaced.foreign_keys, *replaced.own_keys):
             self._run(f"ALTER TABLE {key.table} DROP CONSTRAINT {key.name}")
         for statement in self._in_order():
