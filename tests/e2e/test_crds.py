@@ -45,16 +45,20 @@ class Kubectl:
     def patch(self, what: str, change: dict[str, Any], *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self("patch", *what.split("/"), "--type", "merge", "-p", json.dumps(change), *more, check=check)
 
+    def ensure_crds(self) -> None:
+        """Where the chart has installed them they stay as they are. Helm adopts those made here by `--take-ownership`."""
+        for path in CRDS:
+            if self("get", "crd", f"{path.stem}.dbbackup.io", check=False).returncode:
+                self("apply", "--server-side", "-f", str(path))
+                self("wait", "--for=condition=Established", "-f", str(path), "--timeout=30s")
+
 
 @pytest.fixture(scope="module")
 def kubectl() -> Iterator[Kubectl]:
     """A namespace of its own, in a cluster that has the CRDs. Nothing is served there: storages and Secrets are missing on purpose."""
     found = Kubectl(f"crds-{uuid.uuid4().hex[:6]}")
     found("create", "namespace", found.namespace)
-    missing = [path for path in CRDS if found("get", "crd", f"{path.stem}.dbbackup.io", check=False).returncode]
-    for path in missing:
-        found("apply", "--server-side", "-f", str(path))
-        found("wait", "--for=condition=Established", "-f", str(path), "--timeout=30s")
+    found.ensure_crds()
     yield found
     found("delete", "namespace", found.namespace, "--wait=false")
 
