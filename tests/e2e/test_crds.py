@@ -22,6 +22,7 @@ RIG = ROOT / "build" / "rig"
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
 CHART = ROOT / "charts" / "database-backup-operator"
 REFUSED = sorted((ROOT / "tests" / "data" / "refused").glob("*.yaml"))
+RELEASE, RELEASE_NAMESPACE = "dbbackup", "dbbackup-system"
 DATABASE = {"secretRef": {"name": "app-db"}}
 
 
@@ -46,21 +47,26 @@ class Kubectl:
         return self("patch", *what.split("/"), "--type", "merge", "-p", json.dumps(change), *more, check=check)
 
     def ensure_crds(self) -> None:
-        """Where the chart has installed them they stay as they are. Helm adopts those made here by `--take-ownership`."""
+        """Where the chart has installed them they stay as they are; those made here belong to the release that installs them later."""
         for path in CRDS:
             if self("get", "crd", f"{path.stem}.dbbackup.io", check=False).returncode:
-                self("apply", "--server-side", "-f", str(path))
-                self("wait", "--for=condition=Established", "-f", str(path), "--timeout=30s")
+                crd = yaml.safe_load(path.read_text())
+                crd["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "Helm"}
+                crd["metadata"]["annotations"] = {"meta.helm.sh/release-name": RELEASE, "meta.helm.sh/release-namespace": RELEASE_NAMESPACE}
+                self("apply", "--server-side", "--field-manager=helm", "-f", "-", stdin=crd)
+                self("wait", "--for=condition=Established", f"crd/{path.stem}.dbbackup.io", "--timeout=30s")
 
 
 @pytest.fixture(scope="module")
 def kubectl() -> Iterator[Kubectl]:
     """A namespace of its own, in a cluster that has the CRDs. Nothing is served there: storages and Secrets are missing on purpose."""
     found = Kubectl(f"crds-{uuid.uuid4().hex[:6]}")
-    found("create", "namespace", found.namespace)
     found.ensure_crds()
-    yield found
-    found("delete", "namespace", found.namespace, "--wait=false")
+    found("create", "namespace", found.namespace)
+    try:
+        yield found
+    finally:
+        found("delete", "namespace", found.namespace, "--wait=false")
 
 
 def helm() -> str:
