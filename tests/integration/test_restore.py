@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,16 @@ def inventory(postgres: Postgres, database: str) -> str:
 
 def owner_of(database: str) -> str:
     return f"{database}_inventory_owner"
+
+
+@pytest.fixture
+def everything(postgres: Postgres, database: str) -> str:
+    """A database with an object of every kind."""
+    for role in ("app", "reader"):
+        postgres.execute(f"CREATE ROLE {database}_{role}")
+    script = (Path(__file__).parent / "everything.sql").read_text()
+    postgres.load(script.replace("@app@", f"{database}_app").replace("@reader@", f"{database}_reader"), database)
+    return database
 
 
 def restore(job: Job, backup: Ended, target: str, user: str = "postgres", **options: Any) -> Ended:
@@ -68,3 +79,25 @@ def test_replace_in_place_as_the_owner_restores_everything_and_keeps_what_is_exc
     assert postgres.dump(inventory) == before
     assert ended.report.safety_backup
     assert ended.report.warnings == ()
+
+
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_every_kind_of_object_survives(job: Job, postgres: Postgres, everything: str, new_database: Callable[..., str], form: str) -> None:
+    backup = job.backup(format=form)
+    target = new_database()
+    ended = restore(job, backup, target)
+    assert ended.code == 0, ended.log
+    assert postgres.dump(target, "-O", "-x") == postgres.dump(everything, "-O", "-x")
+
+
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_replace_of_every_kind_of_object_gives_back_owners_and_grants(job: Job, postgres: Postgres, everything: str, form: str) -> None:
+    before = postgres.dump(everything)
+    backup = job.backup(format=form)
+    damage = "DELETE FROM app.posts WHERE id < 100; SELECT lo_unlink(4712); SELECT lo_put(4711, 0, 'broken'); DROP TABLE app.empty; DROP VIEW app.writable"
+    postgres.execute(damage, everything)
+    ended = restore(job, backup, everything, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    assert postgres.dump(everything) == before
+    assert ended.report.warnings == ()
+    assert ended.report.safety_backup

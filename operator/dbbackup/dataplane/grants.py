@@ -42,7 +42,7 @@ SELECT o.classid, o.objid, i.type, coalesce(i.identity, o.objid::text), o.owner,
              FROM pg_catalog.aclexplode(CASE WHEN o.kind = '' THEN NULL ELSE coalesce(o.acl, pg_catalog.acldefault(o.kind::"char", o.ownerid)) END)
                WITH ORDINALITY x(grantor, grantee, privilege_type, is_grantable, n) ORDER BY x.n)
 FROM ({_OBJECTS}) o(classid, objid, owner, ownerid, acl, kind, settable), LATERAL pg_catalog.pg_identify_object(o.classid, o.objid, 0) i
-WHERE o.objid >= {FIRST_USER_OID} AND i.type IS NOT NULL
+WHERE (o.objid >= {FIRST_USER_OID} OR o.kind = 'L') AND i.type IS NOT NULL
 """  # noqa: S608
 _COLUMNS = f"""
 SELECT a.attrelid::regclass::text, pg_catalog.quote_ident(a.attname),
@@ -66,16 +66,16 @@ _GRANT_ON = {
     "materialized view": "TABLE",
     "foreign table": "TABLE",
     "sequence": "SEQUENCE",
-    "function": "FUNCTION",
-    "aggregate": "FUNCTION",
-    "procedure": "PROCEDURE",
+    "function": "ROUTINE",
+    "aggregate": "ROUTINE",
+    "procedure": "ROUTINE",
     "type": "TYPE",
     "composite type": "TYPE",
     "server": "FOREIGN SERVER",
     "foreign-data wrapper": "FOREIGN DATA WRAPPER",
     "large object": "LARGE OBJECT",
 }
-_ALTER = {"foreign-data wrapper": "FOREIGN DATA WRAPPER", "statistics object": "STATISTICS", "composite type": "TYPE"}
+_ALTER = {"aggregate": "ROUTINE", "foreign-data wrapper": "FOREIGN DATA WRAPPER", "statistics object": "STATISTICS", "composite type": "TYPE"}
 
 Grant = tuple[str, str, bool]
 """(grantee, privilege, with grant option)."""

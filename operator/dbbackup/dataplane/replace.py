@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 from dbbackup.dataplane import grants
 from dbbackup.dataplane.connection import Connection
 from dbbackup.dataplane.dependants import Replaced
+from dbbackup.dataplane.drops import ROUTINES
 from dbbackup.dataplane.ordering import components
 from dbbackup.dataplane.refusals import statement_failure
 from dbbackup.dataplane.target import Address, Root
@@ -190,7 +191,7 @@ def drop_statements(roots: Sequence[Root]) -> Iterable[str]:
         elif root.drop.kind in {"CAST", "TRANSFORM", "USER MAPPING"}:
             yield f"DROP {root.drop.kind} {root.drop.name}"
         else:
-            by_kind[root.drop.kind].append(root.name)
+            by_kind["ROUTINE" if root.drop.kind in ROUTINES else root.drop.kind].append(root.name)
     for kind, names in by_kind.items():
         if kind.startswith("OPERATOR "):
             for name in names:

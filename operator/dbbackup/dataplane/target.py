@@ -70,7 +70,7 @@ held(classid, objid) AS (
 SELECT i.type, coalesce(i.identity, h.objid::text), count(*) OVER ()
 FROM held h LEFT JOIN member m USING (classid, objid)
 CROSS JOIN LATERAL pg_catalog.pg_identify_object(h.classid, h.objid, 0) i
-WHERE m.objid IS NULL AND h.objid >= %s AND coalesce(i.schema, '') NOT LIKE 'pg\\_%%'
+WHERE m.objid IS NULL AND (h.objid >= %s OR h.classid = 'pg_largeobject'::regclass) AND coalesce(i.schema, '') NOT LIKE 'pg\\_%%'
 ORDER BY CASE i.type WHEN 'table' THEN 0 WHEN 'view' THEN 1 WHEN 'schema' THEN 9 ELSE 2 END, 1, 2
 LIMIT %s
 """
