@@ -38,7 +38,7 @@ class Operator:
         self._config = config
         self.cache = Cache()
         self.reconciler = Reconciler(kube, self.cache, config.settings, self._enqueue, os.environ.get("HOSTNAME") or socket.gethostname())
-        self.queue: Queue[Key] = Queue(self.reconciler, WORKERS)
+        self.queue: Queue[Key] = Queue(self.reconciler, WORKERS, expected=(ApiError,))
         self.watch = Watch(self.cache, self._enqueue, self.reconciler.forget)
         self._primed = False
 

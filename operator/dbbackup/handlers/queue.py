@@ -20,10 +20,18 @@ LAST_BACK_OFF = 60.0
 class Queue(Generic[Key]):
     """`work(key)` is run by `workers` tasks, never twice at once for one key. It returns seconds after which to look again, or None.
 
-    An exception from `work` is logged and the key comes back after 0.5 s, doubled each time, at most 60 s.
+    An exception from `work` is logged, with a traceback unless it is one of `expected`, and the key comes back after 0.5 s, doubled each time, at
+    most 60 s.
     """
 
-    def __init__(self, work: Callable[[Key], Awaitable[float | None]], workers: int = 8, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        work: Callable[[Key], Awaitable[float | None]],
+        workers: int = 8,
+        clock: Callable[[], float] | None = None,
+        expected: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self._expected = expected
         self._work = work
         self._workers = workers
         self._clock = clock or asyncio.get_running_loop().time
@@ -93,10 +101,11 @@ class Queue(Generic[Key]):
                 self._failures.pop(key, None)
                 if again is not None:
                     self.add_after(key, again)
-            except Exception:
+            except Exception as error:
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
                 delay = min(FIRST_BACK_OFF * 2 ** min(failures - 1, 10), LAST_BACK_OFF) * random.uniform(0.8, 1.0)  # noqa: S311
-                log.exception("reconciling failed, trying again", extra={"key": str(key), "failures": failures, "delay": round(delay, 1)})
+                told = {"key": str(key), "failures": failures, "delay": round(delay, 1), "error": str(error)}
+                log.warning("reconciling failed, trying again", extra=told, exc_info=not isinstance(error, self._expected))
                 self.add_after(key, delay)
             finally:
                 self._busy.discard(key)

@@ -81,8 +81,6 @@ def _clean_up(facts: Facts, message: str) -> Decision:
         run="cleanup",
         owner=targets.owner(facts.obj),
         storage=targets.storage_target(spec.storage_ref.name, storage),
-        # Without a key, the Job has to resolve the database again to find where it lies.
-        database=None if key else targets.database_target(spec.database),
         timeout_seconds=SMALL_RUN_SECONDS,
         cleanup=CleanupOptions(key=key),
     )

@@ -23,6 +23,8 @@ CHECK_RETRIES = 4
 CLEANUP_RETRIES = 4
 SMALL_RUN_SECONDS = 300
 """A check or a cleanup reads and deletes a few objects: longer than this it hangs."""
+CLEARING_UP_SECONDS = 120
+"""What an attempt may take after its timeout, to roll back and to remove what it stored."""
 MARGIN_SECONDS = 300
 CLEANUP_TTL_SECONDS = 3600
 
@@ -123,7 +125,7 @@ def _pod_spec(spec: RunSpec, settings: Settings, overrides: Mapping[str, Any]) -
 
 def _deadline_seconds(spec: RunSpec, start_deadline: timedelta, retries: int) -> int:
     # A backstop for a container that does not keep its own timeout: queueing for a node, every attempt with its end, every back-off.
-    attempt = spec.timeout_seconds + 60
+    attempt = spec.timeout_seconds + CLEARING_UP_SECONDS
     return int(start_deadline.total_seconds()) + (retries + 1) * attempt + back_off_seconds(retries) + MARGIN_SECONDS
 
 
