@@ -201,6 +201,12 @@ _ALL = (
         "Read the server's code in the message; the storage documentation lists what the server must support.",
     ),
     Reason(
+        "ArtifactExists",
+        _X,
+        "Another attempt of the same run wrote the artifact first.",
+        "Nothing needs to be done: the next attempt finds what the other one wrote.",
+    ),
+    Reason(
         "ArtifactTooLarge",
         _S,
         "The artifact outgrew `maxArtifactSize`; the upload was aborted.",

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.contract.servers import LISTED, OWNER, Server
 
 from dbbackup.run import StorageTarget
 from dbbackup.storage import s3
 from dbbackup.storage.base import Storage
 from dbbackup.storage.s3 import open_storage
-from tests.contract.servers import LISTED, OWNER, Server
 
 Open = Callable[..., Storage]
 _numbers = itertools.count(1)
@@ -23,7 +23,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     made: Server = request.param(tmp_path_factory.mktemp(request.param.name))
     try:
         made.start()
-        made.after_first_start()
+        made.add_stranger()
         yield made
     finally:
         made.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,9 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.session import Session
 
 ROOT = Path(__file__).resolve().parents[2]
 OWNER = ("contract-owner", "owner-secret-0123456789")
@@ -44,10 +48,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Server(ABC):
-    """`honours_if_absent`: refuses a second object of one key where asked to, both for a put and for the completion of an upload."""
-
     name: str
-    honours_if_absent: bool
     ports_wanted = 1
 
     def __init__(self, directory: Path) -> None:
@@ -72,8 +73,9 @@ class Server(ABC):
             )
         self._await_ready()
 
-    def after_first_start(self) -> None:
-        """What makes the second user, where a file can't."""
+    def add_stranger(self) -> None:
+        """Makes the second user, where `command` did not."""
+        return
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -87,10 +89,6 @@ class Server(ABC):
 
     def ready(self) -> bool:
         """An answer to a signed request, of whatever kind but a failure of the server."""
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError
-        from botocore.session import Session
-
         config = Config(retries={"total_max_attempts": 1}, connect_timeout=1, read_timeout=5, s3={"addressing_style": "path"})
         client = Session().create_client(
             "s3", region_name="us-east-1", endpoint_url=self.endpoint, aws_access_key_id=OWNER[0], aws_secret_access_key=OWNER[1], config=config
@@ -105,17 +103,14 @@ class Server(ABC):
 
     def kill(self) -> None:
         if self.process:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self.process.wait()
             self.process = None
 
 
 class Versitygw(Server):
     name = "versitygw"
-    honours_if_absent = True
 
     def command(self) -> list[str]:
         data, users = self.directory / "data", self.directory / "users"
@@ -127,7 +122,7 @@ class Versitygw(Server):
     def environment(self) -> dict[str, str]:
         return {"ROOT_ACCESS_KEY": OWNER[0], "ROOT_SECRET_KEY": OWNER[1]}
 
-    def after_first_start(self) -> None:
+    def add_stranger(self) -> None:
         binary = find("versitygw", hint="")
         admin = [binary, "admin", "--access", OWNER[0], "--secret", OWNER[1], "--endpoint-url", self.endpoint]
         subprocess.run([*admin, "create-user", "--access", STRANGER[0], "--secret", STRANGER[1], "--role", "user"], check=True, capture_output=True)
@@ -135,7 +130,6 @@ class Versitygw(Server):
 
 class SeaweedFS(Server):
     name = "seaweedfs"
-    honours_if_absent = True
     ports_wanted = 8
 
     def command(self) -> list[str]:
@@ -157,6 +151,7 @@ class SeaweedFS(Server):
             f"-s3.port={s3}",
             f"-s3.port.grpc={s3_grpc}",
             f"-s3.config={config}",
+            "-s3.autoCreateBucket=false",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-filer",
@@ -178,7 +173,6 @@ class Minio(Server):
     """Not listed unless MINIO names its binary."""
 
     name = "minio"
-    honours_if_absent = True
 
     def command(self) -> list[str]:
         return [find("minio", hint=""), "server", "--quiet", "--address", f"127.0.0.1:{self.ports[0]}", str(self.directory / "data")]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.contract.conftest import Open, connect
+from tests.contract.servers import OWNER, STRANGER, Server, free_ports
 
 from dbbackup.artifact import key_component
 from dbbackup.errors import Failure
@@ -19,11 +21,9 @@ from dbbackup.storage import s3
 from dbbackup.storage.base import Storage
 from dbbackup.storage.s3 import S3Storage
 from dbbackup.storage.tools import abort_uploads, delete_directory
-from tests.contract.conftest import Open, connect
-from tests.contract.servers import OWNER, STRANGER, Server, free_ports
 
 MIB = 1 << 20
-AWKWARD = ["plain", "with space", "plus+and%25", "quote'\"", "ünïcødé-数据", "a&b<c>", "semi;colon?query=1#hash", "back\\slash", "=2E=2E"]
+AWKWARD = ["plain", "with space", "plus+and%25", "quote'\"", "ünïcødé-数据", "a&b<c>", "semi;colon?query=1#hash", "=2E=2E"]
 
 
 def failing(call: object, *arguments: object, **named: object) -> Failure:
@@ -34,6 +34,27 @@ def failing(call: object, *arguments: object, **named: object) -> Failure:
 
 def keys(storage: Storage, prefix: str = "") -> list[str]:
     return [info.key for info in storage.list(prefix)]
+
+
+@contextmanager
+def lost_replies(storage: Storage, operation: str, count: int) -> Iterator[list[str]]:
+    """The server does as it was asked, `count` times its answer is lost; yields what was lost."""
+    assert isinstance(storage, S3Storage)
+    lost: list[str] = []
+
+    def lose(**_: object) -> None:
+        if len(lost) < count:
+            lost.append(operation)
+            raise ConnectionResetError("reply lost")
+
+    events = storage.client.meta.events
+    for name in (f"after-call.s3.{operation}", f"after-call-error.s3.{operation}"):
+        events.register(name, lose)
+    try:
+        yield lost
+    finally:
+        for name in (f"after-call.s3.{operation}", f"after-call-error.s3.{operation}"):
+            events.unregister(name, lose)
 
 
 # --- bucket
@@ -241,6 +262,41 @@ def test_damage_on_the_way_is_refused(storage: Storage) -> None:
     assert storage.get("a", 1 << 30) == b"z" * 5 * MIB
 
 
+# --- conditions
+
+
+def test_put_if_absent(storage: Storage) -> None:
+    storage.put("a", b"first", "text/plain", if_absent=True)
+    for body in (b"second", b"first"):
+        failure = failing(storage.put, "a", body, "text/plain", if_absent=True)
+        assert failure.reason.name == "ArtifactExists", failure
+    assert storage.get("a", 10) == b"first"
+    storage.delete(["a"])
+    storage.put("a", b"third", "text/plain", if_absent=True)
+
+
+def test_upload_if_absent(storage: Storage) -> None:
+    uploads = [storage.start_upload("a", "text/plain", if_absent=True) for _ in range(2)]
+    for number, upload in enumerate(uploads):
+        upload.part(1, bytes([number]) * 5 * MIB)
+    uploads[1].complete()
+    assert failing(uploads[0].complete).reason.name == "ArtifactExists"
+    uploads[0].abort()
+    assert storage.get("a", 1 << 30) == b"\1" * 5 * MIB
+    assert not list(storage.list_uploads(""))
+
+
+def test_lost_reply_to_a_put_if_absent(storage: Storage) -> None:
+    """The second try finds what the first one wrote, and is content; what someone else wrote is not taken for it."""
+    with lost_replies(storage, "PutObject", 1) as lost:
+        storage.put("a", b"mine", "text/plain", if_absent=True)
+    assert lost == ["PutObject"]
+    with lost_replies(storage, "PutObject", 1), pytest.raises(Failure) as caught:
+        storage.put("a", b"also", "text/plain", if_absent=True)
+    assert caught.value.reason.name == "ArtifactExists"
+    assert storage.get("a", 10) == b"mine"
+
+
 # --- faults
 
 
@@ -356,23 +412,26 @@ def test_abort_ends_a_part_that_waits(own_server: Server, tmp_path: Path, bucket
     assert list(storage.list_uploads("")) == []
 
 
-def test_lost_reply_to_a_completion(storage: Storage) -> None:
+@pytest.mark.parametrize("if_absent", [False, True])
+def test_lost_reply_to_a_completion(storage: Storage, if_absent: bool) -> None:
     """The server completed, the answer was lost: the second try finds no upload, and the object says that all is well."""
-    assert isinstance(storage, S3Storage)
-    upload = storage.start_upload("a", "text/plain")
+    upload = storage.start_upload("a", "text/plain", if_absent=if_absent)
     upload.part(1, b"1" * 5 * MIB)
-    lost = threading.Event()
+    with lost_replies(storage, "CompleteMultipartUpload", 1) as lost:
+        upload.complete()
+    assert lost == ["CompleteMultipartUpload"]
+    assert storage.get("a", 1 << 30) == b"1" * 5 * MIB
 
-    def lose(**_: object) -> None:
-        if not lost.is_set():
-            lost.set()
-            raise ConnectionResetError("reply lost")
 
-    storage.client.meta.events.register("after-call.s3.CompleteMultipartUpload", lose)
-    upload.complete()
-    storage.client.meta.events.unregister("after-call.s3.CompleteMultipartUpload", lose)
-    assert lost.is_set()
-    assert hashlib.sha256(storage.get("a", 1 << 30)).digest() == hashlib.sha256(b"1" * 5 * MIB).digest()
+def test_completion_lost_to_someone_else(storage: Storage) -> None:
+    """An object of the same size that another upload made is not taken for this one's."""
+    first, second = (storage.start_upload("a", "text/plain", if_absent=True) for _ in range(2))
+    first.part(1, b"1" * 5 * MIB)
+    second.part(1, b"2" * 5 * MIB)
+    second.complete()
+    with lost_replies(storage, "CompleteMultipartUpload", 1), pytest.raises(Failure) as caught:
+        first.complete()
+    assert caught.value.reason.name == "ArtifactExists"
 
 
 def test_upload_that_someone_aborted(storage: Storage) -> None:

@@ -65,6 +65,13 @@ def test_every_truncation_is_told(algorithm: Algorithm) -> None:
         assert "team-a/dump.sql.zst" in caught.value.message
 
 
+def outcome(algorithm: Algorithm, packed: bytes) -> bytes | str:
+    try:
+        return b"".join(decompress(algorithm, [packed]))
+    except Failure as failure:
+        return failure.reason.name
+
+
 @pytest.mark.parametrize("algorithm", ["zstd", "gzip"])
 def test_every_flipped_bit_of_the_data_is_told(algorithm: Algorithm) -> None:
     """But for bits of the header that carry no data (gzip's time and system)."""
@@ -72,10 +79,7 @@ def test_every_flipped_bit_of_the_data_is_told(algorithm: Algorithm) -> None:
     packed = bytearray(pack(algorithm, data, threads=0))
     for position in range(len(packed)):
         damaged = bytes(packed[:position]) + bytes([packed[position] ^ 0x10]) + bytes(packed[position + 1 :])
-        try:
-            assert b"".join(decompress(algorithm, [damaged])) == data, position
-        except Failure as failure:
-            assert failure.reason.name == "ArtifactCorrupt"
+        assert outcome(algorithm, damaged) in {data, "ArtifactCorrupt"}, position
 
 
 @pytest.mark.parametrize("algorithm", ["zstd", "gzip"])

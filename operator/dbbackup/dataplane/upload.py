@@ -12,9 +12,9 @@ from dbbackup.storage.base import Storage, Upload
 
 PART_SIZE = 8 << 20
 MAX_PARTS = 10_000
-PLANNED_PARTS = 4_000
-"""Parts that the expected size is planned to fill; beyond it each next STEP parts are twice as large, so that no size is out of reach."""
-STEP = 1_000
+PLANNED_PARTS = 6_000
+"""Parts that the expected size is planned to fill. The next STEP parts are twice as large, and so on: a wrong guess costs memory, not the backup."""
+STEP = 500
 MEMORY = 96 << 20
 """Bytes of parts held at most, unless two parts are more."""
 
@@ -29,9 +29,10 @@ def part_size(number: int, expected_bytes: int | None) -> int:
 class ArtifactWriter:
     """One object of an artifact. `write`, `commit` and `abort` are called from one thread; parts travel in `workers` others.
 
-    In memory are `workers` parts in flight, one that waits and one being filled. An artifact of one part is a single PUT at commit.
-    `expected_bytes` is a guess of the stored size. Past `max_size` bytes `write` raises Failure ArtifactTooLarge. A fault of an upload thread is
-    raised by the next `write` or by `commit`. After any failure call `abort`, which leaves nothing in the bucket and may be called at any time.
+    In memory are `workers` parts in flight, one that waits and one being filled: fewer where parts are so large that it would be more than MEMORY.
+    An artifact of one part is a single PUT at commit. `expected_bytes` is a guess of the stored size. Past `max_size` bytes `write` raises Failure
+    ArtifactTooLarge. A fault of an upload thread is raised by the next `write` or by `commit`. `if_absent`: see `Storage.put`. After any failure
+    call `abort`, which leaves nothing in the bucket and may be called at any time.
     """
 
     def __init__(
@@ -43,19 +44,20 @@ class ArtifactWriter:
         max_size: int | None = None,
         workers: int = 3,
         content_type: str = "application/octet-stream",
+        if_absent: bool = False,
     ) -> None:
-        self._storage, self._key, self._content_type = storage, key, content_type
+        self._storage, self._key, self._content_type, self._if_absent = storage, key, content_type, if_absent
         self._expected, self._max_size, self._workers = expected_bytes, max_size, workers
-        self._buffer = bytearray()
         self._limit = part_size(1, expected_bytes)
+        self._buffer, self._filled = bytearray(self._limit), 0
         self._parts: list[Part | None] = []
         self._size = 0
         self._whole = hashlib.sha256()
         self._upload: Upload | None = None
         self._senders = ThreadPoolExecutor(workers, "upload")
         self._hasher = ThreadPoolExecutor(1, "digest")
-        self._room = threading.Semaphore(self._slots())
-        self._pending: list[Future[None]] = []
+        self._slots = self._slots_for(self._limit)
+        self._room = threading.Semaphore(self._slots)
         self._error: BaseException | None = None
         self._stored = 0
         self._lock = threading.Lock()
@@ -71,9 +73,9 @@ class ArtifactWriter:
         """Bytes that the storage has acknowledged."""
         return self._stored
 
-    def _slots(self) -> int:
+    def _slots_for(self, size: int) -> int:
         """Full parts in memory beside the one being filled."""
-        return max(1, min(self._workers + 1, MEMORY // self._limit - 1))
+        return max(1, min(self._workers + 1, MEMORY // size - 1))
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
         if self._error is not None:
@@ -83,35 +85,39 @@ class ArtifactWriter:
         if self._max_size is not None and self._size > self._max_size:
             raise Failure("ArtifactTooLarge", f"{self._key}: the artifact outgrew maxArtifactSize ({self._max_size} bytes)")
         while view:
-            if len(self._buffer) == self._limit:
+            if self._filled == self._limit:
                 self._send()
-            taken = min(len(view), self._limit - len(self._buffer))
-            self._buffer += view[:taken]
+            taken = min(len(view), self._limit - self._filled)
+            self._buffer[self._filled : self._filled + taken] = view[:taken]
+            self._filled += taken
             view = view[taken:]
 
-    def _send(self) -> None:
+    def _send(self, *, more: bool = True) -> None:
         """Hands the full buffer over; waits while all slots are taken."""
         if self._upload is None:
-            self._upload = self._storage.start_upload(self._key, self._content_type)
+            self._upload = self._storage.start_upload(self._key, self._content_type, if_absent=self._if_absent)
         self._room.acquire()
         if self._error is not None:
             self._room.release()
             raise self._error
-        part, self._buffer = self._buffer, bytearray()
+        part = memoryview(self._buffer)[: self._filled]
         self._parts.append(None)
         number = len(self._parts)
         if number > MAX_PARTS:
             raise Failure("ArtifactTooLarge", f"{self._key}: more than {MAX_PARTS} parts")
         hashed = self._hasher.submit(self._whole.update, part)
-        self._pending = [future for future in self._pending if not future.done()]
-        self._pending.append(self._senders.submit(self._send_part, self._upload, number, part, hashed))
+        self._senders.submit(self._send_part, self._upload, number, part, hashed)
         self._limit = part_size(number + 1, self._expected)
+        while more and self._slots > self._slots_for(self._limit):
+            self._room.acquire()
+            self._slots -= 1
+        self._buffer, self._filled = bytearray(self._limit if more else 0), 0
 
-    def _send_part(self, upload: Upload, number: int, data: bytearray, hashed: Future[None]) -> None:
+    def _send_part(self, upload: Upload, number: int, data: memoryview, hashed: Future[None]) -> None:
         try:
             if self._error is None:
                 self._parts[number - 1] = Part(size=len(data), sha256=hashlib.sha256(data).hexdigest())
-                upload.part(number, memoryview(data))
+                upload.part(number, data)
                 with self._lock:
                     self._stored += len(data)
             hashed.result()
@@ -122,39 +128,55 @@ class ArtifactWriter:
             self._room.release()
 
     def commit(self) -> StoredObject:
-        """Makes the object visible and returns its digests. What `name` says is the last component of the key."""
+        """Makes the object visible and returns its digests; its `name` is the last component of the key."""
+        if self._error is None and self._upload is not None:
+            self._send(more=False)
+            self._drain()
         if self._error is not None:
             raise self._error
         self._state = "committing"
-        if self._upload is None:
-            body = bytes(self._buffer)
-            digest = hashlib.sha256(body).hexdigest()
-            self._storage.put(self._key, body, self._content_type)
-            self._stored = len(body)
-            parts, whole = [Part(size=len(body), sha256=digest)], digest
-        else:
-            self._send()
-            self._drain()
-            if self._error is not None:
-                raise self._error
-            self._upload.complete()
-            parts, whole = [part for part in self._parts if part], self._whole.hexdigest()
+        try:
+            stored = self._commit()
+        except BaseException as error:
+            self._error = error
+            raise
         self._state = "committed"
-        self._buffer = bytearray()
-        return StoredObject(name=self._key.rpartition("/")[2], size=self._size, sha256=whole, parts=tuple(parts))
+        self._drain()
+        self._buffer, self._filled = bytearray(), 0
+        return stored
+
+    def _commit(self) -> StoredObject:
+        name = self._key.rpartition("/")[2]
+        if self._upload is not None:
+            self._upload.complete()
+            return StoredObject(name=name, size=self._size, sha256=self._whole.hexdigest(), parts=tuple(part for part in self._parts if part))
+        body = bytes(memoryview(self._buffer)[: self._filled])
+        digest = hashlib.sha256(body).hexdigest()
+        self._storage.put(self._key, body, self._content_type, if_absent=self._if_absent)
+        self._stored = len(body)
+        return StoredObject(name=name, size=len(body), sha256=digest, parts=(Part(size=len(body), sha256=digest),))
+
+    def cancel(self) -> None:
+        """From any thread, at once: parts stop waiting for a server that is away, and the next `write` or `commit` raises Failure Terminated.
+        `abort` must still follow."""
+        with self._lock:
+            self._error = self._error or Failure("Terminated", f"the upload of {self._key} was aborted")
+        if self._upload is not None:
+            self._upload.cancel()
 
     def abort(self) -> None:
-        """Leaves nothing in the bucket; after a successful `commit` does nothing, as the object is the caller's then."""
+        """Leaves nothing in the bucket; after a successful `commit` does nothing, as the object is the caller's then. So after a commit that
+        found another attempt's object (ArtifactExists). Failure where the server can't be reached: it may be called again."""
         if self._state in {"committed", "aborted"}:
             return
-        self._error = self._error or Failure("Terminated", f"the upload of {self._key} was aborted")
+        conflict = isinstance(self._error, Failure) and self._error.reason.name == "ArtifactExists"
+        self.cancel()
+        self._drain()
         if self._upload is not None:
             self._upload.abort()
-            self._drain()
-            self._upload.abort()
-        elif self._state == "committing":
+        if self._state == "committing" and not conflict:  # it may have taken effect although we were not told
             self._storage.delete([self._key])
-        self._buffer = bytearray()
+        self._buffer, self._filled = bytearray(), 0
         self._state = "aborted"
 
     def _drain(self) -> None:

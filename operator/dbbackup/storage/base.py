@@ -32,7 +32,11 @@ class Upload(Protocol):
     def part(self, number: int, data: bytes | memoryview) -> None:
         """Thread-safe. `number` counts from 1. The server checks the part's digest."""
 
-    def complete(self) -> None: ...
+    def complete(self) -> None:
+        """All parts become one object."""
+
+    def cancel(self) -> None:
+        """From any thread: a `part` that waits for a server that is away, or begins after this, raises Failure Terminated."""
 
     def abort(self) -> None: ...
 
@@ -41,7 +45,9 @@ class Storage(Protocol):
     def ensure_bucket(self, create: bool) -> None:
         """Failure BucketNotFound where it is missing and `create` is false. A bucket made here is private."""
 
-    def put(self, key: str, body: bytes, content_type: str) -> None: ...
+    def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
+        """The server checks the body's digest. `if_absent`: Failure ArtifactExists where there is an object of that key already, so that of two
+        writers who don't know of each other only one wins; on a server that knows no conditions it has no effect."""
 
     def get(self, key: str, limit: int) -> bytes:
         """The whole object, at most `limit` bytes; Failure ArtifactMissing where it is not there."""
@@ -56,7 +62,8 @@ class Storage(Protocol):
     def delete(self, keys: Iterable[str]) -> None:
         """A missing key counts as deleted."""
 
-    def start_upload(self, key: str, content_type: str) -> Upload: ...
+    def start_upload(self, key: str, content_type: str, *, if_absent: bool = False) -> Upload:
+        """`if_absent` as for `put`; the upload's completion then fails."""
 
     def list_uploads(self, prefix: str) -> Iterator[UploadInfo]: ...
 

@@ -111,6 +111,8 @@ def _answered(code: str, status: int) -> tuple[str, bool]:
         return "BucketNotFound", False
     if code in _MISSING:
         return "ArtifactMissing", False
+    if code == "PreconditionFailed" or status == 412:
+        return "ArtifactExists", False
     if code == "InvalidRange" or status == 416:
         return "ArtifactCorrupt", False
     if code in _FULL or status == 507:

@@ -6,6 +6,8 @@ attempts, and a server that restarts is away for a time, not for a number of att
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -87,7 +89,7 @@ def open_storage(target: StorageTarget, *, secret_dir: str = STORAGE_SECRET, ca_
 
     def connect(read_timeout: int) -> S3Client:
         config = Config(
-            s3={"addressing_style": style, "payload_signing_enabled": True},
+            s3={"addressing_style": style},
             connect_timeout=CONNECT_TIMEOUT,
             read_timeout=read_timeout,
             retries={"total_max_attempts": 1, "mode": "standard"},
@@ -112,6 +114,7 @@ class S3Storage:
     def __init__(self, connect: Callable[[int], S3Client], bucket: str, where: str, region: str) -> None:
         self._connect, self.bucket, self.where, self._region = connect, bucket, where, region
         self.client = connect(READ_TIMEOUT)
+        self._conditions = True
         self._reached = False
         self._down_since: float | None = None
         self._lock = threading.Lock()
@@ -131,6 +134,8 @@ class S3Storage:
         it is given the number of tries that failed before, since a lost reply makes a second try fail on what the first one did."""
         started, delay, tries = time.monotonic(), 0.1, 0
         while True:
+            if stopped is not None and stopped.is_set():
+                raise _Stopped
             began = time.monotonic()
             try:
                 result = call()
@@ -148,8 +153,8 @@ class S3Storage:
             tries += 1
             if stopped is None:
                 time.sleep(delay)
-            elif stopped.wait(delay):
-                raise _Stopped
+            else:
+                stopped.wait(delay)
             delay = min(delay * 2, 5.0)
 
     def _give_up(self, began: float, started: float) -> bool:
@@ -195,11 +200,35 @@ class S3Storage:
 
     # --- objects
 
-    def put(self, key: str, body: bytes, content_type: str) -> None:
-        self.attempt(
-            f"writing {key}",
-            lambda: self.client.put_object(Bucket=self.bucket, Key=key, Body=_Body(body) if body else b"", ContentType=content_type),  # type: ignore[arg-type]
-        )
+    def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
+        def call() -> bool:
+            self.client.put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=_Body(body) if body else b"",  # type: ignore[arg-type]
+                ContentMD5=_md5(body),
+                ContentType=content_type,
+                **self.condition(if_absent),
+            )
+            return True
+
+        def accept(fault: Fault, tries: int) -> bool | None:
+            if fault.failure.reason.name == "ArtifactExists" and tries:  # an earlier try, whose reply was lost, may have written it
+                return True if self.get(key, len(body)) == body else None
+            return False if self.conditions_unknown(fault, if_absent) else None
+
+        if not self.attempt(f"writing {key}", call, accept=accept):
+            self.attempt(f"writing {key}", call)
+
+    def condition(self, if_absent: bool) -> dict[str, Any]:
+        return {"IfNoneMatch": "*"} if if_absent and self._conditions else {}
+
+    def conditions_unknown(self, fault: Fault, if_absent: bool) -> bool:
+        """Whether the server refused a condition as such: it is asked for none from then on."""
+        if not self.condition(if_absent) or fault.code not in {"NotImplemented", "501"}:
+            return False
+        self._conditions = False
+        return True
 
     def get(self, key: str, limit: int) -> bytes:
         def fetch() -> bytes:
@@ -289,11 +318,11 @@ class S3Storage:
 
     # --- uploads
 
-    def start_upload(self, key: str, content_type: str) -> Upload:
+    def start_upload(self, key: str, content_type: str, *, if_absent: bool = False) -> Upload:
         answer = self.attempt(
             f"starting the upload of {key}", lambda: self.client.create_multipart_upload(Bucket=self.bucket, Key=key, ContentType=content_type)
         )
-        return S3Upload(self, key, answer["UploadId"])
+        return S3Upload(self, key, answer["UploadId"], if_absent)
 
     def list_uploads(self, prefix: str) -> Iterator[UploadInfo]:
         key, upload_id = "", ""
@@ -337,17 +366,15 @@ class S3Storage:
 
 
 class S3Upload:
-    """Parts carry a signed SHA-256 of their content, which every S3 server checks."""
-
-    def __init__(self, storage: S3Storage, key: str, upload_id: str) -> None:
-        self._storage, self._key, self._id = storage, key, upload_id
+    def __init__(self, storage: S3Storage, key: str, upload_id: str, if_absent: bool) -> None:
+        self._storage, self._key, self._id, self._if_absent = storage, key, upload_id, if_absent
         self._etags: dict[int, str] = {}
         self._sizes: dict[int, int] = {}
         self._stopped = threading.Event()
         self._state = "open"
 
     def part(self, number: int, data: bytes | memoryview) -> None:
-        storage = self._storage
+        storage, digest = self._storage, _md5(data)
         try:
             answer = storage.attempt(
                 f"uploading part {number} of {self._key}",
@@ -357,6 +384,7 @@ class S3Upload:
                     UploadId=self._id,
                     PartNumber=number,
                     Body=_Body(data),  # type: ignore[arg-type]
+                    ContentMD5=digest,
                 ),
                 stopped=self._stopped,
             )
@@ -365,9 +393,9 @@ class S3Upload:
         self._etags[number], self._sizes[number] = answer["ETag"], len(data)
 
     def complete(self) -> None:
-        storage, size = self._storage, sum(self._sizes.values())
+        storage = self._storage
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in sorted(self._etags.items())]
-        client = storage.patient() if size > LARGE else storage.client
+        client = storage.patient() if sum(self._sizes.values()) > LARGE else storage.client
 
         def call() -> bool:
             client.complete_multipart_upload(
@@ -375,18 +403,35 @@ class S3Upload:
                 Key=self._key,
                 UploadId=self._id,
                 MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item]
+                **storage.condition(self._if_absent),
             )
             return True
 
         def accept(fault: Fault, tries: int) -> bool | None:
-            if fault.code != "NoSuchUpload" or not tries:
-                return None
-            found = storage.head(self._key)  # the reply to an earlier try was lost
-            return True if found and found.size == size else None
+            if tries and (fault.code == "NoSuchUpload" or fault.failure.reason.name == "ArtifactExists") and self._took_effect():
+                return True
+            return False if storage.conditions_unknown(fault, self._if_absent) else None
 
         self._state = "completing"
-        storage.attempt(f"completing the upload of {self._key}", call, accept=accept)
+        if not storage.attempt(f"completing the upload of {self._key}", call, accept=accept):
+            storage.attempt(f"completing the upload of {self._key}", call)
         self._state = "complete"
+
+    def _took_effect(self) -> bool:
+        """Whether an earlier try, whose reply was lost, completed it: the upload is gone and an object of its size is there."""
+
+        def look() -> bool:
+            self._storage.client.list_parts(Bucket=self._storage.bucket, Key=self._key, UploadId=self._id, MaxParts=1)
+            return True
+
+        there = self._storage.attempt(
+            f"looking for the upload of {self._key}", look, accept=lambda fault, _: False if fault.code == "NoSuchUpload" else None
+        )
+        found = None if there else self._storage.head(self._key)
+        return found is not None and found.size == sum(self._sizes.values())
+
+    def cancel(self) -> None:
+        self._stopped.set()
 
     def abort(self) -> None:
         """Call it once no `part` runs any more, or call it twice: a part that arrives after an abort stays behind on some servers."""
@@ -394,6 +439,9 @@ class S3Upload:
         if self._state in {"complete", "aborted"}:
             return
         self._storage.abort_upload(UploadInfo(self._key, self._id, datetime.now(UTC)))
-        if self._state == "completing":  # it may have taken effect although we were not told
-            self._storage.delete([self._key])
         self._state = "aborted"
+
+
+def _md5(data: bytes | memoryview) -> str:
+    """Content-MD5: the one digest of content that AWS, MinIO, versitygw and SeaweedFS all check (SeaweedFS does not check the signed SHA-256)."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
