@@ -97,7 +97,8 @@ make_postgres() { # MAJOR: server with contrib, its cluster initialised
     echo 'host all all all scram-sha-256' >>\$t/pg_hba.conf
     printf '%s\n' \"listen_addresses = '*'\" 'password_encryption = scram-sha-256' 'max_connections = 200' 'jit = off' 'log_timezone = UTC' 'timezone = UTC' \
       'fsync = off  # a throw-away test server' 'synchronous_commit = off' 'full_page_writes = off' >>\$t/postgresql.conf
-    rm -rf /var/cache/apt /var/lib/apt/lists/* /var/log/*"
+    rm -rf /var/cache/* /var/lib/apt/lists/* /var/log/* /var/lib/postgresql/$v /usr/lib/postgresql/$v/lib/bitcode /usr/lib/postgresql/$v/lib/pgxs /usr/share/postgresql/$v/man \
+      /usr/share/i18n /usr/share/perl* /usr/lib/*/perl* /usr/lib/*/libperl* /usr/lib/*/libz3* /usr/lib/*/gconv /usr/share/zsh /usr/share/bash-completion"
   debian "$suite" "$root" --include="postgresql-$v,locales-all-" --customize-hook="chroot \"\$1\" sh -c '$(printf %s "$setup" | sed "s/'/'\\\\''/g")'"
   c=$(buildah from scratch)
   buildah add -q "$c" "$root" / >/dev/null
