@@ -94,7 +94,9 @@ def test_every_kind_of_object_survives(job: Job, postgres: Postgres, everything:
 def test_replace_of_every_kind_of_object_gives_back_owners_and_grants(job: Job, postgres: Postgres, everything: str, form: str) -> None:
     before = postgres.dump(everything)
     backup = job.backup(format=form)
-    damage = "DELETE FROM app.posts WHERE id < 100; SELECT lo_unlink(4712); SELECT lo_put(4711, 0, 'broken'); DROP TABLE app.empty; DROP VIEW app.writable"
+    damage = (
+        "DELETE FROM app.posts WHERE id < 100; SELECT lo_unlink(4712); SELECT lo_put(4711, 0, 'broken'); DROP TABLE app.empty; DROP VIEW app.writable"
+    )
     postgres.execute(damage, everything)
     ended = restore(job, backup, everything, on_existing="Replace")
     assert ended.code == 0, ended.log

@@ -23,7 +23,7 @@ member(rc, ro, classid, objid) AS (
 SELECT rc, ro, classid, objid FROM member
 """
 _DEPENDANTS = """
-SELECT DISTINCT d.classid, d.objid, d.refclassid, d.refobjid, coalesce(w.ev_class, 0)
+SELECT DISTINCT d.classid, d.objid, d.objsubid, d.refclassid, d.refobjid, coalesce(w.ev_class, 0)
 FROM (SELECT c AS classid, o AS objid FROM unnest(%(classes)s::oid[], %(objects)s::oid[]) r(c, o)) m
 JOIN pg_catalog.pg_depend d ON d.refclassid = m.classid AND d.refobjid = m.objid AND d.deptype IN ('n', 'e')
 LEFT JOIN pg_catalog.pg_rewrite w ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND w.oid = d.objid
@@ -44,7 +44,8 @@ WHERE oid = ANY(%s::oid[]) AND NOT oid = ANY(%s::oid[]) AND relispartition AND r
 ORDER BY 1
 """
 _DESCRIBE = """
-SELECT c, o, pg_catalog.pg_describe_object(c, o, 0) FROM unnest(%s::oid[], %s::oid[]) u(c, o)
+SELECT pg_catalog.pg_describe_object(c, o, s), pg_catalog.pg_describe_object(rc, ro, 0)
+FROM unnest(%s::oid[], %s::oid[], %s::int[], %s::oid[], %s::oid[]) u(c, o, s, rc, ro)
 """
 _CLASSES = "SELECT 'pg_catalog.pg_class'::regclass::oid, 'pg_catalog.pg_constraint'::regclass::oid"
 
@@ -101,9 +102,9 @@ def examine(connection: Connection, roots: Sequence[Root]) -> Replaced:
     constraints = [objid for classid, objid in {(row[0], row[1]) for row in needs} | set(members) if classid == constraint_class]
     keys = {oid for (oid,) in connection.execute(_ALL_KEYS, (constraints,))}
     edges: list[tuple[Address, Address]] = []
-    outside: dict[Address, Address] = {}
+    outside: dict[Address, list[tuple[bool, int, Address]]] = {}
     foreign: list[int] = []
-    for classid, objid, needed_class, needed_object, view in needs:
+    for classid, objid, column, needed_class, needed_object, view in needs:
         dependant, needed = (classid, objid), (needed_class, needed_object)
         if classid == constraint_class and objid in keys:
             if dependant not in members:
@@ -111,7 +112,8 @@ def examine(connection: Connection, roots: Sequence[Root]) -> Replaced:
         elif dependant in members:
             edges.append((dependant, needed))
         else:
-            outside.setdefault((class_class, view) if view else dependant, needed)
+            who = (class_class, view) if view else dependant
+            outside.setdefault(who, []).append((needed_class != class_class, column, needed))
     relations = [objid for classid, objid in members if classid == class_class]
     root_relations = [root.address[1] for root in roots if root.address[0] == class_class]
     return Replaced(
@@ -131,10 +133,11 @@ def _arrays(addresses: Iterable[Address]) -> dict[str, list[int]]:
     return {"classes": [pair[0] for pair in pairs], "objects": [pair[1] for pair in pairs]}
 
 
-def _describe(connection: Connection, outside: dict[Address, Address]) -> tuple[Dependant, ...]:
-    every = list(outside) + list(outside.values())
-    texts = {(c, o): text for c, o, text in connection.execute(_DESCRIBE, tuple(_arrays(every).values()))}
-    return tuple(sorted((Dependant(texts[who], texts[on]) for who, on in outside.items()), key=lambda d: d.description))
+def _describe(connection: Connection, outside: dict[Address, list[tuple[bool, int, Address]]]) -> tuple[Dependant, ...]:
+    """Of several needs of one object the plainest is told: another relation, by the whole of it."""
+    told = [(*who, column, *needed) for who, needs in outside.items() for _, column, needed in [min(needs)]]
+    columns = [list(values) for values in zip(*told, strict=True)] or [[]] * 5
+    return tuple(sorted((Dependant(who, on) for who, on in connection.execute(_DESCRIBE, columns)), key=lambda d: d.description))
 
 
 def _foreign_keys(connection: Connection, oids: Iterable[int]) -> tuple[ForeignKey, ...]:

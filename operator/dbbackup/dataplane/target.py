@@ -39,13 +39,12 @@ _GLOBAL_KINDS: dict[str, tuple[str, str]] = {
 _OWNERLESS = {"pg_ts_parser", "pg_ts_template", "pg_am"}
 
 USER_OBJECTS = """
-WITH member AS (SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e'),
+WITH part AS (SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype IN ('e', 'i')),
 held(classid, objid) AS (
-  SELECT 'pg_class'::regclass::oid, oid FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
+  SELECT 'pg_class'::regclass::oid, oid FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
   UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc
-  UNION ALL SELECT 'pg_type'::regclass, t.oid FROM pg_type t WHERE typtype IN ('d', 'e', 'b', 'p')
-    AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
-  UNION ALL SELECT 'pg_type'::regclass, t.oid FROM pg_type t JOIN pg_range r ON r.rngtypid = t.oid
+  UNION ALL SELECT 'pg_type'::regclass, t.oid FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+    WHERE (typtype <> 'c' OR c.relkind = 'c') AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
   UNION ALL SELECT 'pg_operator'::regclass, oid FROM pg_operator
   UNION ALL SELECT 'pg_opfamily'::regclass, oid FROM pg_opfamily
   UNION ALL SELECT 'pg_opclass'::regclass, oid FROM pg_opclass
@@ -68,7 +67,7 @@ held(classid, objid) AS (
   UNION ALL SELECT 'pg_largeobject'::regclass, oid FROM pg_largeobject_metadata
 )
 SELECT i.type, coalesce(i.identity, h.objid::text), count(*) OVER ()
-FROM held h LEFT JOIN member m USING (classid, objid)
+FROM held h LEFT JOIN part m USING (classid, objid)
 CROSS JOIN LATERAL pg_catalog.pg_identify_object(h.classid, h.objid, 0) i
 WHERE m.objid IS NULL AND (h.objid >= %s OR h.classid = 'pg_largeobject'::regclass) AND coalesce(i.schema, '') NOT LIKE 'pg\\_%%'
 ORDER BY CASE i.type WHEN 'table' THEN 0 WHEN 'view' THEN 1 WHEN 'schema' THEN 9 ELSE 2 END, 1, 2
