@@ -205,6 +205,7 @@ def test_children_get_no_password_in_their_environment(tmp_path: Path, monkeypat
         ('pg_dump: error: query failed: ERROR:  query would be affected by row-level security policy for table "t"', "RowSecurity"),
         ("pg_dump: error: query failed: ERROR:  canceling statement due to lock timeout", "LockTimeout"),
         ("pg_dump: error: ERROR:  canceling statement due to conflict with recovery", "RecoveryConflict"),
+        ("ERROR: canceling statement due to statement timeout pg_dump: detail: Query was: LOCK TABLE public.t IN ACCESS SHARE MODE", "LockTimeout"),
         ("pg_dump: error: Dumping the contents of table failed: ERROR:  invalid memory alloc request size 1258291203", "ValueTooLarge"),
         ("pg_dump: error: FATAL:  terminating connection due to administrator command", "ConnectionLost"),
         ("pg_dump: error: server closed the connection unexpectedly", "ConnectionLost"),

@@ -52,7 +52,7 @@ _BY_TEXT = tuple(
         ("InsufficientPrivilege", r"permission denied"),
         ("RowSecurity", r"query would be affected by row-level security"),
         ("RecoveryConflict", r"conflict with recovery"),
-        ("LockTimeout", r"lock timeout|could not obtain lock|deadlock detected"),
+        ("LockTimeout", r"lock timeout|could not obtain lock|deadlock detected|statement timeout.*LOCK TABLE"),
         ("ValueTooLarge", r"invalid memory alloc request size|out of memory.*cannot enlarge string buffer|cannot enlarge string buffer"),
         ("TooManyLocks", r"max_locks_per_transaction"),
         (

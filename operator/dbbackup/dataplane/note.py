@@ -62,19 +62,22 @@ def _plain(manifest: Manifest, dump: str) -> list[str]:
 
 def _custom(manifest: Manifest, dump: str) -> list[str]:
     least = manifest.pg_dump_version.partition(".")[0]
+    contents = manifest.contents
+    chosen = bool(manifest.options.schemas)
+    homes = sorted({e.schema_ for e in contents.extensions} - {*contents.schemas, "public", "pg_catalog"}) if chosen else []
+    before = [f'psql -X -v ON_ERROR_STOP=1 -d "$TARGET" -c {_quote(f"CREATE SCHEMA IF NOT EXISTS {_identifier(home)}")}' for home in homes]
+    if "public" in contents.schemas and chosen:
+        before.append(f"pg_restore -l {dump} | grep -v '; [0-9]* [0-9]* SCHEMA - public ' > contents.list   # public is there already")
+    listed = "-L contents.list " if before and "contents.list" in before[-1] else ""
     return [
         "```sh",
-        f'pg_restore -1 --exit-on-error --no-owner --no-privileges --no-tablespaces -d "$TARGET" {dump}',
+        *before,
+        f'pg_restore -1 --exit-on-error --no-owner --no-privileges --no-tablespaces {listed}-d "$TARGET" {dump}',
         "```",
         (
             f"Into an empty database, with pg_restore {least} or newer; one transaction. To replace what is there add `--clean --if-exists`;"
             " to keep owners and privileges leave `--no-owner --no-privileges` out, and have the roles made before."
             f" `pg_restore -l {dump}` lists the contents; `-t`, `-n` and `-L` choose from them."
-        ),
-        *(
-            ["A schema named `public` is in the dump; if pg_restore says that it already exists, leave it out with `-l` and `-L`."]
-            if manifest.options.schemas and "public" in manifest.options.schemas
-            else []
         ),
     ]
 
@@ -104,6 +107,10 @@ def _needs(manifest: Manifest) -> list[str]:
 
 def _code(text: str) -> str:
     return "`" + text.replace("`", "'").replace("\n", " ") + "`"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _quote(text: str) -> str:
