@@ -104,17 +104,24 @@ class Operator:
             own = [asyncio.create_task(self.queue.run(), name="queue"), asyncio.create_task(self.resync(), name="resync")]
             for task in own:
                 task.add_done_callback(lambda _task: stop.set())
-            where: dict[str, Any] = {"namespaces": self._config.namespaces} if self._config.namespaces else {"clusterwide": True}
-            try:
-                await kopf.operator(registry=self.registry(), settings=kopf_settings(), stop_flag=stop, standalone=True, **where)
-            finally:
-                died = [task for task in own if task.done()]
+
+            async def end(**_: Any) -> None:
+                # As Kopf's cleanup: it would wait 5 seconds for tasks that it finds running.
                 for task in own:
                     task.cancel()
                 await asyncio.gather(*own, return_exceptions=True)
                 await self.reconciler.follower.close()
-            for task in died:
-                task.result()
+
+            registry = self.registry()
+            kopf.on.cleanup(registry=registry)(end)
+            where: dict[str, Any] = {"namespaces": self._config.namespaces} if self._config.namespaces else {"clusterwide": True}
+            try:
+                await kopf.operator(registry=registry, settings=kopf_settings(), stop_flag=stop, standalone=True, **where)
+            finally:
+                await end()
+            for task in own:
+                if not task.cancelled():
+                    task.result()
 
 
 async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
