@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -66,17 +66,21 @@ def artifact_name(fmt: Format, algorithm: Algorithm) -> str:
     return ("dump.sql" if fmt == "plain" else "dump.custom") + _EXTENSIONS[algorithm]
 
 
+Size = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Part(Model):
-    size: int
-    sha256: str
+    size: Size
+    sha256: Sha256
 
 
 class StoredObject(Model):
     """One object of the artifact. `name` is relative to the directory. Parts are consecutive byte ranges of the stored bytes."""
 
     name: str
-    size: int
-    sha256: str
+    size: Size
+    sha256: Sha256
     parts: tuple[Part, ...]
 
 
@@ -157,7 +161,7 @@ class Manifest(Model):
     started_at: datetime
     finished_at: datetime
     options: Options = Options()
-    objects: tuple[StoredObject, ...]
+    objects: Annotated[tuple[StoredObject, ...], Field(min_length=1)]
     contents: Contents
     dump_bytes: int
     rows: int | None = None

@@ -41,7 +41,9 @@ class Redactor:
         )
 
     def __call__(self, text: str) -> str:
-        return self._pattern.sub(MASK, text) if self._pattern else text
+        """Lone surrogates, which JSON cannot carry, become question marks."""
+        clean = text.encode("utf-8", "replace").decode("utf-8")
+        return self._pattern.sub(MASK, clean) if self._pattern else clean
 
 
 class Reporter:
