@@ -168,6 +168,17 @@ def test_a_large_row_is_never_held() -> None:
     assert list(splitter.finish()) == []
 
 
+@pytest.mark.parametrize("backslashes", [0, 1, 63, 64, 65, 1000])
+@pytest.mark.parametrize("rest", [b"", b"COPY u FROM stdin;\n\\N\n\\.\n"])
+def test_the_end_of_data_is_found_behind_any_number_of_backslashes(backslashes: int, rest: bytes) -> None:
+    data = b"a\\.\n" * backslashes + b"b\n"
+    pieces = merged(split(b"COPY t FROM stdin;\n" + data + b"\\.\n" + rest))
+    assert [(kind, rows) for kind, _, _, rows in pieces[:3]] == [(Kind.COPY, 0), (Kind.DATA, backslashes + 1), (Kind.COPY_END, 0)]
+    assert len(pieces) == (6 if rest else 3)
+    unended = Splitter()
+    assert [piece.kind for piece in unended.feed(b"COPY t FROM stdin;\n" + data)] == [Kind.COPY, Kind.DATA]
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [
