@@ -5,6 +5,7 @@ It leaves the cluster running, and may be run again: what a former run left is r
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -15,14 +16,13 @@ import yaml
 from botocore.config import Config
 from tests.data import generate
 from tests.demo.screen import Screen
-from tests.demo.shell import ROOT, DemoError, Shell, Target
+from tests.demo.shell import DemoError, Shell
+from tests.e2e.lib.cluster import OPERATOR_NAMESPACE, RELEASE, ROOT, Cluster
 
 NAMESPACE = "demo"
-OPERATOR_NAMESPACE = "dbbackup-system"
 CHART = "charts/database-backup-operator"
 DAMAGED = 6
 COPIES = ("assetdex", "assetdex_copy", "assetdex_from_bucket")
-KINDS = {"dbb": "databasebackups.dbbackup.io", "dbr": "databaserestores.dbbackup.io"}
 
 
 class Demo:
@@ -56,27 +56,30 @@ class Demo:
             self.bucket()
 
     def cluster(self) -> None:
-        if not self.shell.target.existing:
+        if not self.shell.cluster.existing:
             self.shell.make("cluster")
             if not os.environ.get("IMAGE"):
                 self.shell.make("image")
         self.shell.kubectl("get", "nodes")
 
     def operator(self) -> None:
-        repository, _, tag = self.shell.target.operator_image.rpartition(":")
+        cluster = self.shell.cluster
+        repository, _, tag = cluster.image.rpartition(":")
         self.shell.helm(
-            *("upgrade", "--install", "dbbackup", CHART, "--namespace", OPERATOR_NAMESPACE, "--create-namespace"),
-            *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}", "--wait", "--timeout", "3m"),
+            *("upgrade", "--install", RELEASE, CHART, "--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout", "3m"),
+            *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}"),
+            # Another image under the same tag must start another pod.
+            *("--set-json", "podAnnotations=" + json.dumps({"dbbackup.io/test-image": cluster.image_identity()})),
         )
         self.shell.kubectl("-n", OPERATOR_NAMESPACE, "get", "pods")
 
     def servers(self) -> None:
-        target = self.shell.target
+        cluster = self.shell.cluster
         text = (ROOT / "tests" / "demo" / "servers.yaml").read_text()
-        text = text.replace("__POSTGRES_IMAGE__", target.postgres_image).replace("__S3_IMAGE__", target.s3_image)
-        self.shell.kubectl("apply", "-f", "-", stdin=text, quiet=True)
+        text = text.replace("__POSTGRES_IMAGE__", cluster.postgres_image(17)).replace("__S3_IMAGE__", cluster.s3_image)
+        self.shell.kubectl("apply", "-f", "-", stdin=text, output=False)
         self.shell.kubectl("apply", "-f", "examples/secrets.yaml", "-f", "examples/storage.yaml")
-        self.shell.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/postgres", "deployment/s3", "--timeout=180s", quiet=True)
+        self.shell.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/postgres", "deployment/s3", "--timeout=180s", output=False)
         self.shell.kubectl("-n", NAMESPACE, "get", "pods")
 
     def load(self) -> None:
@@ -185,23 +188,23 @@ class Demo:
                 self.screen.output(str(error))
 
 
-def next_steps(target: Target) -> str:
-    setup = "" if target.existing else "export KUBECONFIG=$PWD/build/rig/kubeconfig PATH=$PWD/build/rig/bin:$PATH\n"
+def next_steps(cluster: Cluster) -> str:
+    setup = "" if cluster.existing else "export KUBECONFIG=$PWD/build/rig/kubeconfig PATH=$PWD/build/rig/bin:$PATH\n"
     return f"""{setup}kubectl -n demo get dbbackup -o wide                      # every object, with its key in the bucket
 kubectl -n demo describe dbb assetdex-full                # the story of one backup
 kubectl -n demo get dbr assetdex-in-place -o yaml         # what was restored, and the safety backup
 kubectl apply -f examples/restore-new-database.yaml       # restore beside the original
 kubectl apply -f examples/backup-custom.yaml              # an archive for selective restores
 kubectl explain dbb.spec                                  # every field
-{"" if target.existing else "make cluster-down                                         # when you are done"}"""
+{"" if cluster.existing else "make cluster-down                                         # when you are done"}"""
 
 
 def main() -> int:
     screen = Screen()
     try:
-        target = Target.from_environment(os.environ)
-        demo = Demo(screen, Shell(screen, target))
-    except DemoError as error:
+        cluster = Cluster.from_environment()
+        demo = Demo(screen, Shell(screen, cluster))
+    except RuntimeError as error:
         screen.error(str(error))
         return 2
     try:
@@ -213,7 +216,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    screen.panel("What to try next", next_steps(target))
+    screen.panel("What to try next", next_steps(cluster))
     screen.note(f"done in {screen.elapsed:.0f} s; the cluster is still running")
     return 0
 

@@ -11,6 +11,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+LINE = 400
+"""Characters shown of a line at most: a traceback in a JSON log is one line."""
+
 
 class Screen:
     def __init__(self) -> None:
@@ -43,7 +46,7 @@ class Screen:
 
     def output(self, text: str) -> None:
         for line in text.rstrip("\n").splitlines():
-            self.console.print(Text(f"     {line}"))
+            self.console.print(Text(f"     {line}" if len(line) <= LINE else f"     {line[:LINE]}…"))
 
     def note(self, text: str) -> None:
         self.console.print(Text(f"   {text}"))
