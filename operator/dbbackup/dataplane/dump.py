@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -98,8 +99,9 @@ class Dump:
         return Failure(classify(text) or "DumpFailed", f"{self._info.who}: pg_dump {ended}: {text[:2000] or 'it said nothing'}")
 
     def kill(self) -> None:
+        """With its whole process group, so that nothing keeps the pipe open."""
         with suppress(ProcessLookupError):
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Ends the process if it still runs; nothing of it is left."""
