@@ -97,13 +97,10 @@ class ExtensionState:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the part of the artifact that is restored needs. `partial`: a selection, for which extensions may or may not matter."""
+    """What the part of the artifact that is restored needs."""
 
     manifest: Manifest
     contents: Contents
-    partial: bool = False
-    creates: int = 0
-    """Relations that the dump makes, an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +138,7 @@ def ask(connection: Connection, needs: Needs, replaced: Replaced) -> Facts:
 
 
 def _schemas(needs: Needs) -> list[str]:
-    used = {table.schema_ for table in needs.contents.tables} | (set() if needs.partial else set(needs.contents.schemas))
+    used = {table.schema_ for table in needs.contents.tables} | set(needs.contents.schemas)
     return sorted(used)
 
 
@@ -190,8 +187,6 @@ def _extensions(facts: Facts, needs: Needs) -> Iterable[Problem]:
         if state.schema is not None:
             if state.schema != schema:
                 yield Problem("ExtensionMissing", f"extension {state.name} is in schema {state.schema}, the artifact has it in {schema}")
-        elif needs.partial:
-            continue
         elif not state.available:
             yield Problem("ExtensionMissing", f"extension {state.name} is not installed on the server")
         elif not may_create(state, facts.server):
@@ -259,7 +254,7 @@ def _locks(server: Server, needs: Needs, replaced: Replaced) -> Iterable[Problem
 def estimate_locks(needs: Needs, replaced: Replaced) -> int:
     """Locks of one transaction that drops what is replaced and makes what the dump holds, large objects included."""
     objects = sum(1 for root in replaced.roots if not root.relkind)
-    return needs.creates + len(replaced.relations) + objects + needs.contents.large_objects
+    return needs.contents.relations + len(replaced.relations) + objects + needs.contents.large_objects
 
 
 def refuse(problems: Sequence[Problem], who: str) -> None:

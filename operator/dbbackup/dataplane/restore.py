@@ -21,8 +21,8 @@ from dbbackup.dataplane.dependants import Replaced, examine
 from dbbackup.dataplane.executor import Executor, Restored
 from dbbackup.dataplane.head import Head, read_head
 from dbbackup.dataplane.locks import cancel, hold
+from dbbackup.dataplane.plan import Plan, completed, plan
 from dbbackup.dataplane.replace import Replacement
-from dbbackup.dataplane.selection import Plan, plan
 from dbbackup.dataplane.source import Source, load_manifest
 from dbbackup.dataplane.target import find_roots, user_objects
 from dbbackup.dataplane.transaction import Opened, Transaction
@@ -47,7 +47,8 @@ def execute(run: Run) -> None:
     planned = plan(run, storage, options, manifest)
     with created_database(run, info, manifest.database, wanted=options.create_database) as created, _session(run, info) as connection:
         hold(connection, info, "exclusive", run.stop, run.reporter)
-        Restore(run, info, storage, options, manifest, planned, created=created).execute(connection)
+        with completed(planned, connection, run) as whole:
+            Restore(run, info, storage, options, manifest, whole, created=created).execute(connection)
 
 
 @contextmanager
@@ -70,7 +71,7 @@ class Restore:
         self._plan = planned
         self._created = created
         self._replacing = options.on_existing == "Replace"
-        self._needs = preflight.Needs(manifest, planned.contents, partial=planned.partial, creates=planned.relations)
+        self._needs = preflight.Needs(manifest, planned.contents)
         self._extensions: list[str] = []
 
     def execute(self, connection: Connection) -> None:

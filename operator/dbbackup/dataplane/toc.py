@@ -1,0 +1,121 @@
+"""The table of contents of a custom archive, as pg_dump writes it at its head. Pure.
+
+`pg_restore -l` prints it too, but without quotes: a schema, a table and an owner with blanks in their names can't be told apart there, and the
+dependencies, which say what belongs to a table, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MAGIC = b"PGDMP"
+OLDEST, NEWEST = (1, 12), (1, 16)
+"""Archive versions of pg_dump 9.x to 18."""
+LIMIT = 256 << 20
+"""Bytes of a table of contents at most: definitions included, some 100,000 objects."""
+_CUSTOM = 1
+
+
+class TocError(ValueError):
+    """Not the head of a custom archive of a known version."""
+
+
+class _Short(Exception):
+    """The head goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`kind`: TABLE, TABLE DATA, FK CONSTRAINT, ...; `tag` is the object's name, for parts of a table often `table part`; `needs`: ids of others."""
+
+    id: int
+    kind: str
+    schema: str
+    tag: str
+    definition: str
+    drop: str
+    needs: tuple[int, ...]
+
+
+def read_toc(chunks: Iterator[bytes]) -> list[Entry]:
+    """The entries in their order; takes no more chunks than it must."""
+    head = bytearray()
+    due = 0
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= due or len(head) < 1 << 16:
+            try:
+                return _Reader(bytes(head)).toc()
+            except _Short:
+                due = 2 * len(head)
+        if len(head) > LIMIT:
+            raise TocError(f"its table of contents is larger than {LIMIT} bytes")
+    try:
+        return _Reader(bytes(head)).toc()
+    except _Short:
+        raise TocError("it ends within its table of contents") from None
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+        self._int_size = 4
+
+    def _take(self, size: int) -> bytes:
+        found = self._data[self._at : self._at + size]
+        if len(found) < size:
+            raise _Short
+        self._at += size
+        return found
+
+    def _byte(self) -> int:
+        return self._take(1)[0]
+
+    def _int(self) -> int:
+        sign = self._byte()
+        value = int.from_bytes(self._take(self._int_size), "little")
+        return -value if sign else value
+
+    def _text(self) -> str | None:
+        size = self._int()
+        return None if size < 0 else self._take(size).decode("utf-8", "surrogateescape")
+
+    def toc(self) -> list[Entry]:
+        if self._take(len(MAGIC)) != MAGIC:
+            raise TocError("it is no archive of pg_dump")
+        version = (self._byte(), self._byte())
+        self._byte()
+        self._int_size, offset_size, form = self._byte(), self._byte(), self._byte()
+        if not OLDEST <= version <= NEWEST:
+            raise TocError(f"it is an archive of version {version[0]}.{version[1]}; known are {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}")
+        if form != _CUSTOM:
+            raise TocError("it is not in the custom format")
+        self._byte() if version >= (1, 15) else self._int()
+        for _ in range(7):
+            self._int()
+        for _ in range(3):
+            self._text()
+        return [self._entry(version, offset_size) for _ in range(self._int())]
+
+    def _entry(self, version: tuple[int, int], offset_size: int) -> Entry:
+        number = self._int()
+        self._int()
+        self._text(), self._text()
+        tag, kind = self._text(), self._text()
+        self._int()
+        definition, drop = self._text(), self._text()
+        self._text()
+        schema = self._text()
+        self._text()
+        if version >= (1, 14):
+            self._text()
+        if version >= (1, 16):
+            self._int()
+        self._text(), self._text()
+        needs: list[int] = []
+        while (need := self._text()) is not None:
+            needs.append(int(need))
+        self._take(1 + offset_size)
+        return Entry(number, kind or "", schema or "", tag or "", definition or "", drop or "", tuple(needs))
