@@ -17,7 +17,7 @@ RUN apt-get update -qq \
 FROM system AS dependencies
 ARG PIP_CERT
 ARG PIP_INDEX_URL
-RUN apt-get install -qq -y --no-install-recommends binutils python3-venv >/dev/null
+RUN apt-get install -qq -y --no-install-recommends python3-venv >/dev/null
 RUN python3 -m venv /build && /build/bin/pip install -q "setuptools==80.9.0" "wheel==0.45.1" && python3 -m venv --without-pip /opt/dbbackup
 COPY requirements.txt image/prune.py /
 RUN /build/bin/pip --python /opt/dbbackup/bin/python install -q --no-compile --require-hashes --only-binary :all: -r /requirements.txt \

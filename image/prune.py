@@ -1,7 +1,6 @@
-"""Removes from the image's environment what never runs there: other services' API models of botocore, tests, debug symbols."""
+"""Removes from the image's environment what never runs there: other services' API models of botocore, tests."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,9 +12,5 @@ for site in Path(sys.argv[1]).glob("lib/python3*/site-packages"):
         if service.is_dir() and service.name not in KEEP:
             shutil.rmtree(service)
     shutil.rmtree(site / "boto3/examples", ignore_errors=True)
-    for twin in [*(site / "zstandard").glob("_cffi*.so"), site / "zstandard/backend_cffi.py"]:  # for PyPy
-        twin.unlink()
-    for library in (site / "zstandard").glob("*.so"):
-        subprocess.run(["strip", "--strip-debug", str(library)], check=True)
     for tests in [*site.glob("*/tests"), *site.glob("*/test")]:
         shutil.rmtree(tests)

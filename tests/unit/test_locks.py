@@ -1,0 +1,34 @@
+"""The locked requirements satisfy pyproject.toml: who adds a dependency runs `make lock`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def locked(name: str) -> dict[str, str]:
+    text = (ROOT / name).read_text()
+    return {canonicalize_name(found[1]): found[2] for found in re.finditer(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^ ;\\]+)", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize(("name", "extras"), [("requirements.txt", ()), ("requirements-dev.txt", ("dev",))])
+def test_locked_versions_satisfy_the_project(name: str, extras: tuple[str, ...]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        Requirement(text) for text in [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
+    ]
+    found = locked(name)
+    missing = [str(r) for r in wanted if not r.specifier.contains(found.get(canonicalize_name(r.name), "0.dev0"), prereleases=True)]
+    assert missing == []
+
+
+def test_image_and_tests_run_the_same_versions() -> None:
+    tests = locked("requirements-dev.txt")
+    assert {name: tests.get(name) for name in locked("requirements.txt")} == locked("requirements.txt")
