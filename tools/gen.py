@@ -2,6 +2,7 @@
 
     crds/source/*.yaml  -> crds/*.yaml, charts/.../templates/crds/*.yaml, docs/reference.md
     errors.REASONS      -> docs/failure-reasons.md
+    artifact.Manifest   -> docs/manifest-v1.schema.json
     charts/.../values.yaml -> the values table in the chart's README.md
 
 `python tools/gen.py --check` writes nothing and exits 1 where a file would change.
@@ -23,7 +24,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "operator"))
 
-from dbbackup.errors import REASONS, ExitCode  # noqa: E402 - found through the path above
+from dbbackup.artifact import Manifest  # noqa: E402 - found through the path above
+from dbbackup.errors import REASONS, ExitCode  # noqa: E402
 
 CHART = ROOT / "charts" / "database-backup-operator"
 SOURCE = ROOT / "crds" / "source"
@@ -268,6 +270,12 @@ def chart_readme() -> str:
     return f"{head}{start}{table}\n{end}{tail}"
 
 
+def manifest_schema() -> str:
+    schema = Manifest.model_json_schema(by_alias=True)
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$comment": NOTICE, "title": "Manifest of an artifact, version 1"}
+    return json.dumps(head | {name: value for name, value in schema.items() if name != "title"}, indent=1, ensure_ascii=False) + "\n"
+
+
 def outputs() -> dict[Path, str]:
     """Every generated file with its content."""
     files: dict[Path, str] = {}
@@ -276,6 +284,7 @@ def outputs() -> dict[Path, str]:
         files[CHART / "templates" / "crds" / f"{plural}.yaml"] = chart_crd(plural)
     files[ROOT / "docs" / "reference.md"] = reference()
     files[ROOT / "docs" / "failure-reasons.md"] = reasons()
+    files[ROOT / "docs" / "manifest-v1.schema.json"] = manifest_schema()
     files[CHART / "README.md"] = chart_readme()
     return files
 

@@ -18,6 +18,14 @@ Open = Callable[..., Storage]
 _numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under xdist each server runs in one worker, and those that a test starts and kills in another."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and isinstance(item, pytest.Function):
+            kind = getattr(item.callspec.params["server"], "name", "")
+            item.add_marker(pytest.mark.xdist_group(f"contract-{kind}{'-own' if 'own_server' in item.fixturenames else ''}"))
+
+
 @pytest.fixture(scope="session", params=LISTED, ids=lambda server: server.name)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made: Server = request.param(tmp_path_factory.mktemp(request.param.name))

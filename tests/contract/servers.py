@@ -49,6 +49,7 @@ def free_ports(count: int) -> list[int]:
 
 class Server(ABC):
     name: str
+    lists_uploads_by_prefix = True
     ports_wanted = 1
 
     def __init__(self, directory: Path) -> None:
@@ -170,9 +171,10 @@ class SeaweedFS(Server):
 
 
 class Minio(Server):
-    """Not listed unless MINIO names its binary."""
+    """Not listed unless MINIO names its binary. It lists the uploads of one exact key only."""
 
     name = "minio"
+    lists_uploads_by_prefix = False
 
     def command(self) -> list[str]:
         return [find("minio", hint=""), "server", "--quiet", "--address", f"127.0.0.1:{self.ports[0]}", str(self.directory / "data")]

@@ -32,6 +32,10 @@ def failing(call: object, *arguments: object, **named: object) -> Failure:
     return caught.value
 
 
+def uploads(storage: Storage, key: str = "") -> list[str]:
+    return [info.key for info in storage.list_uploads(key)]
+
+
 def keys(storage: Storage, prefix: str = "") -> list[str]:
     return [info.key for info in storage.list(prefix)]
 
@@ -160,7 +164,7 @@ def test_awkward_keys(storage: Storage, name: str) -> None:
     assert info
     assert info.key == key
     upload = storage.start_upload(key, "text/plain")
-    assert [u.key for u in storage.list_uploads(key)] == [key]
+    assert uploads(storage, key) == [key]
     upload.abort()
     storage.delete([key, "top/other"])
     assert keys(storage) == []
@@ -186,7 +190,9 @@ def test_a_thousand_and_more(storage: Storage) -> None:
     assert keys(storage) == ["manz"]
 
 
-def test_many_uploads(storage: Storage) -> None:
+def test_many_uploads(storage: Storage, server: Server) -> None:
+    if not server.lists_uploads_by_prefix:
+        pytest.skip("the server lists the uploads of one exact key only")
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda i: storage.start_upload(f"dir/{i:05}", "text/plain"), range(1020)))
     assert len(list(storage.list_uploads("dir/"))) == 1020
@@ -204,7 +210,7 @@ def test_upload_shows_only_when_complete(storage: Storage) -> None:
     for number in (2, 3, 1):
         upload.part(number, memoryview(parts[number - 1]))
     assert storage.get("dir/a", 10) == b"before"
-    assert [u.key for u in storage.list_uploads("dir/")] == ["dir/a"]
+    assert uploads(storage, "dir/a") == ["dir/a"]
     upload.complete()
     whole = b"".join(parts)
     assert storage.get("dir/a", 1 << 30) == whole
@@ -435,7 +441,7 @@ def test_completion_lost_to_someone_else(storage: Storage) -> None:
 
 
 def test_upload_that_someone_aborted(storage: Storage) -> None:
-    upload = storage.start_upload("dir/a", "text/plain")
+    upload = storage.start_upload("dir/dump.custom.zst", "text/plain")
     upload.part(1, b"1" * 5 * MIB)
     abort_uploads(storage, "dir")
     assert failing(upload.complete).reason.name == "StorageRefused"
@@ -453,5 +459,6 @@ def test_delete_directory(storage: Storage) -> None:
     storage.start_upload("d2/dump.sql.zst", "text/plain")
     assert delete_directory(storage, "d") == 2
     assert keys(storage) == ["d2/manifest.json", "e"]
-    assert [u.key for u in storage.list_uploads("")] == ["d2/dump.sql.zst"]
+    assert uploads(storage, "d/dump.sql.zst") == []
+    assert uploads(storage, "d2/dump.sql.zst") == ["d2/dump.sql.zst"]
     assert delete_directory(storage, "d") == 0

@@ -3,11 +3,13 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from dbbackup.artifact import Manifest, artifact_name, clean_prefix, directory, key_component, leaf, parse_manifest, sha256_hex, transaction_key
 from dbbackup.errors import Failure
@@ -157,6 +159,14 @@ def test_round_trip() -> None:
     assert parse_manifest(data, "k", sha256_hex(data)) == manifest
     assert json.loads(data)["contents"]["tables"][0]["schema"] == "public"
     assert data.endswith(b"}\n")
+
+
+def test_the_schema_that_is_shipped_says_the_same() -> None:
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "manifest-v1.schema.json").read_text())
+    validator = Draft202012Validator(schema)
+    assert validator.is_valid(json.loads(parse_manifest(encoded(), "k").to_bytes()))
+    for wrong in (document(formatVersion=2), document(objects=[]), document(unknown=1), {}):
+        assert not validator.is_valid(wrong)
 
 
 def test_pinned_digest() -> None:

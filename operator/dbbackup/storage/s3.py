@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from dbbackup.artifact import clean_prefix
 from dbbackup.errors import Failure
 from dbbackup.run import STORAGE_CA, STORAGE_SECRET, StorageTarget
 from dbbackup.storage.base import ObjectInfo, Storage, Upload, UploadInfo
@@ -103,16 +104,17 @@ def open_storage(target: StorageTarget, *, secret_dir: str = STORAGE_SECRET, ca_
         return cast("S3Client", client)
 
     try:
-        return S3Storage(connect, target.bucket, where, region)
+        prefix = clean_prefix(target.prefix)
+        return S3Storage(connect, target.bucket, f"{prefix}/" if prefix else "", where, region)
     except Exception as error:  # noqa: BLE001 - botocore raises what it likes for an endpoint that is none
         raise explain(error, "preparing the client", where).failure from None
 
 
 class S3Storage:
-    """`connect` makes a client with a read timeout in seconds. Thread-safe."""
+    """`connect` makes a client with a read timeout in seconds; below `prefix` is where the credentials may list. Thread-safe."""
 
-    def __init__(self, connect: Callable[[int], S3Client], bucket: str, where: str, region: str) -> None:
-        self._connect, self.bucket, self.where, self._region = connect, bucket, where, region
+    def __init__(self, connect: Callable[[int], S3Client], bucket: str, prefix: str, where: str, region: str) -> None:
+        self._connect, self.bucket, self._prefix, self.where, self._region = connect, bucket, prefix, where, region
         self.client = connect(READ_TIMEOUT)
         self._conditions = True
         self._reached = False
@@ -171,7 +173,7 @@ class S3Storage:
             return False if create and fault.failure.reason.name == "BucketNotFound" else None
 
         def look() -> bool:
-            self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
+            self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._prefix, MaxKeys=1)  # below the prefix: credentials may see no more
             return True
 
         action = "looking for the bucket"
