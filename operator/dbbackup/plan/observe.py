@@ -101,7 +101,8 @@ RunPhase = Literal["Absent", "Starting", "Running", "Retrying", "Reported", "Los
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """Absent: neither Job nor pod. Starting: nothing has run yet. Retrying: between attempts. Reported: `report` is final.
+    """Absent: neither Job nor pod. Starting: nothing has run yet. Retrying: between attempts, `report` being the last one's. Reported: `report` is
+    final.
 
     Lost: over, and no report tells how: `reason` and `message` say what is known; `started` whether a container is known to have run.
     """
@@ -130,10 +131,8 @@ def observe(jobs: Sequence[Raw], pods: Sequence[Raw], uid: str, run: RunKind, no
     """What is known about the run of that kind for the object with that UID."""
     own = of_run(jobs, uid, run)
     job = own[0] if own else None
-    attempts = [
-        _attempt(pod, uid, run, now)
-        for pod in sorted(of_run(pods, uid, run), key=lambda p: (p["metadata"].get("creationTimestamp") or "", p["metadata"]["name"]))
-    ]
+    in_order = sorted(of_run(pods, uid, run), key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
+    attempts = [_attempt(pod, uid, run, now) for pod in in_order]
     started = [attempt for attempt in attempts if attempt.started]
     status: Raw = (job or {}).get("status") or {}
     count = max(len(started), (status.get("failed") or 0) + (status.get("succeeded") or 0))
@@ -149,8 +148,9 @@ def observe(jobs: Sequence[Raw], pods: Sequence[Raw], uid: str, run: RunKind, no
             return state("Reported", report=attempt.report)
     if any(attempt.live and attempt.started for attempt in attempts):
         return state("Running")
+    told = last.report if last is not None else None
     if any(attempt.live for attempt in attempts):
-        return state("Retrying" if started else "Starting")
+        return state("Retrying" if started else "Starting", report=told)
     over = job_over(job)
     if job is not None and job["metadata"].get("deletionTimestamp") and not over:
         over = {"reason": "Deleted"}
@@ -158,15 +158,11 @@ def observe(jobs: Sequence[Raw], pods: Sequence[Raw], uid: str, run: RunKind, no
         return state("Starting")
     if last is None and job is None:
         return state("Absent")
-    if (
-        last is not None
-        and last.report
-        and last.report.failure is not None
-        and not (last.report.failure.retryable and _comes_again(job, over, attempts, run))
-    ):
-        return state("Reported", report=last.report)
-    if _comes_again(job, over, attempts, run):
-        return state("Retrying" if started else "Starting")
+    again = _comes_again(job, over, attempts, run)
+    if told is not None and told.failure is not None and not (told.failure.retryable and again):
+        return state("Reported", report=told)
+    if again:
+        return state("Retrying" if started else "Starting", report=told)
     reason, message = _why_lost(job, over, last)
     return state("Lost", reason=reason, message=message)
 

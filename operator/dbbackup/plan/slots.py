@@ -81,6 +81,11 @@ class Slots:
         return len(self._held)
 
     @property
+    def holders(self) -> frozenset[str]:
+        """UIDs of the runs that hold a slot."""
+        return frozenset(self._held)
+
+    @property
     def waiting(self) -> int:
         return len(self._waiting)
 

@@ -1,0 +1,60 @@
+"""The API client: its paths, its errors, and that it asks for nothing outside its own table."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dbbackup import kube
+
+
+def test_paths() -> None:
+    assert kube.BACKUPS.path("ns", "a") == "/apis/dbbackup.io/v1/namespaces/ns/databasebackups/a"
+    assert kube.BACKUPS_STATUS.path("ns", "a") == "/apis/dbbackup.io/v1/namespaces/ns/databasebackups/a/status"
+    assert kube.PODS_LOG.path("ns", "p") == "/api/v1/namespaces/ns/pods/p/log"
+    assert kube.PODS.path(None) == "/api/v1/pods"
+    assert kube.JOBS.path("ns", "../secrets/x") == "/apis/batch/v1/namespaces/ns/jobs/..%2Fsecrets%2Fx"
+
+
+def test_there_is_no_secret_and_no_change_of_pods_in_the_table() -> None:
+    plurals = {resource.plural for resource in kube.RESOURCES}
+    assert not any("secret" in plural or "configmap" in plural for plural in plurals)
+    assert frozenset({"list", "watch"}) == kube.PODS.verbs
+    assert all(resource.verbs <= {"get", "list", "watch", "create", "patch", "delete"} for resource in kube.RESOURCES)
+
+
+async def test_a_call_outside_the_table_is_refused_before_it_is_made() -> None:
+    client: Any = None
+    with pytest.raises(ValueError, match="create on pods is not in RESOURCES"):
+        await kube.Kube(client).create(kube.PODS, "ns", {})
+
+
+def answer(status: int, reason: str, message: str) -> kube.ApiError:
+    return kube._error(status, json.dumps({"kind": "Status", "reason": reason, "message": message}).encode())
+
+
+@pytest.mark.parametrize(
+    ("error", "is_"),
+    [
+        (answer(404, "NotFound", "gone"), "not_found"),
+        (answer(409, "Conflict", "the object has been modified"), "conflict"),
+        (answer(409, "AlreadyExists", "exists"), "already_exists"),
+        (answer(403, "Forbidden", "unable to create new content in namespace x because it is being terminated"), "namespace_terminating"),
+        (answer(403, "Forbidden", "exceeded quota"), "refused"),
+        (answer(422, "Invalid", "spec: Invalid value"), "invalid"),
+        (answer(400, "BadRequest", "quantities must match"), "invalid"),
+    ],
+)
+def test_errors_are_told_apart(error: kube.ApiError, is_: str) -> None:
+    kinds = {"not_found", "conflict", "already_exists", "namespace_terminating", "refused", "invalid"}
+    told = {kind for kind in kinds if getattr(error, kind)}
+    assert is_ in told
+    assert told - {is_} <= {"refused"}
+
+
+def test_an_answer_that_is_no_status_is_told_as_it_is() -> None:
+    error = kube._error(502, b"<html>bad gateway</html>")
+    assert (error.status, error.reason) == (502, "HTTP502")
+    assert "bad gateway" in str(error)

@@ -1,0 +1,113 @@
+"""The cache: nothing older replaces anything newer, last words of deleted pods stay, and what a list lacks is found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.plan_world import RUNNING, UID, backup_obj, job_of, pod, restore_obj, storage_obj
+
+from dbbackup.handlers.cache import Cache, Key, key_of
+from dbbackup.handlers.watch import Watch
+
+KEY = Key("DatabaseBackup", "ns", "nightly")
+
+
+def version(obj: dict[str, Any], number: int, **metadata: Any) -> dict[str, Any]:
+    return {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(number), **metadata}}
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1))
+def test_the_newest_stays_whatever_the_order(numbers: list[int]) -> None:
+    cache = Cache()
+    for number in numbers:
+        cache.put(version(backup_obj({"phase": str(number)}), number))
+    found = cache.get(KEY)
+    assert found is not None
+    assert found["status"]["phase"] == str(max(numbers))
+
+
+def test_a_recreated_object_replaces_the_old_one_and_the_old_one_cannot_come_back() -> None:
+    cache = Cache()
+    cache.put(version(backup_obj(), 10))
+    assert cache.put(version(backup_obj(), 20, uid="new"))
+    assert not cache.put(version(backup_obj(), 15))
+    assert (cache.key("new"), cache.key(UID)) == (KEY, None)
+    assert not cache.remove(KEY, UID)
+    assert cache.remove(KEY, "new")
+
+
+def test_what_a_deleted_pod_said_last_stays_until_it_is_forgotten() -> None:
+    cache = Cache()
+    cache.put(backup_obj())
+    cache.put_child(version(pod(state=RUNNING), 5))
+    cache.remove_child(version(pod(code=0, message="last words"), 6))
+    (kept,) = cache.children(UID, "Pod")
+    assert kept["dbbackup.io/deleted"]
+    assert kept["status"]["containerStatuses"][0]["state"]["terminated"]["message"] == "last words"
+    assert not cache.put_child(version(pod(state=RUNNING), 4)), "a late event does not bring it back"
+    cache.forget_children(UID)
+    assert cache.children(UID, "Pod") == ()
+
+
+def test_a_pod_of_nobody_is_not_kept() -> None:
+    cache = Cache()
+    cache.put_child(version(pod(state=RUNNING), 5))
+    cache.remove_child(version(pod(state=RUNNING), 6))
+    assert cache.children(UID, "Pod") == ()
+
+
+def test_a_list_finds_deletions_that_no_watch_told_but_not_what_is_newer_than_it() -> None:
+    cache = Cache()
+    cache.put(version(backup_obj(), 10))
+    cache.put(version(backup_obj(metadata={"name": "younger", "uid": "younger"}), 30))
+    cache.put_child(version(job_of(backup_obj()), 11))
+    assert [key_of(obj).name for obj in cache.missing("DatabaseBackup", None, set(), 20)] == ["nightly"]
+    assert cache.missing("DatabaseBackup", None, {UID}, 20) == []
+    assert cache.missing("DatabaseBackup", "elsewhere", set(), 20) == []
+    assert len(cache.missing("Job", None, set(), 20)) == 1
+
+
+class World:
+    def __init__(self) -> None:
+        self.cache = Cache()
+        self.added: list[Key] = []
+        self.watch = Watch(self.cache, self.added.append, lambda key, uid: (self.cache.remove(key, uid), None)[1])
+
+    def tell(self, obj: dict[str, Any], what: str | None = "MODIFIED") -> list[Key]:
+        self.added.clear()
+        self.watch.event(obj["kind"], what, obj)
+        return list(self.added)
+
+
+def test_events_enqueue_the_owner() -> None:
+    world = World()
+    assert world.tell(backup_obj(), "ADDED") == [KEY]
+    held = job_of(backup_obj())
+    assert world.tell(held, "ADDED") == [KEY]
+    assert world.tell(held) == [], "the same again is no news"
+    assert world.tell(version(pod(state=RUNNING), 8)) == [KEY]
+    assert world.tell(version(pod(state=RUNNING), 9), "DELETED") == [KEY]
+    assert world.tell(version(held, 12), "DELETED") == [KEY]
+
+
+def test_what_waits_for_an_object_is_looked_at_when_it_comes() -> None:
+    world = World()
+    world.tell(backup_obj({"phase": "Pending"}), "ADDED")
+    restore = restore_obj({"phase": "Pending"}, metadata={"name": "back", "uid": "back"}, source={"backupRef": {"name": "nightly"}})
+    world.tell(restore, "ADDED")
+    restoring = Key("DatabaseRestore", "ns", "back")
+    assert set(world.tell(version(storage_obj(), 2), "ADDED")) == {Key("BackupStorage", "ns", "default"), KEY, restoring}
+    assert set(world.tell(version(backup_obj({"phase": "Completed"}), 9))) == {KEY, restoring}
+    world.tell(version({**restore, "status": {"phase": "Completed"}}, 11))
+    assert world.tell(version(storage_obj(), 12)) == [Key("BackupStorage", "ns", "default")], "what is over waits for nothing"
+
+
+def test_listed_means_that_every_watch_with_something_to_tell_has_told() -> None:
+    world = World()
+    assert world.watch.listed
+    world.cache.put(backup_obj())
+    assert not world.watch.listed
+    world.watch.event("DatabaseBackup", None, version(backup_obj(), 6))
+    assert world.watch.listed
