@@ -17,6 +17,9 @@ from tests.bench.output import DIRECTORY, MIB, Output, save
 from tests.bench.servers import postgres, s3
 from tests.bench.shapes import SHAPES
 
+NOTE = (
+    "CPU and memory: all processes of the run. Others: the share of the machine that neither the run nor its servers had; figures need it near 0 %."
+)
 PARTS = ("control", "data", "shapes")
 
 
@@ -60,7 +63,7 @@ def data(output: Output, arguments: argparse.Namespace, parts: tuple[str, ...]) 
 def one_database(output: Output, bench: Bench, arguments: argparse.Namespace) -> bool:
     database = bench.fill("mixed", arguments.megabytes)
     backups = bench.backups(f"Backup of a database of {arguments.megabytes} MB", database, arguments.rounds, simple=True, custom=True)
-    output.table(backups, dataplane.FLOOR, note="CPU and memory: all processes of the run together; the servers' are not among them")
+    output.table(backups, dataplane.FLOOR, note=NOTE)
     peak = backups.peak(dataplane.BACKUP)
     met = output.verdict("times pg_dump > /dev/null", backups.ratio(dataplane.BACKUP, dataplane.FLOOR).median, 1.2, unit="")
     met &= output.verdict(

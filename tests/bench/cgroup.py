@@ -85,23 +85,43 @@ def cpu_seconds(directory: Path) -> float:
     return int(figures["usage_usec"]) / 1e6
 
 
-def measure(argv: Sequence[str], environment: Mapping[str, str]) -> Sample:
-    """Runs the command to its end; BenchError with the end of its output where it fails."""
+def entering(argv: Sequence[str], environment: Mapping[str, str], group: Group) -> tuple[list[str], dict[str, str]]:
+    """The command and environment that run it, and all that it starts, in the group."""
+    if not group.directories:
+        return [*argv], {**environment}
+    return ["sh", "-c", _ENTER, "bench", *argv], {**environment, "BENCH_CGROUPS": " ".join(map(str, group.directories))}
+
+
+def machine_busy() -> float:
+    """CPU seconds that all processors of the machine have spent at work, or that a hypervisor kept from it."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(argv: Sequence[str], environment: Mapping[str, str], servers: Sequence[Group] = ()) -> Sample:
+    """Runs the command to its end; BenchError with the end of its output where it fails.
+
+    Facts: `servers`, the CPU seconds of these groups meanwhile; `others`, the share of the machine that neither they nor the run had.
+    """
     group = Group.make()
-    if group.directories:
-        argv = ["sh", "-c", _ENTER, "bench", *argv]
-        environment = {**environment, "BENCH_CGROUPS": " ".join(map(str, group.directories))}
+    command, variables = entering(argv, environment, group)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy, serving = machine_busy(), [one.cpu_seconds() for one in servers]
     try:
         started = time.monotonic()
-        done = subprocess.run(argv, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         wall = time.monotonic() - started
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode:
             said = (done.stderr + done.stdout).decode("utf-8", "replace")[-3000:]
             raise BenchError(f"{' '.join(argv[-3:])[:200]} failed with exit code {done.returncode}:\n{said}")
-        waited = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        cpu = group.cpu_seconds()
-        return Sample(wall, waited if cpu is None else cpu, group.peak())
+        own = group.cpu_seconds()
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime if own is None else own
+        facts = {}
+        if own is not None and None not in serving:
+            facts["servers"] = sum((one.cpu_seconds() or 0) - (then or 0) for one, then in zip(servers, serving, strict=True))
+            others = machine_busy() - busy - cpu - facts["servers"]
+            facts["others"] = max(0.0, others) / wall / (os.cpu_count() or 1)
+        return Sample(wall, cpu, group.peak(), facts)
     finally:
         group.remove()

@@ -17,36 +17,37 @@ import yaml
 from tests.bench.cgroup import ROOT as CGROUPS
 from tests.bench.cgroup import BenchError
 from tests.data import generate
-from tests.demo.shell import ROOT, DemoError, Shell
+from tests.e2e.lib.cluster import OPERATOR_NAMESPACE, ROOT, Cluster, CommandFailed
 
 NAMESPACE = "dbbackup-bench"
-OPERATOR_NAMESPACE = "dbbackup-system"
 FLOW_SCHEMA = "dbbackup-bench"
 WATCHED = {"DatabaseBackup": "databasebackups.dbbackup.io", "DatabaseRestore": "databaserestores.dbbackup.io", "Job": "jobs", "Pod": "pods"}
 
 
-def manifests(shell: Shell) -> str:
+def manifests(cluster: Cluster) -> str:
     """The demo's servers, Secrets and storage, in the bench's namespace."""
     texts = [(ROOT / name).read_text() for name in ("tests/demo/servers.yaml", "examples/secrets.yaml", "examples/storage.yaml")]
-    text = "\n---\n".join(texts).replace("__POSTGRES_IMAGE__", shell.target.postgres_image).replace("__S3_IMAGE__", shell.target.s3_image)
+    text = "\n---\n".join(texts).replace("__POSTGRES_IMAGE__", cluster.postgres_image(17)).replace("__S3_IMAGE__", cluster.s3_image)
     text = re.sub(r"(?m)^(  name(?:space)?): demo$", rf"\1: {NAMESPACE}", text)
     return text.replace(".demo.svc", f".{NAMESPACE}.svc")
 
 
-def load(shell: Shell) -> None:
+def load(cluster: Cluster) -> None:
     """The demo's database, new."""
     password = next(
         d["stringData"]["password"] for d in yaml.safe_load_all((ROOT / "examples/secrets.yaml").read_text()) if "username" in d["stringData"]
     )
     psql = ("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d")
     in_pod = ("-n", NAMESPACE, "exec", "-i", "deploy/postgres", "--", *psql)
-    shell.kubectl(*in_pod, "postgres", stdin="DROP DATABASE IF EXISTS assetdex WITH (FORCE);\nCREATE DATABASE assetdex;", show=False)
-    shell.kubectl(*in_pod, "assetdex", stdin=generate.render(), show=False)
-    shell.kubectl(*in_pod, "assetdex", stdin=f"ALTER ROLE inventory_owner CREATEDB PASSWORD '{password}'", show=False)
+    cluster.kubectl(*in_pod, "postgres", stdin="DROP DATABASE IF EXISTS assetdex WITH (FORCE);\nCREATE DATABASE assetdex;")
+    cluster.kubectl(*in_pod, "assetdex", stdin=generate.render())
+    cluster.kubectl(*in_pod, "assetdex", stdin=f"ALTER ROLE inventory_owner CREATEDB PASSWORD '{password}'")
 
 
-def operator_pod(shell: Shell) -> dict[str, Any]:
-    found = shell.get("-n", OPERATOR_NAMESPACE, "pods", "-l", "app.kubernetes.io/name=database-backup-operator")["items"]
+def operator_pod(cluster: Cluster) -> dict[str, Any]:
+    found = json.loads(
+        cluster.kubectl("-n", OPERATOR_NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/name=database-backup-operator", "-o", "json")
+    )["items"]
     running: list[dict[str, Any]] = [pod for pod in found if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]]
     if len(running) != 1:
         raise BenchError(f"expected one running operator in {OPERATOR_NAMESPACE}, found {len(running)}")
@@ -54,7 +55,7 @@ def operator_pod(shell: Shell) -> dict[str, Any]:
 
 
 @contextmanager
-def counting(shell: Shell, service_account: str) -> Iterator[Callable[[], int | None]]:
+def counting(cluster: Cluster, service_account: str) -> Iterator[Callable[[], int | None]]:
     """Yields a function that tells how many requests the API server has taken from the operator: it counts by flow schema, so we make one.
 
     None where we may not."""
@@ -72,21 +73,21 @@ def counting(shell: Shell, service_account: str) -> Iterator[Callable[[], int | 
     }
 
     def requests() -> int:
-        lines = shell.kubectl("get", "--raw", "/metrics", show=False).splitlines()
+        lines = cluster.kubectl("get", "--raw", "/metrics").splitlines()
         own = [
             line for line in lines if line.startswith("apiserver_flowcontrol_dispatched_requests_total{") and f'flow_schema="{FLOW_SCHEMA}"' in line
         ]
         return sum(int(float(line.rsplit(" ", 1)[1])) for line in own)
 
     try:
-        shell.kubectl("apply", "-f", "-", stdin=json.dumps(schema), show=False)
-    except DemoError:
+        cluster.kubectl("apply", "-f", "-", stdin=json.dumps(schema))
+    except CommandFailed:
         yield lambda: None
         return
     try:
         yield requests
     finally:
-        shell.kubectl("delete", "flowschema", FLOW_SCHEMA, show=False)
+        cluster.kubectl("delete", "flowschema", FLOW_SCHEMA)
 
 
 def pod_cgroup(uid: str, controller: str) -> Path | None:
@@ -108,8 +109,8 @@ class Seen:
 class Watcher:
     """Everything that changes in the namespace, with the moment at which we were told (time.monotonic)."""
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._seen: list[Seen] = []
         self._changed = threading.Condition()
 
@@ -117,8 +118,7 @@ class Watcher:
     def watching(self) -> Iterator[None]:
         with ExitStack() as stack:
             for kind, resource in WATCHED.items():
-                argv = [*self._shell.target.kubectl, "-n", NAMESPACE, "get", resource, "--watch", "-o", 'jsonpath={}{"\n"}']
-                process = stack.enter_context(subprocess.Popen(argv, env=dict(self._shell.target.environment), stdout=subprocess.PIPE, text=True))
+                process = stack.enter_context(self._cluster.popen("-n", NAMESPACE, "get", resource, "--watch", "-o", 'jsonpath={}{"\n"}'))
                 stack.callback(process.terminate)
                 threading.Thread(target=self._listen, args=(kind, process), daemon=True).start()
             yield

@@ -1,22 +1,21 @@
-"""The control path: from `kubectl apply` to the end, beside a bare Job of the same cluster."""
+"""The control path: from `kubectl apply` to the end, beside a bare Job of the same servers."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from rich.table import Table
-from tests.bench import cgroup, cluster
+from tests.bench import cgroup
+from tests.bench import cluster as servers
 from tests.bench.cgroup import BenchError
 from tests.bench.cluster import NAMESPACE, Watcher
 from tests.bench.output import MIB, Output, save
 from tests.bench.samples import Sample, Series, alternate
-from tests.demo.screen import Screen
-from tests.demo.shell import DemoError, Shell, Target
+from tests.e2e.lib.cluster import Cluster, CommandFailed, install_operator
 
 JOB, BACKUP, CUSTOM, RESTORE = "bare Job", "backup, plain", "backup, custom", "restore in place, safety backup"
 TARGETS = {BACKUP: 5.0, CUSTOM: 5.0, RESTORE: 10.0}
@@ -28,13 +27,12 @@ PATIENCE = 120.0
 def control(output: Output, rounds: int) -> bool:
     """Whether the targets are met."""
     try:
-        target = Target.from_environment(os.environ)
-        shell = Shell(Screen(), target)
-        prepare(output, shell)
-        pod = cluster.operator_pod(shell)
-        watcher = Watcher(shell)
-        with cluster.counting(shell, pod["spec"]["serviceAccountName"]) as requests, watcher.watching():
-            bench = Control(shell, watcher, requests, pod["metadata"]["uid"])
+        cluster = Cluster.from_environment()
+        prepare(output, cluster)
+        pod = servers.operator_pod(cluster)
+        watcher = Watcher(cluster)
+        with servers.counting(cluster, pod["spec"]["serviceAccountName"]) as requests, watcher.watching():
+            bench = Control(cluster, watcher, requests, pod["metadata"]["uid"])
             bench.once(BACKUP)  # warms the node: the first container of an image is slower
             contenders: dict[str, Callable[[], Sample]] = {
                 JOB: bench.job,
@@ -44,7 +42,7 @@ def control(output: Output, rounds: int) -> bool:
             }
             series = alternate(Series("Demo database, from kubectl apply to Completed"), contenders, rounds, output.tell)
             show(output, series, bench)
-    except DemoError as error:
+    except (CommandFailed, RuntimeError) as error:
         raise BenchError(str(error)) from None
     finally:
         output.tell(f"namespace {NAMESPACE} is left to look at; kubectl delete namespace {NAMESPACE} removes it")
@@ -53,23 +51,20 @@ def control(output: Output, rounds: int) -> bool:
     return all(met)
 
 
-def prepare(output: Output, shell: Shell) -> None:
+def prepare(output: Output, cluster: Cluster) -> None:
     output.tell("the operator, PostgreSQL, an S3 server and the demo's database")
-    repository, _, tag = shell.target.operator_image.rpartition(":")
-    image = ("--set", f"image.repository={repository}", "--set", f"image.tag={tag}")
-    chart = ("dbbackup", "charts/database-backup-operator", "--namespace", cluster.OPERATOR_NAMESPACE, "--create-namespace")
-    shell.helm("upgrade", "--install", *chart, *image, "--wait", "--timeout", "3m")
-    if shell.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name", show=False).strip():
-        shell.kubectl("delete", "namespace", NAMESPACE, "--timeout=180s", show=False)
-    shell.kubectl("apply", "-f", "-", stdin=cluster.manifests(shell), show=False)
-    shell.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/postgres", "deployment/s3", "--timeout=180s", show=False)
-    cluster.load(shell)
+    install_operator(cluster)
+    if cluster.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name").strip():
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--timeout=180s", timeout=200)
+    cluster.kubectl("apply", "-f", "-", stdin=servers.manifests(cluster))
+    cluster.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/postgres", "deployment/s3", "--timeout=180s", timeout=200)
+    servers.load(cluster)
 
 
 class Control:
-    def __init__(self, shell: Shell, watcher: Watcher, requests: Callable[[], int | None], operator_uid: str) -> None:
-        self._shell, self._watcher, self._requests = shell, watcher, requests
-        self._memory, self._cpu = (cluster.pod_cgroup(operator_uid, controller) for controller in ("memory", "cpuacct"))
+    def __init__(self, cluster: Cluster, watcher: Watcher, requests: Callable[[], int | None], operator_uid: str) -> None:
+        self._cluster, self._watcher, self._requests = cluster, watcher, requests
+        self._memory, self._cpu = (servers.pod_cgroup(operator_uid, controller) for controller in ("memory", "cpuacct"))
         self._number = 0
         self._backup = ""
 
@@ -106,7 +101,7 @@ class Control:
     def job(self) -> Sample:
         """A Job of one command, `id`, in the operator's image: to its container's end, and to Complete."""
         name = self._name("Job")
-        container = {"name": "main", "image": self._shell.target.operator_image, "imagePullPolicy": "IfNotPresent", "command": ["id"]}
+        container = {"name": "main", "image": self._cluster.image, "imagePullPolicy": "IfNotPresent", "command": ["id"]}
         template = {"metadata": {"labels": {"bench": name}}, "spec": {"restartPolicy": "Never", "containers": [container]}}
         metadata = {"name": name, "namespace": NAMESPACE, "labels": {"bench": name}}
         started = time.monotonic()
@@ -118,7 +113,7 @@ class Control:
 
         done = self._watcher.wait("Job", complete, PATIENCE)
         facts = {"applied": applied - started, "done": done.at - started} | self._steps(name, "bench", started)
-        self._shell.kubectl("-n", NAMESPACE, "delete", "job", name, "--wait=false", show=False)
+        self._cluster.kubectl("-n", NAMESPACE, "delete", "job", name, "--wait=false")
         time.sleep(SETTLE_SECONDS)
         return replace(Sample(done.at - started), facts=facts)
 
@@ -127,7 +122,7 @@ class Control:
         return f"{kind.removeprefix('Database').lower()}-{self._number}"
 
     def _apply(self, manifest: dict[str, Any]) -> float:
-        self._shell.kubectl("apply", "-f", "-", stdin=json.dumps(manifest), show=False)
+        self._cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
         return time.monotonic()
 
     def _steps(self, owner: str, label: str, started: float) -> dict[str, float]:

@@ -31,6 +31,7 @@ Tell = Callable[[str], None]
 class Bench:
     def __init__(self, directory: Path, postgres: Postgres, s3: S3, tell: Tell) -> None:
         self.directory, self.postgres, self.s3, self.tell = directory, postgres, s3, tell
+        self.servers = (postgres.group, s3.group)
 
     # --- databases
 
@@ -62,17 +63,17 @@ class Bench:
         return alternate(Series(title), contenders, rounds, self.tell)
 
     def floor(self, database: str) -> Sample:
-        return measure(["sh", "-c", "exec pg_dump -Fp > /dev/null"], self.postgres.environment(database))
+        return measure(["sh", "-c", "exec pg_dump -Fp > /dev/null"], self.postgres.environment(database), self.servers)
 
     def simple(self, database: str) -> Sample:
         key = f"simple-{secrets.token_hex(4)}.sql.gz"
         environment = self.postgres.environment(database) | {"AWS_ACCESS_KEY_ID": self.s3.key, "AWS_SECRET_ACCESS_KEY": self.s3.secret}
         upload = f"{sys.executable} {ROOT}/tests/bench/simple_upload.py {self.s3.endpoint} {BUCKET} {key}"
-        sample = measure(["bash", "-o", "pipefail", "-c", f"pg_dump -Fp | gzip | {upload}"], environment)
+        sample = measure(["bash", "-o", "pipefail", "-c", f"pg_dump -Fp | gzip | {upload}"], environment, self.servers)
         stored = self.s3.directory / BUCKET / key
         size = stored.stat().st_size
         stored.unlink()
-        return replace(sample, facts={"stored": size})
+        return replace(sample, facts={**sample.facts, "stored": size})
 
     def backup(self, database: str, expected: int, *, keep: bool = False, **options: object) -> tuple[Sample, dict[str, Any]]:
         """A DatabaseBackup's run with its defaults, checked: Succeeded, exact rows, stored bytes."""
@@ -86,7 +87,7 @@ class Bench:
             raise BenchError(f"{artifact['key']} has {stored} bytes, the report says {artifact['sizeBytes']}")
         if not keep:
             shutil.rmtree(directory)
-        return replace(sample, facts={"stored": stored, "read": report["bytesRead"]}), report
+        return replace(sample, facts={**sample.facts, "stored": stored, "read": report["bytesRead"]}), report
 
     def _run(self, database: str, kind: str, parts: dict[str, object]) -> tuple[Sample, dict[str, Any]]:
         job = self.directory / f"job-{secrets.token_hex(4)}"
@@ -110,7 +111,7 @@ class Bench:
         }
         (job / "spec.json").write_text(json.dumps(spec))
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}", "LC_ALL": "C.UTF-8"}
-        sample = measure([sys.executable, "-m", "tests.bench.job", str(job)], environment)
+        sample = measure([sys.executable, "-m", "tests.bench.job", str(job)], environment, self.servers)
         report = json.loads((job / "report.json").read_text())
         shutil.rmtree(job)
         if report["outcome"] != "Succeeded":
@@ -143,7 +144,7 @@ class Bench:
 
     def stock(self, dump: Path, target: str) -> Sample:
         psql = f"zstd -q -dc {dump} | psql -X -q -v ON_ERROR_STOP=1 --single-transaction -f - > /dev/null"
-        return measure(["bash", "-o", "pipefail", "-c", psql], self.postgres.environment(target))
+        return measure(["bash", "-o", "pipefail", "-c", psql], self.postgres.environment(target), self.servers)
 
     def _into_new(self, restore: Callable[[str], Sample], expected: int) -> Sample:
         target = f"target_{secrets.token_hex(4)}"

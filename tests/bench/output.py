@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 class Output:
     def __init__(self) -> None:
-        self.console = Console(highlight=False, width=None if os.isatty(1) else 150)
+        self.console = Console(highlight=False, width=None if os.isatty(1) else 170)
 
     def tell(self, text: str) -> None:
         self.console.print(text, style="dim")
@@ -30,14 +30,20 @@ class Output:
         """One row a contender: median (least-most) of its figures, and its wall time against that of `against`."""
         table = Table(title=series.title, title_justify="left", title_style="bold", show_edge=False, pad_edge=False, caption=note or None)
         table.add_column("")
-        for column in ("wall s", f"times {against}", "CPU s", "peak MiB", "stored MB", "rounds"):
+        for column in ("wall s", f"times {against}", "CPU s", "servers' CPU s", "peak MiB", "stored MB", "others", "rounds"):
             table.add_column(column, justify="right")
         for name, samples in series.samples.items():
-            ratio = "" if name == against else series.ratio(name, against).text()
-            table.add_row(
-                name, series.wall(name).text(), ratio, _text(series.cpu(name)), _text(series.peak(name), MIB, 0),
-                _text(series.fact(name, "stored"), 1_000_000, 0), str(len(samples)),
-            )  # fmt: skip
+            cells = (
+                series.wall(name).text(),
+                "" if name == against else series.ratio(name, against).text(),
+                _text(series.cpu(name)),
+                _text(series.fact(name, "servers"), 1, 1),
+                _text(series.peak(name), MIB, 0),
+                _text(series.fact(name, "stored"), 1_000_000, 0),
+                _percent(series.fact(name, "others")),
+                str(len(samples)),
+            )
+            table.add_row(name, *cells)
         self.console.print()
         self.console.print(table)
 
@@ -53,6 +59,10 @@ def _text(summary: Summary | None, divisor: float = 1, digits: int = 2) -> str:
     if summary is None:
         return "-"
     return Summary(summary.median / divisor, summary.least / divisor, summary.most / divisor).text(digits)
+
+
+def _percent(summary: Summary | None) -> str:
+    return f"{summary.median:.0%}" if summary else "-"
 
 
 def save(name: str, results: dict[str, Any]) -> Path:

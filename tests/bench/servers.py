@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.cgroup import BenchError
+from tests.bench.cgroup import BenchError, Group, entering
 
 ROOT = Path(__file__).resolve().parents[2]
 POSTGRESQL = Path("/usr/lib/postgresql")
@@ -41,6 +41,7 @@ class Postgres:
     port: int
     password: str
     binaries: Path
+    group: Group
 
     def environment(self, database: str) -> dict[str, str]:
         """For libpq's programs; C locale, the server's own clients first on the PATH."""
@@ -62,6 +63,7 @@ class S3:
     key: str
     secret: str
     directory: Path
+    group: Group
 
 
 def free_port() -> int:
@@ -91,15 +93,20 @@ def postgres(directory: Path) -> Iterator[Postgres]:
     with (data / "d" / "postgresql.conf").open("a") as file:
         file.write(f"{_SETTINGS}port = {port}\nunix_socket_directories = ''\n")
     control = [*prefix, str(binaries / "pg_ctl"), "-D", str(data / "d")]
-    _run([*control, "-w", "-l", str(data / "log"), "start"])
+    group = Group.make()
+    _run([*control, "-w", "-l", str(data / "log"), "start"], group)
     try:
-        yield Postgres(port, password, binaries)
+        yield Postgres(port, password, binaries, group)
     finally:
         _run([*control, "-w", "-m", "immediate", "stop"])
+        group.remove()
 
 
-def _run(argv: list[str]) -> None:
-    done = subprocess.run(argv, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+def _run(argv: list[str], group: Group = Group(None, None)) -> None:  # noqa: B008 - it is frozen
+    argv, environment = entering(argv, os.environ, group)
+    done = subprocess.run(
+        argv, env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+    )
     if done.returncode:
         raise BenchError(f"{' '.join(argv)[:200]}: {done.stderr.strip()[-1000:]}")
 
@@ -111,15 +118,19 @@ def s3(directory: Path) -> Iterator[S3]:
         raise BenchError("versitygw is not there; `make cluster` makes it")
     data = directory / "s3"
     (data / BUCKET).mkdir(parents=True)
-    server = S3(f"http://127.0.0.1:{free_port()}", "bench", secrets.token_hex(16), data)
+    group = Group.make()
+    server = S3(f"http://127.0.0.1:{free_port()}", "bench", secrets.token_hex(16), data, group)
     environment = {**os.environ, "ROOT_ACCESS_KEY": server.key, "ROOT_SECRET_KEY": server.secret}
     argv = [str(binary), "--port", server.endpoint.removeprefix("http://"), "--quiet", "--health", "/health", "posix", str(data)]
+    argv, environment = entering(argv, environment, group)
     with (directory / "s3.log").open("wb") as log, subprocess.Popen(argv, env=environment, stdout=log, stderr=log) as process:
         try:
             _await(process, f"{server.endpoint}/health")
             yield server
         finally:
             process.terminate()
+            process.wait()
+            group.remove()
 
 
 def _await(process: subprocess.Popen[bytes], url: str) -> None:
