@@ -5,6 +5,7 @@ It leaves the cluster running, and may be run again: what a former run left is r
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import shlex
@@ -22,6 +23,7 @@ from tests.e2e.lib.cluster import OPERATOR_NAMESPACE, RELEASE, ROOT, Cluster
 NAMESPACE = "demo"
 CHART = "charts/database-backup-operator"
 DAMAGED = 6
+SHOWN = 4
 COPIES = ("assetdex", "assetdex_copy", "assetdex_from_bucket")
 
 
@@ -32,6 +34,7 @@ class Demo:
         self.secrets: dict[str, dict[str, str]] = {document["metadata"]["name"]: document["stringData"] for document in documents}
         self.storage: dict[str, Any] = yaml.safe_load((ROOT / "examples" / "storage.yaml").read_text())["spec"]["s3"]
         self.before: list[str] = []
+        self.dumped = ""
         self.counted: list[tuple[str, str, str]] = []
 
     def run(self) -> None:
@@ -85,26 +88,33 @@ class Demo:
     def load(self) -> None:
         """An empty database and no objects of a former run; then the data."""
         self.shell.kubectl("-n", NAMESPACE, "delete", "dbr,dbb", "--all", "--timeout=120s", show=False)
-        self.shell.psql("".join(f"DROP DATABASE IF EXISTS {name} WITH (FORCE);\n" for name in COPIES) + "CREATE DATABASE assetdex;")
-        self.shell.psql(generate.render(), "assetdex")
         password = self.secrets["assetdex-db"]["password"].replace("'", "''")
-        self.shell.psql(f"ALTER ROLE inventory_owner CREATEDB PASSWORD '{password}'")
+        drop = "".join(f"DROP DATABASE IF EXISTS {name} WITH (FORCE);\n" for name in COPIES)
+        role = f"ALTER ROLE inventory_owner CREATEDB PASSWORD '{password}';\n"
+        self.shell.psql(f"{drop}CREATE DATABASE assetdex;\n\\connect assetdex\n{generate.render()}{role}")
         self.before = self.inventory()
-        tables = self.shell.psql(
-            "SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'auth') UNION ALL SELECT count(*) FROM pg_policies"
-            " UNION ALL SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal",
+        self.dumped = self.dump()
+        tables, policies, triggers, functions = self.shell.psql(
+            "SELECT (SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'auth')), (SELECT count(*) FROM pg_policies),"
+            " (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal),"
+            " (SELECT count(*) FROM pg_proc p WHERE pronamespace IN ('public'::regnamespace, 'auth'::regnamespace)"
+            "  AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e'))",
             "assetdex",
-        ).split()
-        self.screen.note(
-            f"database assetdex: {self.count('before')}, {tables[0]} tables, {tables[1]} row-level-security policies, {tables[2]} triggers"
-        )
+        ).split("|")
+        parts = f"{tables} tables, {functions.strip()} functions, {triggers} triggers, {policies} policies"
+        self.screen.note(f"database assetdex: {self.count('before')}; {parts}")
 
     def inventory(self) -> list[str]:
         """One line a server: hostname, serial number, its power."""
-        sql = (
-            "SELECT hostname, serial_number, p.max_power FROM public.servers s LEFT JOIN public.power_specs p ON p.server_id = s.id ORDER BY hostname"
-        )
-        return self.shell.psql(sql, "assetdex").splitlines()
+        joined = "public.servers s LEFT JOIN public.power_specs p ON p.server_id = s.id"
+        return self.shell.psql(f"SELECT hostname, serial_number, p.max_power FROM {joined} ORDER BY hostname", "assetdex").splitlines()
+
+    def dump(self) -> str:
+        """The whole database as the server's own pg_dump tells it, owners and grants included, but for the rows that the backup leaves out."""
+        excluded = [f"--exclude-table-data={table}" for table in generate.EXCLUDED_ROWS]
+        # Without a key of our own, each dump begins and ends with a random one.
+        pg_dump = ("pg_dump", "-U", "postgres", "--restrict-key=demo", *excluded, "assetdex")
+        return self.shell.kubectl("-n", NAMESPACE, "exec", "deploy/postgres", "--", *pg_dump, show=False)
 
     def count(self, moment: str) -> str:
         """Counts servers and power specs, and keeps the figures for the table at the end."""
@@ -145,6 +155,8 @@ class Demo:
         self.shell.kubectl("-n", NAMESPACE, "get", "dbr")
         restored = status["restored"]
         self.screen.note(f"restored: {restored['tables']} tables, {restored['rows']} rows, {restored['bytes']} bytes")
+        for warning in status.get("warnings", ()):
+            self.screen.note(f"warning: {warning}")
         self.screen.note(f"safety backup of what was there: {status['safetyBackup']['key']}")
 
     def compare(self) -> None:
@@ -155,6 +167,11 @@ class Demo:
         if wrong or self.before != after:
             raise DemoError("hostnames or serials differ: " + "; ".join(wrong[:10]))
         self.screen.note(f"all {len(after)} hostnames, serial numbers and power specs are equal")
+        dumped = self.dump()
+        if dumped != self.dumped:
+            differences = difflib.unified_diff(self.dumped.splitlines(), dumped.splitlines(), "before", "after", lineterm="", n=0)
+            raise DemoError("pg_dump tells another database than before:\n" + "\n".join(list(differences)[:40]))
+        self.screen.note(f"pg_dump tells the same database as before, byte for byte ({len(dumped.encode()):,} bytes, owners and grants included)")
 
     def bucket(self) -> None:
         credentials = self.secrets["s3"]
@@ -168,8 +185,12 @@ class Demo:
                 config=Config(s3={"addressing_style": "path"}),
             )
             page = client.list_objects_v2(Bucket=self.storage["bucket"], Prefix=self.storage["prefix"] + "/")
-        objects = sorted(page.get("Contents", ()), key=lambda found: found["Key"])[-12:]
-        self.screen.table(("key (the last ones)", "bytes"), [(found["Key"], f"{found['Size']:,}") for found in objects])
+        objects = page.get("Contents", ())
+        directories = sorted({found["Key"].rpartition("/")[0] for found in objects}, key=lambda name: name.rpartition("/")[2])
+        for directory in directories[-SHOWN:]:
+            self.screen.note(f"{self.storage['bucket']}/{directory}/")
+            inside = [found for found in objects if found["Key"].rpartition("/")[0] == directory]
+            self.screen.output("\n".join(f"{found['Key'].rpartition('/')[2]:<20}{found['Size']:>9,} bytes" for found in inside))
         if not any(found["Key"].endswith("/manifest.json") for found in objects):
             raise DemoError("no manifest in the bucket")
 
