@@ -49,15 +49,18 @@ class Cluster:
         )
 
     def postgres_image(self, major: int) -> str:
-        return f"docker.io/library/postgres:{major}" if self.existing else f"localhost/dbbackup/postgres:{major}"
+        """POSTGRES_IMAGE, S3_IMAGE and TOXIPROXY_IMAGE say others for a cluster that reaches no registry; `{major}` stands for the version."""
+        if not self.existing:
+            return f"localhost/dbbackup/postgres:{major}"
+        return os.environ.get("POSTGRES_IMAGE", "docker.io/library/postgres:{major}").replace("{major}", str(major))
 
     @property
     def s3_image(self) -> str:
-        return "docker.io/versity/versitygw:latest" if self.existing else "localhost/dbbackup/versitygw:1"
+        return os.environ.get("S3_IMAGE", "docker.io/versity/versitygw:latest") if self.existing else "localhost/dbbackup/versitygw:1"
 
     @property
     def toxiproxy_image(self) -> str:
-        return "ghcr.io/shopify/toxiproxy:2.12.0" if self.existing else "localhost/dbbackup/toxiproxy:1"
+        return os.environ.get("TOXIPROXY_IMAGE", "ghcr.io/shopify/toxiproxy:2.12.0") if self.existing else "localhost/dbbackup/toxiproxy:1"
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, **({"KUBECONFIG": self.kubeconfig} if self.kubeconfig else {})}
