@@ -21,7 +21,7 @@ _numbers = itertools.count(1)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Under xdist each server runs in one worker, and those that a test starts and kills in another."""
     for item in items:
-        if item.path.parent == Path(__file__).parent and isinstance(item, pytest.Function):
+        if item.path.parent == Path(__file__).parent and isinstance(item, pytest.Function) and item.get_closest_marker("xdist_group") is None:
             kind = getattr(item.callspec.params["server"], "name", "")
             item.add_marker(pytest.mark.xdist_group(f"contract-{kind}{'-own' if 'own_server' in item.fixturenames else ''}"))
 

@@ -74,7 +74,8 @@ _TRANSIENT = frozenset({
     "XMinioServerNotInitialized",
 })  # fmt: skip
 _MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
-_TLS_SETUP = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "HANDSHAKE_FAILURE", "UNKNOWN_PROTOCOL", "certificate")
+_TLS_BROKEN = ("EOF", "timed out", "RECORD_MAC", "ConnectionReset", "reset by peer", "Broken pipe")
+"""Of a TLS connection that the network cut; every other fault of TLS is one of its setup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def _answered(code: str, status: int) -> tuple[str, bool]:
 def _unanswered(error: Exception) -> tuple[str, bool, str]:
     text = " ".join(str(error).split())[:400]
     if isinstance(error, boto.SSLError):
-        return ("StorageTLSFailed", False, text) if any(mark in text for mark in _TLS_SETUP) else ("StorageUnavailable", True, text)
+        return ("StorageUnavailable", True, text) if any(mark in text for mark in _TLS_BROKEN) else ("StorageTLSFailed", False, text)
     credentials = (
         boto.NoCredentialsError,
         boto.PartialCredentialsError,

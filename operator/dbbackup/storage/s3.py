@@ -82,7 +82,8 @@ def open_storage(target: StorageTarget, *, secret_dir: str = STORAGE_SECRET, ca_
         arguments["aws_access_key_id"] = read_key(secret_dir, target.credentials_secret, target.access_key_id_key)
         arguments["aws_secret_access_key"] = read_key(secret_dir, target.credentials_secret, target.secret_access_key_key)
     if target.ca_secret:
-        read_key(ca_dir, target.ca_secret, target.ca_key)
+        if "-----BEGIN CERTIFICATE-----" not in read_key(ca_dir, target.ca_secret, target.ca_key):
+            raise Failure("KeyMissing", f"Secret {target.ca_secret}: key {target.ca_key} holds no certificate in PEM")
         arguments["verify"] = str(Path(ca_dir) / target.ca_key)
     session = Session()
     region = target.region or (None if target.endpoint else session.get_config_variable("region")) or "us-east-1"
