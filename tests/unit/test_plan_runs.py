@@ -236,6 +236,15 @@ def test_a_lost_run_is_settled_by_a_check_and_never_guessed() -> None:
     assert (state_of(ended)[0], reason_of(ended)) == ("Failed", "OutOfMemory")
 
 
+def test_a_check_has_other_limits_than_the_run_that_died_of_them() -> None:
+    placed = {"resources": {"limits": {"memory": "16Mi"}}, "nodeSelector": {"disk": "ssd"}}
+    over = job_of(backup_obj(job=placed), conditions={"Failed": "BackoffLimitExceeded"}, failed=3)
+    pod_spec = (decide(facts(backup_obj(RUN, job=placed), jobs=[over], pods=[pod(code=137)])).create or {})["spec"]["template"]["spec"]
+    assert over["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {"memory": "16Mi"}
+    assert pod_spec["containers"][0]["resources"]["limits"] == {"memory": "512Mi"}
+    assert pod_spec["nodeSelector"] == {"disk": "ssd"}
+
+
 def test_a_job_that_is_missing_is_asked_for_before_it_counts_as_lost() -> None:
     known = facts(backup_obj(RUN), after=10)
     assert decide(known).want == {"job"}

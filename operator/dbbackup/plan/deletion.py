@@ -9,6 +9,7 @@ from dbbackup.api.specs import SpecError, parse_backup, parse_storage
 from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import FINALIZER, Decision, Facts, Note
 from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_manifest
+from dbbackup.plan.lifecycle import overrides_of
 from dbbackup.plan.observe import DELETED, instant, observe, of_run
 from dbbackup.run import CleanupOptions, RunSpec
 
@@ -84,8 +85,7 @@ def _clean_up(facts: Facts, message: str) -> Decision:
         timeout_seconds=SMALL_RUN_SECONDS,
         cleanup=CleanupOptions(key=key),
     )
-    overrides = spec.job.model_dump(mode="json", by_alias=True, exclude_none=True)
-    manifest = job_manifest(facts.obj, run, facts.settings, facts.settings.cleanup_deadline, overrides)
+    manifest = job_manifest(facts.obj, run, facts.settings, facts.settings.cleanup_deadline, overrides_of(spec.job, "cleanup"))
     return Decision(create=manifest, status=statuses.deleting(facts, message), requeue=_left(facts))
 
 

@@ -15,7 +15,7 @@ from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import Decision, Facts, Note, Raw
 from dbbackup.plan.jobs import CONTAINER, SMALL_RUN_SECONDS, job_manifest
 from dbbackup.plan.observe import DELETED, RunState, instant, observe, of_run
-from dbbackup.run import ENVIRONMENT, CheckOptions, Report, RunSpec
+from dbbackup.run import ENVIRONMENT, CheckOptions, Report, RunKind, RunSpec
 
 QUIET_START = 3.0
 """Seconds that a pod may take to start before Events are asked for the reason: pulled images start in about one."""
@@ -36,9 +36,14 @@ class Run:
     """False with deletionPolicy Delete: then the finalizer must be there before the Job."""
 
     def manifest(self, facts: Facts, spec: RunSpec) -> dict[str, Any]:
-        overrides = self.job.model_dump(mode="json", by_alias=True, exclude_none=True)
-        resources = {key: value for key, value in overrides.get("resources", {}).items() if value}
-        return job_manifest(facts.obj, spec, facts.settings, self.start_deadline, {**overrides, "resources": resources}, self.retries)
+        return job_manifest(facts.obj, spec, facts.settings, self.start_deadline, overrides_of(self.job, spec.run), self.retries)
+
+
+def overrides_of(job: JobSettings, run: RunKind) -> dict[str, Any]:
+    """`spec.job` as a Job takes it over. Resources are those of the run itself: a check must not die of the limit that killed the run."""
+    overrides = job.model_dump(mode="json", by_alias=True, exclude_none=True)
+    resources = {key: value for key, value in overrides.pop("resources", {}).items() if value}
+    return {**overrides, "resources": resources} if run in ("backup", "restore") else overrides
 
 
 def ended(facts: Facts) -> Decision:
