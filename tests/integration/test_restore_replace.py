@@ -1,0 +1,173 @@
+"""Replacing in place: what drifted since the backup, what stays, what is put back. And databases that a restore creates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from tests.integration.conftest import PASSWORD, Ended, Job, Postgres
+from tests.integration.test_restore_refused import SOURCE, restore, untouched
+
+
+@pytest.fixture
+def source(postgres: Postgres, database: str) -> str:
+    postgres.load(SOURCE, database)
+    return database
+
+
+def safety_of(job: Job, ended: Ended) -> Ended:
+    """The safety backup, as if it were the backup to restore."""
+    assert ended.report.safety_backup
+    assert ended.report.artifact
+    made = ended.report.safety_backup
+    report = ended.report.artifact.model_copy(update={"key": made.key, "manifest_sha256": made.manifest_sha256})
+    return Ended(ended.code, ended.report.model_copy(update={"artifact": report}), ended.events, ended.log)
+
+
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_what_drifted_since_the_backup_is_taken_back(job: Job, postgres: Postgres, source: str, form: str) -> None:
+    postgres.load("CREATE TABLE third (id int PRIMARY KEY); CREATE VIEW paired AS SELECT 1 AS one", source)
+    backup = job.backup(format=form)
+    before = postgres.dump(source)
+    postgres.load(
+        "ALTER TABLE parent ADD third int REFERENCES third; ALTER TABLE third ADD child int REFERENCES child;"
+        "ALTER TABLE child ADD CONSTRAINT newer FOREIGN KEY (id) REFERENCES third NOT VALID;"
+        "CREATE OR REPLACE VIEW paired AS SELECT p.id AS one FROM parent p JOIN third USING (id);"
+        "ALTER TYPE mood ADD VALUE 'c'; ALTER TABLE parent DROP COLUMN text; CREATE INDEX newer_index ON child (parent);"
+        "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';"
+        "CREATE TRIGGER newer_trigger BEFORE INSERT ON parent FOR EACH ROW EXECUTE FUNCTION tf();"
+        "DROP VIEW seen; DROP FUNCTION one()",
+        source,
+    )
+    drifted = postgres.dump(source)
+    ended = restore(job, backup, source, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    warnings = " ".join(ended.report.warnings)
+    for gone in ("index public.newer_index", "trigger newer_trigger on public.parent", "newer on public.child"):
+        assert gone in warnings
+    postgres.execute("DROP FUNCTION tf()", source)
+    assert postgres.dump(source) == before
+    postgres.execute("CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'", source)
+    # and the safety backup takes that back again
+    postgres.execute("DROP VIEW seen; DROP FUNCTION one()", source)
+    again = restore(job, safety_of(job, ended), source, on_existing="Replace", safety_backup=False)
+    assert again.code == 0, again.log
+    assert postgres.dump(source) == drifted
+
+
+def test_foreign_keys_of_tables_that_stay_come_back_as_they_were(job: Job, postgres: Postgres, source: str) -> None:
+    backup = job.backup()
+    postgres.load(
+        "CREATE TABLE newer (a int REFERENCES parent DEFERRABLE INITIALLY DEFERRED, b int);"
+        "INSERT INTO newer VALUES (1, 100000);"
+        "ALTER TABLE newer ADD CONSTRAINT odd FOREIGN KEY (b) REFERENCES parent ON DELETE CASCADE NOT VALID;"
+        "COMMENT ON CONSTRAINT odd ON newer IS 'it''s odd';"
+        "CREATE TABLE parted (a int REFERENCES parent) PARTITION BY LIST (a); CREATE TABLE parted1 PARTITION OF parted FOR VALUES IN (1);"
+        "INSERT INTO parted VALUES (1)",
+        source,
+    )
+    before = postgres.dump(source)
+    postgres.execute("DELETE FROM child", source)
+    ended = restore(job, backup, source, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    assert postgres.dump(source) == before
+    assert ended.report.warnings == ()
+
+
+def test_publications_keep_their_tables(job: Job, postgres: Postgres, source: str) -> None:
+    backup = job.backup(schemas=["public"])
+    postgres.load(
+        "CREATE PUBLICATION chosen FOR TABLE child, parent (id, text) WHERE (id > 5);"
+        "CREATE TABLE other (a int); ALTER PUBLICATION chosen ADD TABLE other",
+        source,
+    )
+    before = postgres.dump(source)
+    ended = restore(job, backup, source, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    assert postgres.dump(source) == before
+
+
+def test_rows_that_the_artifact_leaves_out_are_told(job: Job, postgres: Postgres, source: str) -> None:
+    backup = job.backup(exclude_table_data=["public.child"])
+    ended = restore(job, backup, source, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    assert postgres.execute("SELECT count(*) FROM child", source) == [(0,)]
+    assert ended.report.warnings == (
+        "public.child: its 200 rows are gone, as the artifact leaves out the rows of this table; the safety backup holds them",
+    )
+    assert restore(job, safety_of(job, ended), source, on_existing="Replace", safety_backup=False).code == 0
+    assert postgres.execute("SELECT count(*) FROM child", source) == [(200,)]
+
+
+def test_default_privileges_of_the_target_do_not_leak_in(job: Job, postgres: Postgres, source: str) -> None:
+    postgres.execute(f"CREATE ROLE {source}_reader", source)
+    backup = job.backup()
+    before = postgres.dump(source)
+    defaults = f"ALTER DEFAULT PRIVILEGES {{}} ALL ON TABLES {{}} {source}_reader"
+    postgres.execute(defaults.format("GRANT", "TO"), source)
+    postgres.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC", source)
+    assert restore(job, backup, source, on_existing="Replace").code == 0
+    postgres.execute(defaults.format("REVOKE", "FROM"), source)
+    postgres.execute("ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC", source)
+    assert postgres.dump(source) == before
+
+
+def test_replace_into_an_empty_database_needs_no_safety_backup(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
+    target = new_database()
+    ended = restore(job, job.backup(), target, on_existing="Replace")
+    assert ended.code == 0
+    assert ended.report.safety_backup is None
+    assert postgres.dump(target) == postgres.dump(source)
+
+
+def drop_afterwards(new_database: Callable[..., str], postgres: Postgres) -> str:
+    """The name of a database that is not there, and is dropped after the test if it is then."""
+    name = new_database()
+    postgres.execute(f'DROP DATABASE "{name}"')
+    return name
+
+
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_a_database_is_created_like_the_source(job: Job, postgres: Postgres, new_database: Callable[..., str], form: str) -> None:
+    source = new_database("TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'", 'odd "name" = \'x')
+    postgres.load("SET client_encoding = 'UTF8'; CREATE TABLE t (a text); INSERT INTO t VALUES ('älter')", source)
+    job.connect_to(source)
+    backup = job.backup(format=form)
+    target = drop_afterwards(new_database, postgres)
+    ended = restore(job, backup, target, create_database=True)
+    assert ended.code == 0, ended.log
+    query = "SELECT pg_encoding_to_char(encoding), datcollate, datctype FROM pg_database WHERE datname = current_database()"
+    assert postgres.execute(query, target) == [("LATIN1", "C", "C")]
+    assert postgres.execute("SELECT a FROM t", target) == [("älter",)]
+
+
+def test_a_created_database_goes_again_when_the_restore_fails(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
+    backup = job.backup()
+    assert backup.report.artifact
+    key = next(key for key in job.keys() if key.endswith(".zst"))  # noqa: SIM118
+    data = job.storage.get(key, 1 << 30)
+    job.storage.put(key, data[:-1] + bytes([data[-1] ^ 1]), "application/zstd")
+    target = drop_afterwards(new_database, postgres)
+    ended = restore(job, backup, target, create_database=True)
+    assert ended.reason == "ArtifactCorrupt", ended.log
+    assert postgres.execute(f"SELECT FROM pg_database WHERE datname = '{target}'") == []
+
+
+def test_a_database_that_is_there_is_taken_as_it_is(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
+    backup = job.backup()
+    target = new_database()
+    postgres.execute("CREATE TABLE mine (a int)", target)
+    with untouched(postgres, target):
+        assert restore(job, backup, target, create_database=True).reason == "TargetNotEmpty"
+    postgres.execute("DROP TABLE mine", target)
+    assert restore(job, backup, target, create_database=True).code == 0
+
+
+def test_who_may_not_create_databases_is_told(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
+    password = PASSWORD.replace("'", "''")
+    postgres.execute(f"CREATE ROLE {source}_user LOGIN PASSWORD '{password}'")
+    target = drop_afterwards(new_database, postgres)
+    ended = restore(job, job.backup(), target, f"{source}_user", create_database=True)
+    assert ended.reason == "InsufficientPrivilege", ended.log
+    assert ended.report.failure
+    assert "creating the database" in ended.report.failure.message
