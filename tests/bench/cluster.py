@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,22 +113,33 @@ class Watcher:
         self._cluster = cluster
         self._seen: list[Seen] = []
         self._changed = threading.Condition()
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._over = False
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for kind, resource in WATCHED.items():
-                process = stack.enter_context(self._cluster.popen("-n", NAMESPACE, "get", resource, "--watch", "-o", 'jsonpath={}{"\n"}'))
-                stack.callback(process.terminate)
-                threading.Thread(target=self._listen, args=(kind, process), daemon=True).start()
+        threads = [threading.Thread(target=self._watch, args=item, daemon=True) for item in WATCHED.items()]
+        for thread in threads:
+            thread.start()
+        try:
             yield
+        finally:
+            self._over = True
+            for process in self._processes.values():
+                process.terminate()
+            for thread in threads:
+                thread.join()
 
-    def _listen(self, kind: str, process: subprocess.Popen[str]) -> None:
-        for line in process.stdout or ():
-            now = time.monotonic()
-            with self._changed:
-                self._seen.append(Seen(now, kind, json.loads(line)))
-                self._changed.notify_all()
+    def _watch(self, kind: str, resource: str) -> None:
+        """Begins again where the connection was lost; then what is there is told once more."""
+        while not self._over:
+            with self._cluster.popen("-n", NAMESPACE, "get", resource, "--watch", "-o", r'jsonpath={}{"\n"}') as process:
+                self._processes[kind] = process
+                for line in process.stdout or ():
+                    now = time.monotonic()
+                    with self._changed:
+                        self._seen.append(Seen(now, kind, json.loads(line)))
+                        self._changed.notify_all()
 
     def wait(self, kind: str, wanted: Callable[[dict[str, Any]], bool], seconds: float) -> Seen:
         """The first change of that kind that fits, from the beginning on."""
