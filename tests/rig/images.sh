@@ -47,7 +47,7 @@ commit() { # CONTAINER NAME
 }
 
 give() { # IMAGE ID: to containerd, by way of an archive
-  local archive=$OUT/import.$$.tar
+  local archive=$OUT/import.$BASHPID.tar
   buildah push -q "$1" "docker-archive:$archive:$1"
   ctr -a "$RUN/containerd.sock" -n k8s.io images import "$archive" >/dev/null
   rm -f "$archive"
@@ -135,6 +135,7 @@ given() { # IMAGE ID: containerd holds it already
 
 command=${1:?make, import or give}
 shift
+jobs_of_import=()
 for name in "$@"; do
   case $command in
   make)
@@ -148,7 +149,8 @@ for name in "$@"; do
     image=$name
     [ "$command" = give ] || image=$(name_of "$name")
     id=$(id_of "$image")
-    given "$image" "$id" || give "$image" "$id"
+    given "$image" "$id" || { give "$image" "$id" & jobs_of_import+=($!); }
     ;;
   esac
 done
+for job in "${jobs_of_import[@]}"; do wait "$job"; done
