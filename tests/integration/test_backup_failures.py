@@ -164,7 +164,7 @@ def test_a_dump_that_dies(job: Job, everything: str, tmp_path: Path, script: str
 
 
 def test_its_server_process_is_ended(job: Job, postgres: Postgres, everything: str, tmp_path: Path) -> None:
-    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dbbackup pg_dump'"
+    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dbbackup pg_dump' AND pid <> pg_backend_pid()"
     for fmt in ("plain", "custom"):
         shell = f'"$REAL" "$@" & sleep 0.3; PGPASSWORD= {postgres.bin}/psql -Xqc "{kill}" >/dev/null; wait $!'
         postgres.execute("CREATE TABLE IF NOT EXISTS public.large AS SELECT repeat('x', 1000) FROM generate_series(1, 300000)", everything)

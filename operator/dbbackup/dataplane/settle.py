@@ -5,8 +5,8 @@ A backup is what its manifest says, or nothing. A restore is what the server say
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -110,7 +110,7 @@ def _check_restore(run: Run, options: CheckOptions) -> None:
     try:
         settled = _settle(run)
     except Failure as failure:
-        if failure.reason.retryable or failure.reason.name == "OutcomeUnknown":
+        if failure.reason.name == "OutcomeUnknown" or (failure.reason.retryable and failure.reason.name != "Timeout"):
             raise
         raise Failure("OutcomeUnknown", f"{options.lost_message}; and nobody can tell what became of it: {failure}") from None
     if settled is not None:
@@ -160,7 +160,6 @@ def _committed(run: Run, record: TransactionRecord) -> bool:
     """As the server says; Failure OutcomeUnknown where it can't, after it was asked again for most of the run's time."""
     if run.spec.database is None:
         raise Failure("InvalidSpec", "a restore's check tells no database")
-    deadline = time.monotonic() + run.spec.timeout_seconds * _PATIENCE
     while True:
         try:
             info = load(run.spec.database, run.paths)
@@ -170,7 +169,7 @@ def _committed(run: Run, record: TransactionRecord) -> bool:
             if isinstance(error, Failure) and not error.reason.retryable:
                 raise
             answer = " ".join(str(error).split())
-        if time.monotonic() >= deadline:
+        if datetime.now(UTC) >= run.started_at + timedelta(seconds=run.spec.timeout_seconds * _PATIENCE):
             raise Failure("OutcomeUnknown", f"nobody can tell whether transaction {record.xid} on {record.identity} was committed: {answer}")
         run.stop.wait(_POLL)
 

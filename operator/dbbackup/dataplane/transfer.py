@@ -81,8 +81,15 @@ class Transfer:
             self._run.stop.check()
             return writer.commit()
         except BaseException:
-            writer.abort()
+            self._abort(writer)
             raise
+
+    def _abort(self, writer: ArtifactWriter) -> None:
+        """The failure that led here matters more than one of the clearing up."""
+        try:
+            writer.abort()
+        except Failure as failure:
+            self._run.reporter.error(f"the upload of {self._key} could not be aborted: {failure}")
 
     def _stream(self, dump: Dump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
         if self._options.format == "custom":
