@@ -180,7 +180,7 @@ def _walk(schema: dict[str, Any], path: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_fields_exist(page: Path) -> None:
     text = " ".join(_CODE.findall(_prose(page))) + "\n".join(_blocks(page, "sh"))
-    for path in re.findall(r"(?<![\w.])(?:spec|status)(?:\.[a-zA-Z0-9]+)+", text):
+    for path in re.findall(r"(?<!\w)(?:spec|status)(?:\.[a-zA-Z0-9]+)+", text):
         assert any(_walk(schema, path) for schema in _schemas().values()), f"{_name(page)}: no kind has {path}"
 
 
