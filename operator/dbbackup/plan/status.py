@@ -136,7 +136,7 @@ def failure(reason: str, message: str, hint: str | None = None, tail: Sequence[s
         "hint": cut(hint or (known.hint if known else ""), MESSAGE_LIMIT),
         "retryable": bool(known and known.retryable),
     }
-    text = "\n".join(readable(line) for line in (tail or ())[-TAIL_LINES:])
+    text = "\n".join([text for line in tail or () if (text := readable(line))][-TAIL_LINES:])
     return {**told, "logTail": text[-TAIL_LIMIT:]} if text else told
 
 
@@ -151,11 +151,13 @@ def deleting(facts: Facts, message: str) -> Status:
 
 
 def readable(line: str) -> str:
-    """A log line as a person reads it: the Job logs JSON, other programs don't."""
+    """A log line as a person reads it: the Job logs JSON, other programs don't. Empty for one that says nothing to people, such as bare progress."""
     try:
         event = LogEvent.model_validate_json(line)
     except ValueError:
         return cut(line, 500)
+    if not event.message:
+        return ""
     return cut(f"{event.ts:%H:%M:%S} {event.level} {event.message}", 500)
 
 
