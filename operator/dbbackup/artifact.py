@@ -101,7 +101,10 @@ class ExtensionEntry(Model):
 
 
 class Contents(Model):
-    """What the dump holds and needs. `relations` counts tables, indexes, sequences, views, TOAST included: an estimate of its locks."""
+    """What the dump holds and needs. `relations` counts tables, indexes, sequences, views, TOAST included: an estimate of its locks.
+
+    `outside` names what dumped objects refer to and the dump leaves out (its own schemas and tables chosen away): a target must hold it already.
+    """
 
     schemas: tuple[str, ...] = ()
     tables: tuple[TableEntry, ...] = ()
@@ -112,6 +115,7 @@ class Contents(Model):
     large_objects: int = 0
     relations: int = 0
     routines: int = 0
+    outside: tuple[str, ...] = ()
 
 
 class SourceDatabase(Model):

@@ -133,6 +133,25 @@ def test_excluded_tables_and_rows(job: Job, postgres: Postgres, everything: str,
     assert postgres.execute("SELECT count(*) FROM public.unlogged", target) == [(10,)]
 
 
+def test_what_is_left_out_but_referred_to_is_named(job: Job, postgres: Postgres, database: str) -> None:
+    postgres.load(
+        """CREATE SCHEMA a; CREATE SCHEMA b; CREATE EXTENSION citext SCHEMA b; CREATE TYPE b.kind AS ENUM ('x'); CREATE TABLE b.t (i int PRIMARY KEY);
+        CREATE FUNCTION b.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TABLE b.unrelated ();
+        CREATE TABLE a.users (id serial PRIMARY KEY); CREATE TABLE a.logins (u int REFERENCES a.users, c b.citext);
+        CREATE TABLE a.t (k b.kind, i int REFERENCES b.t, j int DEFAULT b.f()); CREATE VIEW a.v AS SELECT * FROM a.users;""",
+        database,
+    )
+    whole = job.another("whole").backup()
+    assert (whole.code, whole.report.warnings, job.manifest(whole).contents.outside) == (0, (), ())
+    ended = job.backup(schemas=("a",), exclude_tables=("a.logins",))
+    assert job.manifest(ended).contents.outside == ("function b.f()", "table b.t", "type b.kind")
+    assert "function b.f(), table b.t, type b.kind" in ended.report.warnings[0]
+    excluded = job.another("excluded").backup(exclude_tables=("a.users",))
+    assert job.manifest(excluded).contents.outside == ("table a.users",)
+    harmless = job.another("harmless").backup(exclude_tables=("a.logins", "a.t"))
+    assert job.manifest(harmless).contents.outside == ()
+
+
 @pytest.mark.parametrize("name", ["host=evil", "-x", "a'b\"c d\\", "ü/../x", "postgresql://evil/x", "UPPER"])
 @pytest.mark.parametrize("fmt", ["plain", "custom"])
 def test_a_database_of_any_name(job: Job, postgres: Postgres, new_database: NewDatabase, name: str, fmt: str) -> None:

@@ -36,29 +36,34 @@ SELECT pg_catalog.to_jsonb(d) - 'datacl', pg_catalog.pg_encoding_to_char(d.encod
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
 
-# Extensions whose schema is dumped, or some member of which an object of a dumped schema depends on.
-EXTENSIONS = """
-WITH objects (classid, objid) AS (
-  SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, oid FROM pg_catalog.pg_class WHERE relnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid FROM pg_catalog.pg_type WHERE typnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid FROM pg_catalog.pg_proc WHERE pronamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, oid FROM pg_catalog.pg_operator WHERE oprnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, oid FROM pg_catalog.pg_opclass WHERE opcnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, oid FROM pg_catalog.pg_opfamily WHERE opfnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_ts_config'::pg_catalog.regclass, oid FROM pg_catalog.pg_ts_config WHERE cfgnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_ts_dict'::pg_catalog.regclass, oid FROM pg_catalog.pg_ts_dict WHERE dictnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, oid FROM pg_catalog.pg_statistic_ext
+# Everything of the dumped schemas that a dependency can start from, with the relation that it belongs to.
+_OBJECTS = """
+objects (classid, objid, relation) AS (
+  SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, oid, oid FROM pg_catalog.pg_class WHERE relnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, typrelid FROM pg_catalog.pg_type WHERE typnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_proc WHERE pronamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_operator WHERE oprnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_opclass WHERE opcnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_opfamily WHERE opfnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_ts_config'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_ts_config WHERE cfgnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_ts_dict'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_ts_dict WHERE dictnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, oid, stxrelid FROM pg_catalog.pg_statistic_ext
     WHERE stxnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, oid FROM pg_catalog.pg_constraint WHERE connamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, d.oid FROM pg_catalog.pg_attrdef d
+  UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, oid, conrelid FROM pg_catalog.pg_constraint
+    WHERE connamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, d.oid, c.oid FROM pg_catalog.pg_attrdef d
     JOIN pg_catalog.pg_class c ON c.oid = d.adrelid WHERE c.relnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid FROM pg_catalog.pg_rewrite r
+  UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid, c.oid FROM pg_catalog.pg_rewrite r
     JOIN pg_catalog.pg_class c ON c.oid = r.ev_class WHERE c.relnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid FROM pg_catalog.pg_trigger t
-    JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid FROM pg_catalog.pg_policy p
+  UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, c.oid FROM pg_catalog.pg_trigger t
+    JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = ANY (%(namespaces)s) AND NOT t.tgisinternal
+  UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid, c.oid FROM pg_catalog.pg_policy p
     JOIN pg_catalog.pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = ANY (%(namespaces)s)
-),
+)"""
+
+# Extensions whose schema is dumped, or some member of which an object of a dumped schema depends on.
+EXTENSIONS = f"""
+WITH {_OBJECTS},
 needed (oid) AS (
   SELECT m.refobjid FROM objects o
     JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid AND d.deptype <> 'e'
@@ -69,7 +74,35 @@ SELECT e.extname, n.nspname, e.extversion
 FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
 WHERE e.oid >= 16384 AND (%(all)s OR e.extnamespace = ANY (%(namespaces)s) OR e.oid IN (SELECT oid FROM needed))
 ORDER BY 1
-"""
+"""  # noqa: S608 - constants only
+
+# What dumped objects refer to that is not dumped: relations, types and functions of other schemas, and excluded tables.
+OUTSIDE = f"""
+WITH {_OBJECTS},
+gone (oid) AS (
+  SELECT pg_catalog.unnest(%(excluded)s::oid[])
+  UNION SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = ANY (%(excluded)s::oid[])
+  UNION SELECT d.objid FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+    AND d.refclassid = d.classid AND d.refobjid = ANY (%(excluded)s::oid[]) AND d.deptype IN ('a', 'i')
+),
+outside (classid, objid) AS (
+  SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE {_USER_SCHEMA} AND NOT n.oid = ANY (%(namespaces)s) AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_class", oid="c.oid")}
+  UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+    WHERE {_USER_SCHEMA} AND NOT n.oid = ANY (%(namespaces)s) AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_type", oid="t.oid")}
+  UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    WHERE {_USER_SCHEMA} AND NOT n.oid = ANY (%(namespaces)s) AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_proc", oid="p.oid")}
+  UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, oid FROM gone
+)
+SELECT DISTINCT pg_catalog.pg_describe_object(x.classid, x.objid, 0)
+FROM objects o JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid AND d.deptype IN ('n', 'a')
+  JOIN outside x ON x.classid = d.refclassid AND x.objid = d.refobjid
+WHERE o.relation NOT IN (SELECT oid FROM gone)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class i WHERE x.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND i.oid = x.objid
+                  AND i.relkind IN ('i', 'I', 't'))
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = o.classid AND e.objid = o.objid AND e.deptype = 'e')
+ORDER BY 1
+"""  # noqa: S608 - constants only
 
 ROLES = """
 SELECT r.rolname FROM pg_catalog.pg_policy p CROSS JOIN LATERAL pg_catalog.unnest(p.polroles) AS role (oid)

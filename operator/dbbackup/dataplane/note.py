@@ -97,6 +97,8 @@ def _needs(manifest: Manifest) -> list[str]:
     lines = [f"- PostgreSQL {manifest.database.server_version_num // 10000} or newer, encoding {manifest.database.encoding} or UTF8."]
     if contents.extensions:
         lines.append("- Extensions that the server must offer: " + ", ".join(f"{_code(e.name)} ({e.version})" for e in contents.extensions) + ".")
+    if contents.outside:
+        lines.append("- What the dump refers to and leaves out: " + ", ".join(map(_code, contents.outside)) + ".")
     if contents.roles:
         lines.append("- Roles that must be there: " + ", ".join(map(_code, contents.roles)) + ".")
     if contents.event_triggers or contents.superuser_publications:

@@ -59,6 +59,7 @@ class Selection:
     excluded: frozenset[tuple[str, str]]
     without_data: frozenset[tuple[str, str]]
     unmatched: tuple[str, ...] = ()
+    excluded_oids: tuple[int, ...] = ()
 
     @property
     def tables(self) -> list[Relation]:
@@ -87,7 +88,7 @@ def select(relations: Iterable[Relation], schemas: Sequence[str], options: Backu
     """Pure: which relations are dumped, and which without rows. `schemas` are the database's."""
     missing = [schema for schema in options.schemas if schema not in schemas]
     if missing:
-        raise Failure("InvalidSpec", f"the database has no schema {', '.join(missing)}; it has {_some(schemas)}")
+        raise Failure("InvalidSpec", f"the database has no schema {', '.join(missing)}; it has {some(schemas)}")
     chosen = tuple(schema for schema in schemas if not options.schemas or schema in options.schemas)
     inside = [relation for relation in relations if relation.schema in chosen]
     keys = [relation.key for relation in inside if relation.kind != "S"]
@@ -108,7 +109,8 @@ def select(relations: Iterable[Relation], schemas: Sequence[str], options: Backu
     if standby:
         without_data |= {relation.key for relation in inside if relation.unlogged}
     kept = tuple(relation for relation in inside if relation.key not in excluded)
-    return Selection(chosen, kept, frozenset(excluded), frozenset(without_data - excluded), tuple(unmatched))
+    gone = tuple(relation.oid for relation in inside if relation.key in excluded)
+    return Selection(chosen, kept, frozenset(excluded), frozenset(without_data - excluded), tuple(unmatched), gone)
 
 
 def _descendants(relations: Sequence[Relation], keys: set[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -125,14 +127,15 @@ def refuse_unreadable(selection: Selection, who: str) -> None:
     """Failure RowSecurity or InsufficientPrivilege that names every relation which this user would dump with rows missing, or not at all."""
     hidden = [".".join(r.key) for r in selection.relations if r.hidden_rows and r.kind in "rp" and r.key not in selection.without_data]
     unreadable = [".".join(r.key) for r in selection.relations if not r.readable and r.kind in "rpS"]
-    also = f"; and it may not read {_some(unreadable)}" if unreadable else ""
+    also = f"; and it may not read {some(unreadable)}" if unreadable else ""
     if hidden:
-        raise Failure("RowSecurity", f"{who}: row-level security would hide rows of {_some(hidden)}{also}")
+        raise Failure("RowSecurity", f"{who}: row-level security would hide rows of {some(hidden)}{also}")
     if unreadable:
-        raise Failure("InsufficientPrivilege", f"{who}: no SELECT on (or no USAGE on the schema of) {_some(unreadable)}")
+        raise Failure("InsufficientPrivilege", f"{who}: no SELECT on (or no USAGE on the schema of) {some(unreadable)}")
 
 
-def _some(items: Sequence[str]) -> str:
+def some(items: Sequence[str]) -> str:
+    """A list for a message: the first _NAMED, and how many more."""
     rest = len(items) - _NAMED
     return ", ".join(items[:_NAMED]) + (f" and {rest} more" if rest > 0 else "") if items else "none"
 
@@ -209,6 +212,7 @@ class Snapshot:
             "all": every,
             "namespaces": [row[0] for row in self.connection.execute(catalog.NAMESPACES, (list(self.selection.schemas),)).fetchall()],
             "tables": [relation.oid for relation in self.selection.tables],
+            "excluded": list(self.selection.excluded_oids),
         }
         extensions = tuple(ExtensionEntry(name=n, schema_=s, version=v) for n, s, v in self._rows(catalog.EXTENSIONS, parameters))
         large_objects, relations, routines = self._rows(catalog.FIGURES, parameters)[0]
@@ -223,6 +227,7 @@ class Snapshot:
             large_objects=large_objects,
             relations=relations,
             routines=routines,
+            outside=tuple(row[0] for row in self._rows(catalog.OUTSIDE, parameters)) if not every or self.selection.excluded else (),
         )
         return Source(self._database(), contents)
 

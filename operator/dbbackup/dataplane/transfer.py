@@ -14,7 +14,7 @@ from dbbackup.dataplane.conninfo import Conninfo
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.dump import Dump, Sink, arguments
 from dbbackup.dataplane.plain import PlainStream
-from dbbackup.dataplane.snapshot import Relation, Snapshot, Source
+from dbbackup.dataplane.snapshot import Relation, Snapshot, Source, some
 from dbbackup.dataplane.upload import ArtifactWriter
 from dbbackup.errors import Failure
 from dbbackup.run import BackupOptions, Progress
@@ -41,7 +41,7 @@ class Transfer:
         for attempt in range(1, ATTEMPTS + 1):
             snapshot.take()
             source = snapshot.describe()
-            self._warn(snapshot)
+            self._warn(snapshot, source)
             try:
                 return self._dump(snapshot, source, client), source
             except _LockedOut as locked:
@@ -52,7 +52,9 @@ class Transfer:
                 )
         raise AssertionError
 
-    def _warn(self, snapshot: Snapshot) -> None:
+    def _warn(self, snapshot: Snapshot, source: Source) -> None:
+        if outside := source.contents.outside:
+            self._run.warn(f"what is dumped refers to what is left out, and restores only where that is already: {some(outside)}")
         for pattern in snapshot.selection.unmatched:
             self._run.warn(f"{pattern} matches no table: nothing was left out for it")
 
