@@ -39,8 +39,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorter than a run's, so that a server's fault ends the test soon; longer than a restart takes."""
-    monkeypatch.setattr(s3, "PATIENCE", 25.0)
+    """Shorter than a run's, so that a server's fault ends the test soon; longer than SeaweedFS takes to come back, 20 seconds and more."""
+    monkeypatch.setattr(s3, "PATIENCE", 60.0)
 
 
 @pytest.fixture

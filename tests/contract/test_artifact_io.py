@@ -163,7 +163,7 @@ def test_progress_counts_what_is_stored(storage: Storage) -> None:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_memory_is_bounded(storage: Storage, workers: int) -> None:
     tracemalloc.start()
-    stored = store(storage, "dir/a", 200 * MIB, workers)
+    stored = store(storage, "dir/a", 100 * MIB, workers)
     written = tracemalloc.get_traced_memory()[1]
     tracemalloc.reset_peak()
     for chunk in ArtifactReader(storage, "dir", stored, prefetch=2):
