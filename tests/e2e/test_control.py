@@ -162,9 +162,9 @@ def test_a_container_killed_for_memory_is_looked_after_and_told(tenant: Tenant, 
     small = {"resources": {"requests": {"memory": "20Mi"}, "limits": {"memory": "20Mi"}}}
     ended = tenant.failed(tenant.backup("one", retries=0, job=small), "OutOfMemory")
     assert "memory" in ended["status"]["failure"]["hint"]
-    assert {event["reason"] for event in tenant.events("DatabaseBackup", "one")} >= {"JobCreated", "Checking", "Failed"}
     assert empty(bucket)
     nothing_runs(tenant, ended)
+    assert {event["reason"] for event in tenant.events("DatabaseBackup", "one")} >= {"JobCreated", "Checking", "Failed"}
 
 
 # Pods that do not start
@@ -243,6 +243,21 @@ def test_an_artifact_is_retained_without_a_finalizer(tenant: Tenant, database: D
     tenant.delete("dbb", "one")
     tenant.wait_gone("dbb", "one", 10)
     assert bucket.manifest(one["status"]["artifact"]["key"])["objects"]
+
+
+def test_a_deletion_policy_changed_later_counts(tenant: Tenant, database: Databases, bucket: Bucket) -> None:
+    set_up(tenant, database, bucket)
+    kept, dropped = tenant.backup("kept", deletionPolicy="Delete"), tenant.backup("dropped", deletionPolicy="Retain")
+    kept, dropped = tenant.completed(kept), tenant.completed(dropped)
+    tenant.patch("dbb", "kept", {"spec": {"deletionPolicy": "Retain"}})
+    tenant.patch("dbb", "dropped", {"spec": {"deletionPolicy": "Delete"}})
+    tenant.wait_until("dbb", "kept", lambda seen: not seen["metadata"].get("finalizers"), 30, "no finalizer")
+    tenant.wait_until("dbb", "dropped", lambda seen: bool(seen["metadata"].get("finalizers")), 30, "a finalizer")
+    for name in ("kept", "dropped"):
+        tenant.delete("dbb", name)
+        tenant.wait_gone("dbb", name)
+    keys = bucket.keys()
+    assert {key.rsplit("/", 1)[0] for key in keys} == {kept["status"]["artifact"]["key"]}
 
 
 @pytest.mark.parametrize("gone", ["secret", "storage"])

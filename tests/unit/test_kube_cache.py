@@ -51,6 +51,19 @@ def test_what_a_deleted_pod_said_last_stays_until_it_is_forgotten() -> None:
     assert cache.children(UID, "Pod") == ()
 
 
+def test_what_was_deleted_does_not_come_back_with_a_late_answer() -> None:
+    cache = Cache()
+    cache.put(backup_obj())
+    held = job_of(backup_obj())
+    cache.put_child(held)
+    cache.remove_child(version(held, 20))
+    assert not cache.put_child(version(held, 21, deletionTimestamp="2026-11-23T01:00:00Z")), "the answer to our own deletion"
+    assert cache.children(UID, "Job") == ()
+    cache.remove(KEY, UID)
+    assert not cache.put(version(backup_obj(), 30))
+    assert cache.get(KEY) is None
+
+
 def test_a_pod_of_nobody_is_not_kept() -> None:
     cache = Cache()
     cache.put_child(version(pod(state=RUNNING), 5))

@@ -338,6 +338,16 @@ def test_the_policy_at_the_time_of_deletion_counts() -> None:
     assert (decision.remove_finalizer, decision.create) == (True, None)
 
 
+@pytest.mark.parametrize("phase", ["Pending", "Running", "Completed", "Failed"])
+def test_the_finalizer_follows_a_policy_that_is_changed_later(phase: str) -> None:
+    later = decide(facts(backup_obj({"phase": phase, "jobName": "j"}, deletionPolicy="Delete")))
+    assert (later.add_finalizer, later.remove_finalizer, later.holds_slot) == (True, False, phase in ("Pending", "Running"))
+    back = decide(facts(backup_obj({"phase": phase, "jobName": "j"}, metadata={"finalizers": [FINALIZER]}, deletionPolicy="Retain")))
+    assert (back.add_finalizer, back.remove_finalizer) == (False, True)
+    guarded = decide(facts(backup_obj({"phase": "Completed", "jobName": "j"}, metadata={"finalizers": [FINALIZER, "x"]}, deletionPolicy="Delete")))
+    assert (guarded.add_finalizer, guarded.remove_finalizer) == (False, False)
+
+
 def test_the_artifact_is_deleted_by_a_job_that_outlives_its_owner() -> None:
     decision = decide(facts(deleted(COMPLETED)))
     assert created_spec(decision).cleanup.key == "team/k"  # type: ignore[union-attr]

@@ -12,6 +12,8 @@ Raw = Mapping[str, Any]
 
 RUN_KINDS = ("DatabaseBackup", "DatabaseRestore")
 TERMINAL = ("Completed", "Failed")
+REMEMBERED = 20_000
+"""UIDs of deleted objects: an answer that was on its way when the deletion was told must not bring one back."""
 
 
 class Key(NamedTuple):
@@ -44,9 +46,12 @@ def _slim(obj: Raw) -> dict[str, Any]:
 
 
 class Cache:
-    """Nothing older replaces anything newer, so that answers to our own calls and the watches' events may come in any order."""
+    """Nothing older replaces anything newer and nothing deleted comes back, so that answers to our own calls and the watches' events may come in
+    any order.
+    """
 
     def __init__(self) -> None:
+        self._gone: dict[str, None] = {}
         self._objects: dict[Key, Raw] = {}
         self._by_uid: dict[str, Key] = {}
         self._active: dict[str, set[Key]] = {}
@@ -74,6 +79,8 @@ class Cache:
     def put(self, obj: Raw) -> bool:
         """Takes in an object of one of our kinds; False where the cache has it as new already."""
         key, uid = key_of(obj), obj["metadata"]["uid"]
+        if uid in self._gone:
+            return False
         known = self._objects.get(key)
         if known is not None and known["metadata"]["uid"] == uid and version_of(known) >= version_of(obj):
             return False
@@ -90,8 +97,14 @@ class Cache:
             self._active.get(key.namespace, set()).discard(key)
         return True
 
+    def _bury(self, uid: str) -> None:
+        self._gone[uid] = None
+        if len(self._gone) > REMEMBERED:
+            del self._gone[next(iter(self._gone))]
+
     def remove(self, key: Key, uid: str) -> bool:
         """Forgets the object, if it is still that one."""
+        self._bury(uid)
         known = self._objects.get(key)
         if known is None or known["metadata"]["uid"] != uid:
             return False
@@ -118,18 +131,19 @@ class Cache:
     def put_child(self, child: Raw) -> bool:
         """Takes in a Job or a pod; False where it is no news."""
         uid = self.owner_uid(child)
-        if uid is None:
+        if uid is None or child["metadata"]["uid"] in self._gone:
             return False
         children = self._children.setdefault(uid, {})
         place = (child["kind"], child["metadata"]["uid"])
         known = children.get(place)
-        if known is not None and (known.get(DELETED) or version_of(known) >= version_of(child)):
+        if known is not None and version_of(known) >= version_of(child):
             return False
         children[place] = _slim(child)
         return True
 
     def remove_child(self, child: Raw) -> None:
         """Forgets a Job. Of a pod the last words stay, marked as deleted, until `forget_children`."""
+        self._bury(child["metadata"]["uid"])
         uid = self.owner_uid(child)
         children = self._children.get(uid or "")
         if children is None:

@@ -8,7 +8,7 @@ from dbbackup.api import targets
 from dbbackup.api.specs import BackupSpec, SpecError, parse_backup, parse_storage
 from dbbackup.plan import lifecycle
 from dbbackup.plan.deletion import delete_backup
-from dbbackup.plan.facts import Decision, Facts, Raw
+from dbbackup.plan.facts import FINALIZER, Decision, Facts, Raw
 from dbbackup.run import RunSpec
 
 
@@ -48,6 +48,8 @@ def decide(facts: Facts) -> Decision:
     """The next step of a DatabaseBackup."""
     if facts.obj["metadata"].get("deletionTimestamp"):
         return delete_backup(facts)
+    if (change := _finalizer_change(facts)) is not None:
+        return change
     if facts.status.get("phase") in ("Completed", "Failed"):
         return lifecycle.ended(facts)
     try:
@@ -60,6 +62,16 @@ def decide(facts: Facts) -> Decision:
     if run.spec is None:
         return no_storage(facts, spec.storage_ref.name, run.start_deadline)
     return lifecycle.start(facts, run)
+
+
+def _finalizer_change(facts: Facts) -> Decision | None:
+    """The deletion policy is the one field that may be changed later; the finalizer follows it. Before there is a Job there is nothing to guard."""
+    held = FINALIZER in (facts.obj["metadata"].get("finalizers") or ())
+    wanted = (facts.obj.get("spec") or {}).get("deletionPolicy") == "Delete"
+    if held == wanted or (wanted and "jobName" not in facts.status):
+        return None
+    runs = facts.status.get("phase") not in ("Completed", "Failed") and "jobName" in facts.status
+    return Decision(add_finalizer=wanted, remove_finalizer=held, holds_slot=runs, requeue=timedelta(0))
 
 
 def no_storage(facts: Facts, name: str, deadline: timedelta) -> Decision:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from dbbackup.api.units import parse_quantity
 from dbbackup.plan.settings import Settings
 from dbbackup.run import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT, SCRATCH, STORAGE_CA, STORAGE_SECRET, RunKind, RunSpec
 
@@ -88,6 +89,25 @@ def _merged(defaults: Mapping[str, Any], overrides: Mapping[str, Any], key: str)
     return overrides[key] if overrides.get(key) else defaults.get(key)
 
 
+def _resources(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides replace the defaults one by one; a default request above an own limit, which Kubernetes would refuse, becomes that limit."""
+    merged = {kind: {**(defaults.get(kind) or {}), **(overrides.get(kind) or {})} for kind in ("requests", "limits")}
+    own_requests, own_limits = overrides.get("requests") or {}, overrides.get("limits") or {}
+    for name, limit in own_limits.items():
+        if name in merged["requests"] and name not in own_requests and _amount(merged["requests"][name]) > _amount(limit):
+            merged["requests"][name] = limit
+    for name, request in own_requests.items():
+        if name in merged["limits"] and name not in own_limits and _amount(merged["limits"][name]) < _amount(request):
+            merged["limits"][name] = request
+    return {kind: amounts for kind, amounts in merged.items() if amounts}
+
+
+def _amount(quantity: str | int) -> int:
+    """Comparable; CPU in thousandths, as 100m rounds up to 1 otherwise."""
+    text = str(quantity)
+    return parse_quantity(text[:-1]) if text.endswith("m") else 1000 * parse_quantity(text)
+
+
 def _pod_spec(spec: RunSpec, settings: Settings, overrides: Mapping[str, Any]) -> dict[str, Any]:
     defaults = settings.job_defaults
     volumes, mounts = _volumes(spec)
@@ -109,7 +129,7 @@ def _pod_spec(spec: RunSpec, settings: Settings, overrides: Mapping[str, Any]) -
                 "imagePullPolicy": settings.image_pull_policy,
                 "args": ["run"],
                 "env": [{"name": ENVIRONMENT, "value": spec.to_json()}],
-                "resources": _merged(defaults, overrides, "resources") or _DEFAULT_RESOURCES,
+                "resources": _resources(defaults.get("resources") or _DEFAULT_RESOURCES, overrides.get("resources") or {}),
                 "securityContext": {key: value for key, value in security.items() if value is not None},
                 "terminationMessagePolicy": "File",
                 "volumeMounts": mounts,

@@ -257,7 +257,7 @@ def finish(facts: Facts, state: RunState, report: Report, spec: RunSpec | None) 
         return Decision(want=frozenset({"tail"}), follow=state.pod)
     told = statuses.failure(report.failure.reason, report.failure.message, report.failure.hint, facts.tail)
     told["retryable"] = report.failure.retryable
-    note = Note("Failed", f"{told['reason']}: {told['message']} {told['hint']}", warning=True)
+    note = Note("Failed", f"{told['reason']}: {str(told['message']).rstrip('.')}. {told['hint']}", warning=True)
     return Decision(status=statuses.failed(facts, state, told, report), notes=(note,), delete=jobs)
 
 
