@@ -101,8 +101,11 @@ class Control:
     def job(self) -> Sample:
         """A Job of one command, `id`, in the operator's image: to its container's end, and to Complete."""
         name = self._name("Job")
-        container = {"name": "main", "image": self._cluster.image, "imagePullPolicy": "IfNotPresent", "command": ["id"]}
-        template = {"metadata": {"labels": {"bench": name}}, "spec": {"restartPolicy": "Never", "containers": [container]}}
+        security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        container = {"name": "main", "image": self._cluster.image, "imagePullPolicy": "IfNotPresent", "command": ["id"], "securityContext": security}
+        pod_security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        pod = {"restartPolicy": "Never", "automountServiceAccountToken": False, "securityContext": pod_security, "containers": [container]}
+        template = {"metadata": {"labels": {"bench": name}}, "spec": pod}
         metadata = {"name": name, "namespace": NAMESPACE, "labels": {"bench": name}}
         started = time.monotonic()
         applied = self._apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"template": template, "backoffLimit": 0}})
