@@ -17,9 +17,10 @@ from tests.contract.servers import OWNER, STRANGER, Server, free_ports
 
 from dbbackup.artifact import key_component
 from dbbackup.errors import Failure
+from dbbackup.run import StorageTarget
 from dbbackup.storage import s3
 from dbbackup.storage.base import Storage
-from dbbackup.storage.s3 import S3Storage
+from dbbackup.storage.s3 import S3Storage, open_storage
 from dbbackup.storage.tools import abort_uploads, delete_directory
 
 MIB = 1 << 20
@@ -327,6 +328,18 @@ def test_wrong_secret_key(open_: Open, storage: Storage) -> None:
         assert failure.reason.name == "StorageAuthenticationFailed", failure
         assert "not-the-owners-secret" not in str(failure)
     assert storage.get("a", 1) == b"1"
+
+
+def test_credentials_of_the_environment(storage: Storage, server: Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a Secret botocore's default chain is asked, as for IRSA and Pod Identity."""
+    target = StorageTarget(name="contract", bucket=bucket, endpoint=server.endpoint)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    failure = failing(open_storage(target).ensure_bucket, create=False)
+    assert failure.reason.name == "StorageAuthenticationFailed", failure
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", OWNER[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", OWNER[1])
+    open_storage(target).ensure_bucket(create=False)
 
 
 def test_forbidden(open_: Open, storage: Storage, server: Server, bucket: str) -> None:
