@@ -60,6 +60,7 @@ def test_271_servers_lose_five_and_are_271_again(major: int, form: str, tenant: 
     tenant.completed(tenant.backup("nightly", format=form, excludeTables=SESSIONS))
     lose(found, 5)
     assert counted(found)[0] == 266
+    assert everything(found) != before
     restored = tenant.completed(tenant.restore("back", "nightly", onExisting="Replace"))
     assert counted(found)[0] == 271
     assert identities(found) == known
