@@ -143,6 +143,7 @@ class Kube:
             load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
         except ConfigException:
             await load_kube_config(client_configuration=settings, persist_config=False)  # type: ignore[no-untyped-call]
+        settings.disable_strict_ssl_verification = True  # chain and name are verified; RFC 5280's form, which many clusters' CAs lack, is not
         async with ApiClient(settings) as api:  # type: ignore[no-untyped-call]
             api.user_agent = "dbbackup-operator"
             yield cls(api)

@@ -129,7 +129,7 @@ def test_what_the_object_says_of_its_job_wins_over_the_defaults() -> None:
         job={"resources": resources, "serviceAccountName": "irsa", "nodeSelector": {"disk": "ssd"}, "tolerations": [{"operator": "Exists"}]}
     )
     pod = manifest(obj)["spec"]["template"]["spec"]
-    assert pod["containers"][0]["resources"] == resources
+    assert pod["containers"][0]["resources"] == {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}
     assert (pod["serviceAccountName"], pod["nodeSelector"], pod["tolerations"]) == ("irsa", {"disk": "ssd"}, [{"operator": "Exists"}])
     assert pod["automountServiceAccountToken"] is False
 
@@ -143,3 +143,18 @@ def test_the_run_is_told_in_one_variable() -> None:
     assert run.backup.format == "custom"
     assert run.database is not None
     assert run.database.secret == "app-db"
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}),
+        ({"limits": {"memory": "4Gi"}}, {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "4Gi"}}),
+        ({"limits": {"memory": "64Mi", "cpu": "0.05"}}, {"requests": {"cpu": "0.05", "memory": "64Mi"}, "limits": {"memory": "64Mi", "cpu": "0.05"}}),
+        ({"requests": {"memory": "1Gi"}}, {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}),
+    ],
+)
+def test_resources_replace_the_defaults_one_by_one_and_never_contradict_them(own: dict[str, Any], expected: dict[str, Any]) -> None:
+    job = decide(facts(backup_obj(job={"resources": own}))).create
+    assert job is not None
+    assert job["spec"]["template"]["spec"]["containers"][0]["resources"] == expected

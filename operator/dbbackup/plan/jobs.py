@@ -103,9 +103,11 @@ def _resources(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dic
 
 
 def _amount(quantity: str | int) -> int:
-    """Comparable; CPU in thousandths, as 100m rounds up to 1 otherwise."""
+    """Comparable, in thousandths: `parse_quantity` rounds 100m of a CPU up to a whole one."""
     text = str(quantity)
-    return parse_quantity(text[:-1]) if text.endswith("m") else 1000 * parse_quantity(text)
+    if text.endswith("m"):
+        return parse_quantity(text[:-1])
+    return parse_quantity(f"{text}k") if text[-1:].isdigit() and "e" not in text.lower() else 1000 * parse_quantity(text)
 
 
 def _pod_spec(spec: RunSpec, settings: Settings, overrides: Mapping[str, Any]) -> dict[str, Any]:
