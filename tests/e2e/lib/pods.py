@@ -31,7 +31,9 @@ def server(
         **({"command": list(command)} if command else {}),
         "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
         "ports": [{"containerPort": port}],
-        "readinessProbe": {**probe, "periodSeconds": 1, "timeoutSeconds": 5},
+        # Asked each second until it holds once, cheaply after that: an `exec` probe costs as much as a small query workload.
+        "startupProbe": {**probe, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 120},
+        "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 10},
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [{"name": f"v{index}", "mountPath": path} for index, path in enumerate(mounts)],
