@@ -10,7 +10,7 @@ import pytest
 from tests.contract.servers import LISTED, OWNER, Server
 
 from dbbackup.run import StorageTarget
-from dbbackup.storage import s3
+from dbbackup.storage import retries
 from dbbackup.storage.base import Storage
 from dbbackup.storage.s3 import open_storage
 
@@ -40,7 +40,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter than a run's, so that a server's fault ends the test soon; longer than SeaweedFS takes to come back, 20 seconds and more."""
-    monkeypatch.setattr(s3, "PATIENCE", 60.0)
+    monkeypatch.setattr(retries, "PATIENCE", 60.0)
 
 
 @pytest.fixture

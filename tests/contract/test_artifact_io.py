@@ -21,7 +21,7 @@ from dbbackup.dataplane.codec import compressor, decompress
 from dbbackup.dataplane.download import ArtifactReader
 from dbbackup.dataplane.upload import PART_SIZE, ArtifactWriter
 from dbbackup.errors import Failure
-from dbbackup.storage import s3
+from dbbackup.storage import retries
 from dbbackup.storage.base import Storage
 
 MIB = 1 << 20
@@ -277,7 +277,7 @@ def test_server_away_in_mid_upload_and_back(own_server: Server, tmp_path: Path, 
 
 
 def test_server_away_for_good(own_server: Server, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "PATIENCE", 2.0)
+    monkeypatch.setattr(retries, "PATIENCE", 2.0)
     storage = connect(own_server.endpoint, tmp_path, bucket)
     storage.ensure_bucket(create=True)
     writer = ArtifactWriter(storage, "dir/a")

@@ -14,7 +14,7 @@ from tests.contract.servers import OWNER, Server, Versitygw
 
 from dbbackup.errors import Failure
 from dbbackup.run import StorageTarget
-from dbbackup.storage import s3
+from dbbackup.storage import retries
 from dbbackup.storage.base import Storage
 from dbbackup.storage.s3 import S3Storage, open_storage
 
@@ -112,7 +112,7 @@ def test_damage_under_tls_is_refused_by_the_digest(server: type[Server], tmp_pat
             body._view = memoryview(b"y" + bytes(body._view[1:]))
 
         storage.client.meta.events.register("before-send.s3", damage)
-        monkeypatch.setattr(s3, "PATIENCE", 0.5)
+        monkeypatch.setattr(retries, "PATIENCE", 0.5)
         with pytest.raises(Failure) as caught:
             storage.put("a", b"x" * MIB, "text/plain")
         assert "BadDigest" in caught.value.message

@@ -18,7 +18,7 @@ from tests.contract.servers import OWNER, STRANGER, Server, free_ports
 from dbbackup.artifact import key_component
 from dbbackup.errors import Failure
 from dbbackup.run import StorageTarget
-from dbbackup.storage import s3
+from dbbackup.storage import retries
 from dbbackup.storage.base import Storage
 from dbbackup.storage.s3 import S3Storage, open_storage
 from dbbackup.storage.tools import abort_uploads, delete_directory
@@ -257,11 +257,11 @@ def test_damage_on_the_way_is_refused(storage: Storage) -> None:
 
     upload = storage.start_upload("a", "text/plain")
     storage.client.meta.events.register("before-send.s3.UploadPart", damage)
-    s3_patience, s3.PATIENCE = s3.PATIENCE, 1.0
+    patience, retries.PATIENCE = retries.PATIENCE, 1.0
     try:
         failure = failing(upload.part, 1, b"x" * 5 * MIB)
     finally:
-        s3.PATIENCE = s3_patience
+        retries.PATIENCE = patience
         storage.client.meta.events.unregister("before-send.s3.UploadPart", damage)
     assert failure.reason.name == "StorageUnavailable", failure
     upload.part(1, b"z" * 5 * MIB)
@@ -368,7 +368,7 @@ def test_invalid_bucket_name(open_: Open) -> None:
 
 
 def test_unreachable(open_: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "FIRST_PATIENCE", 1.5)
+    monkeypatch.setattr(retries, "FIRST_PATIENCE", 1.5)
     storage = open_(endpoint=f"http://127.0.0.1:{free_ports(1)[0]}")
     started = time.monotonic()
     failure = failing(storage.ensure_bucket, create=True)
@@ -399,7 +399,7 @@ def test_server_away_in_mid_upload_and_back(own_server: Server, tmp_path: Path, 
 
 
 def test_server_away_for_good(own_server: Server, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "PATIENCE", 2.0)
+    monkeypatch.setattr(retries, "PATIENCE", 2.0)
     storage = connect(own_server.endpoint, tmp_path, bucket)
     storage.ensure_bucket(create=True)
     upload = storage.start_upload("a", "text/plain")

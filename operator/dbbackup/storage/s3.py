@@ -1,7 +1,7 @@
 """S3 and what speaks its protocol, over botocore's client.
 
-Why not boto3's transfer functions: they take the end of a stream for success, and stop at 10,000 parts of 8 MiB. Why our own retries: botocore counts
-attempts, and a server that restarts is away for a time, not for a number of attempts.
+Why not boto3's transfer functions: they take the end of a stream for success, and stop at 10,000 parts of 8 MiB. Why our own
+retries: see `retries`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dbbackup.artifact import clean_prefix
 from dbbackup.errors import Failure
@@ -21,14 +20,11 @@ from dbbackup.run import STORAGE_CA, STORAGE_SECRET, StorageTarget
 from dbbackup.storage.base import ObjectInfo, Storage, Upload, UploadInfo
 from dbbackup.storage.faults import Fault, explain
 from dbbackup.storage.mounts import read_key
+from dbbackup.storage.retries import Retries, StoppedError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-PATIENCE = 75.0
-"""Seconds for which a server that has answered before may be away."""
-FIRST_PATIENCE = 15.0
-"""Seconds in which a server must answer for the first time: a mistyped endpoint is told soon."""
 CONNECT_TIMEOUT = 10
 READ_TIMEOUT = 30
 COMPLETE_READ_TIMEOUT = 1800
@@ -37,8 +33,6 @@ LARGE = 1 << 30
 """Bytes from which an upload's completion gets COMPLETE_READ_TIMEOUT."""
 _SEND = 1 << 20
 _BATCH = 1000
-
-T = TypeVar("T")
 
 
 class _Body:
@@ -62,10 +56,6 @@ class _Body:
 
     def tell(self) -> int:
         return self._at
-
-
-class _Stopped(Exception):
-    """The upload was aborted while a try was waited for."""
 
 
 def open_storage(target: StorageTarget, *, secret_dir: str = STORAGE_SECRET, ca_dir: str = STORAGE_CA) -> Storage:
@@ -116,56 +106,11 @@ class S3Storage:
 
     def __init__(self, connect: Callable[[int], S3Client], bucket: str, prefix: str, where: str, region: str) -> None:
         self._connect, self.bucket, self._prefix, self.where, self._region = connect, bucket, prefix, where, region
+        self.attempt = Retries(where).attempt
         self.client = connect(READ_TIMEOUT)
         self._conditions = True
-        self._reached = False
-        self._down_since: float | None = None
         self._lock = threading.Lock()
         self._patient: S3Client | None = None
-
-    # --- retries
-
-    def attempt(
-        self,
-        action: str,
-        call: Callable[[], T],
-        *,
-        accept: Callable[[Fault, int], T | None] | None = None,
-        stopped: threading.Event | None = None,
-    ) -> T:
-        """`call()`, tried again after transient faults, for at most PATIENCE seconds without an answer. `accept` may turn a fault into a result;
-        it is given the number of tries that failed before, since a lost reply makes a second try fail on what the first one did."""
-        started, delay, tries = time.monotonic(), 0.1, 0
-        while True:
-            if stopped is not None and stopped.is_set():
-                raise _Stopped
-            began = time.monotonic()
-            try:
-                result = call()
-            except Failure:
-                raise
-            except Exception as error:  # noqa: BLE001 - `explain` knows them all
-                fault = explain(error, action, self.where)
-                if accept is not None and (accepted := accept(fault, tries)) is not None:
-                    return accepted
-                if not fault.transient or self._give_up(began, started):
-                    raise fault.failure from None
-            else:
-                self._reached, self._down_since = True, None
-                return result
-            tries += 1
-            if stopped is None:
-                time.sleep(delay)
-            else:
-                stopped.wait(delay)
-            delay = min(delay * 2, 5.0)
-
-    def _give_up(self, began: float, started: float) -> bool:
-        with self._lock:
-            if self._down_since is None:
-                self._down_since = began
-            since = min(self._down_since, started)
-        return time.monotonic() - since > (PATIENCE if self._reached else FIRST_PATIENCE)
 
     # --- bucket
 
@@ -391,7 +336,7 @@ class S3Upload:
                 ),
                 stopped=self._stopped,
             )
-        except _Stopped:
+        except StoppedError:
             raise Failure("Terminated", f"the upload of {self._key} was aborted") from None
         self._etags[number], self._sizes[number] = answer["ETag"], len(data)
 
