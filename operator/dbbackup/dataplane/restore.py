@@ -73,6 +73,8 @@ class Restore:
         self._replacing = options.on_existing == "Replace"
         self._needs = preflight.Needs(manifest, planned.contents)
         self._extensions: list[str] = []
+        self._locks = 0
+        self._server: preflight.Server | None = None
 
     def execute(self, connection: Connection) -> None:
         self._run.facts["database"] = self._database_report(connection)
@@ -93,6 +95,8 @@ class Restore:
     def _preflight(self, connection: Connection, head: Head) -> None:
         replaced = self._replaced(connection, head)
         facts = preflight.ask(connection, self._needs, replaced)
+        self._locks = preflight.estimate_locks(self._needs, replaced)
+        self._server = facts.server
         problems = [*preflight.judge(facts, self._needs, replaced), *self._not_empty(connection)]
         preflight.refuse(problems, self._info.who)
         missing = [state for state in facts.extensions if state.schema is None and preflight.may_create(state, facts.server)]
@@ -103,7 +107,7 @@ class Restore:
             create = sql.SQL("CREATE EXTENSION IF NOT EXISTS {} WITH SCHEMA {}")
             self._extensions.append(_text(create.format(sql.Identifier(extension.name), sql.Identifier(extension.schema_)), connection))
         self._run.reporter.info(
-            f"preflight passed: {len(replaced.roots)} objects to be replaced; about {preflight.estimate_locks(self._needs, replaced)} locks of "
+            f"preflight passed: {len(replaced.roots)} objects to be replaced; about {self._locks} locks of "
             f"{facts.server.lock_capacity}; free space on the server cannot be asked by SQL: the artifact holds {self._manifest.dump_bytes} bytes, "
             f"its source took {self._manifest.database.size_bytes} on disk"
         )
@@ -147,6 +151,8 @@ class Restore:
             self._run.committing = True
             transaction.commit()
         except BaseException as error:
+            if isinstance(error, Failure) and error.reason.name == "TooManyLocks" and self._server:
+                error.message += f": {self._server.locks_wanted(self._locks)}"
             if not (isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"):
                 transaction.abort()
                 with suppress(Failure):
