@@ -1,4 +1,4 @@
-"""`make bench`: the operator's times on the cluster, and the data plane against stock tools. Parts: control, data, shapes (all by default).
+"""`make bench`: the operator's times on the cluster, and the data plane against stock tools. Parts: control, job, data, shapes (all by default).
 
 Tables go to the terminal, every sample to build/bench/*.json. Ratios are of runs that alternate on the same machine, round by round.
 """
@@ -20,7 +20,7 @@ from tests.bench.shapes import SHAPES
 NOTE = (
     "CPU and memory: all processes of the run. Others: the share of the machine that neither the run nor its servers had; figures need it near 0 %."
 )
-PARTS = ("control", "data", "shapes")
+PARTS = ("control", "job", "data", "shapes")
 
 
 def main() -> int:
@@ -36,6 +36,10 @@ def main() -> int:
             from tests.bench.control import control  # noqa: PLC0415 - needs a cluster; the other parts do not
 
             met &= control(output, arguments.rounds)
+        if "job" in parts:
+            from tests.bench.in_cluster import in_cluster  # noqa: PLC0415
+
+            met &= in_cluster(output, arguments.megabytes)
         if {"data", "shapes"} & set(parts):
             met &= data(output, arguments, parts)
     except BenchError as error:

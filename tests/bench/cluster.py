@@ -32,16 +32,25 @@ def manifests(cluster: Cluster) -> str:
     return text.replace(".demo.svc", f".{NAMESPACE}.svc")
 
 
+def serve(cluster: Cluster) -> None:
+    """The bench's servers, where they are not there yet."""
+    cluster.kubectl("apply", "-f", "-", stdin=manifests(cluster))
+    cluster.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/postgres", "deployment/s3", "--timeout=180s", timeout=200)
+
+
+def psql(cluster: Cluster, database: str, sql: str) -> str:
+    """As the superuser, within the server's pod."""
+    argv = ("psql", "-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database)
+    return cluster.kubectl("-n", NAMESPACE, "exec", "-i", "deploy/postgres", "--", *argv, stdin=sql, timeout=900)
+
+
 def load(cluster: Cluster) -> None:
     """The demo's database, new."""
-    password = next(
-        d["stringData"]["password"] for d in yaml.safe_load_all((ROOT / "examples/secrets.yaml").read_text()) if "username" in d["stringData"]
-    )
-    psql = ("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d")
-    in_pod = ("-n", NAMESPACE, "exec", "-i", "deploy/postgres", "--", *psql)
-    cluster.kubectl(*in_pod, "postgres", stdin="DROP DATABASE IF EXISTS assetdex WITH (FORCE);\nCREATE DATABASE assetdex;")
-    cluster.kubectl(*in_pod, "assetdex", stdin=generate.render())
-    cluster.kubectl(*in_pod, "assetdex", stdin=f"ALTER ROLE inventory_owner CREATEDB PASSWORD '{password}'")
+    secrets = [document["stringData"] for document in yaml.safe_load_all((ROOT / "examples/secrets.yaml").read_text())]
+    password = next(data["password"] for data in secrets if "username" in data)
+    psql(cluster, "postgres", "DROP DATABASE IF EXISTS assetdex WITH (FORCE);\nCREATE DATABASE assetdex;")
+    psql(cluster, "assetdex", generate.render())
+    psql(cluster, "assetdex", f"ALTER ROLE inventory_owner CREATEDB PASSWORD '{password}'")
 
 
 def operator_pod(cluster: Cluster) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The control path: from `kubectl apply` to the end, beside a bare Job of the same servers."""
+"""The control path: from `kubectl apply` to the end, beside a bare Job of the same cluster."""
 
 from __future__ import annotations
 
@@ -56,8 +56,7 @@ def prepare(output: Output, cluster: Cluster) -> None:
     install_operator(cluster)
     if cluster.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name").strip():
         cluster.kubectl("delete", "namespace", NAMESPACE, "--timeout=180s", timeout=200)
-    cluster.kubectl("apply", "-f", "-", stdin=servers.manifests(cluster))
-    cluster.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/postgres", "deployment/s3", "--timeout=180s", timeout=200)
+    servers.serve(cluster)
     servers.load(cluster)
 
 
