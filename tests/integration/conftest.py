@@ -13,6 +13,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -52,7 +53,7 @@ class Postgres:
     host: str = "127.0.0.1"
 
     def connect(self, database: str = "postgres", user: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
-        return psycopg.connect(host=self.host, port=self.port, dbname=database, user=user, password=PASSWORD, autocommit=True)
+        return psycopg.connect(host=self.host, port=self.port, dbname=database, user=user, password=PASSWORD, client_encoding="UTF8", autocommit=True)
 
     def execute(self, query: str, database: str = "postgres", user: str = "postgres") -> list[tuple[Any, ...]]:
         with self.connect(database, user) as connection:
@@ -74,7 +75,7 @@ class Postgres:
 
     def dump(self, database: str, *arguments: str) -> str:
         """A plain dump of it all, with owners and privileges: two databases are equal when these are."""
-        text = self.tool("pg_dump", *arguments, database=database).decode()
+        text = self.tool("pg_dump", *arguments, database=database).decode("utf-8", "surrogateescape")
         return "\n".join(line for line in text.splitlines() if not line.startswith(("\\restrict", "\\unrestrict")))
 
 
@@ -118,23 +119,28 @@ def start_postgres(directory: Path, **settings: str) -> Iterator[Postgres]:
     subprocess.run([*initdb, "--locale=C.UTF-8", "--no-sync"], check=True, capture_output=True, cwd="/")
     port = free_port()
     options = {
-        "port": str(port),
-        "listen_addresses": "127.0.0.1",
         "unix_socket_directories": str(directory),
         "fsync": "off",
         "max_connections": "60",
         "wal_level": "logical",
         **settings,
     }
-    postgres = Postgres(port, bin_, data)
+    yield from _serve(Postgres(port, bin_, data), directory, options)
+
+
+def _serve(postgres: Postgres, directory: Path, options: dict[str, str]) -> Iterator[Postgres]:
+    """Runs the server over its data and removes the directory afterwards."""
+    run, bin_, data = _as_server_user(), postgres.bin, postgres.data
+    options = {"listen_addresses": "127.0.0.1", **options, "port": str(postgres.port)}
     command: list[str | Path] = [*run, bin_ / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
     with (directory.parent / f"{directory.name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", start_new_session=True)
     try:
         for _ in range(200):
-            ready = subprocess.run([bin_ / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port), "-t", "1"], check=False)
+            ready = subprocess.run([bin_ / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(postgres.port), "-t", "1"], check=False)
             if ready.returncode == 0:
                 break
+            time.sleep(0.05)
         yield postgres
     finally:
         subprocess.run([*run, bin_ / "pg_ctl", "stop", "-D", data, "-m", "immediate", "-s"], check=False, cwd="/")
@@ -146,6 +152,22 @@ def start_postgres(directory: Path, **settings: str) -> Iterator[Postgres]:
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     directory = Path("/tmp") / f"dbbackup-postgres-{os.getpid()}"
     yield from start_postgres(directory)
+
+
+@pytest.fixture(scope="session")
+def standby(postgres: Postgres) -> Iterator[Postgres]:
+    """A hot standby of `postgres`."""
+    directory = Path("/tmp") / f"dbbackup-standby-{os.getpid()}"
+    directory.mkdir()
+    if os.geteuid() == 0:
+        user = pwd.getpwnam("postgres")
+        os.chown(directory, user.pw_uid, user.pw_gid)
+    run, data, port = _as_server_user(), directory / "data", free_port()
+    copy: list[str | Path] = [*run, postgres.bin / "pg_basebackup", "-D", data, "-R", "-X", "stream", "-c", "fast", "--no-sync"]
+    subprocess.run(copy, env=postgres.environment("postgres"), check=True, capture_output=True, cwd="/")
+    yield from _serve(
+        Postgres(port, postgres.bin, data), directory, {"fsync": "off", "max_connections": "60", "unix_socket_directories": str(directory)}
+    )
 
 
 @pytest.fixture(scope="session")

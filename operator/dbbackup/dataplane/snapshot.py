@@ -151,7 +151,7 @@ class Snapshot:
         self.identifier = ""
         self.selection = Selection((), (), frozenset(), frozenset())
         self.version_num, self.version = server_version(connection)
-        self._standby = False
+        self.standby = False
 
     def take(self) -> None:
         """Failure RowSecurity, InsufficientPrivilege, LockTimeout, InvalidSpec, ..."""
@@ -162,7 +162,7 @@ class Snapshot:
                 for _ in range(ATTEMPTS):
                     self.release()
                     self.connection.execute("SET row_security = on")
-                    self._standby = bool(one(self.connection, "SELECT pg_catalog.pg_is_in_recovery()")[0])
+                    self.standby = bool(one(self.connection, "SELECT pg_catalog.pg_is_in_recovery()")[0])
                     listed = self._select()
                     refuse_unreadable(listed, self.info.who)
                     doing = "locking the tables"
@@ -195,7 +195,7 @@ class Snapshot:
     def _select(self) -> Selection:
         schemas = [str(row[0]) for row in self.connection.execute(catalog.SCHEMAS).fetchall()]
         relations = [_relation(row) for row in self.connection.execute(catalog.RELATIONS).fetchall()]
-        return select(relations, schemas, self.options, standby=self._standby)
+        return select(relations, schemas, self.options, standby=self.standby)
 
     def describe(self) -> Source:
         """What the dump of this snapshot holds and needs."""

@@ -53,6 +53,8 @@ class Transfer:
         raise AssertionError
 
     def _warn(self, snapshot: Snapshot, source: Source) -> None:
+        if snapshot.standby and (unlogged := [".".join(r.key) for r in snapshot.selection.relations if r.unlogged]):
+            self._run.warn(f"a standby has no rows of unlogged tables, so the dump has none of {some(unlogged)}")
         if outside := source.contents.outside:
             self._run.warn(f"what is dumped refers to what is left out, and restores only where that is already: {some(outside)}")
         for pattern in snapshot.selection.unmatched:

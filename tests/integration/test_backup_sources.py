@@ -1,0 +1,117 @@
+"""Backups from what is no plain primary: a standby, a pooler, a server of another encoding."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.integration.conftest import PASSWORD, Job, Postgres, free_port
+from tests.integration.stock import EVERYTHING, assert_equal, follow_note
+
+from dbbackup.run import BackupOptions
+
+
+def caught_up(postgres: Postgres, standby: Postgres, database: str) -> None:
+    lsn = postgres.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
+    deadline = time.monotonic() + 30
+    while not standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'")[0][0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("fmt", ["plain", "custom"])
+def test_a_standby(
+    job: Job, postgres: Postgres, standby: Postgres, database: str, new_database: Callable[..., str], tmp_path: Path, fmt: str
+) -> None:
+    postgres.load(EVERYTHING, database)
+    caught_up(postgres, standby, database)
+    job.secret(host="127.0.0.1", port=str(standby.port), dbname=database, username="postgres", password=PASSWORD)
+    ended = job.backup(format=fmt)
+    assert ended.code == 0, ended.log
+    assert ended.report.warnings == ("a standby has no rows of unlogged tables, so the dump has none of public.unlogged",)
+    manifest = job.manifest(ended)
+    assert next(table for table in manifest.contents.tables if table.name == "unlogged").data_excluded
+    target = new_database()
+    follow_note(postgres, job.fetch(ended, tmp_path / "fetched"), target)
+    # A standby sees sequences up to 32 values ahead: so much of them is logged at a time.
+    one, other = (postgres.dump(name, "-O", "-x", "--exclude-table-data=public.unlogged") for name in (target, database))
+    assert re.sub("setval.*", "", one) == re.sub("setval.*", "", other)
+
+
+def test_a_standby_cancels_what_conflicts_with_recovery(job: Job, postgres: Postgres, standby: Postgres, database: str, tmp_path: Path) -> None:
+    """The primary drops a table that the dump has locked; the standby waits no time for the dump."""
+    standby.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
+    standby.execute("SELECT pg_reload_conf()")
+    postgres.execute("CREATE TABLE public.t AS SELECT i, repeat('x', 500) FROM generate_series(1, 200000) i", database)
+    caught_up(postgres, standby, database)
+    job.secret(host="127.0.0.1", port=str(standby.port), dbname=database, username="postgres", password=PASSWORD)
+    directory = tmp_path / "clients" / postgres.bin.parent.name / "bin"
+    directory.mkdir(parents=True)
+    psql = f"PGAPPNAME=x PGHOST=127.0.0.1 PGPORT={postgres.port} {postgres.bin}/psql -Xqc 'DROP TABLE IF EXISTS public.t' >/dev/null"
+    (directory / "pg_dump").write_text(f'#!/bin/sh\n[ "$1" = --version ] || {psql}\nsleep 1; exec {postgres.bin}/pg_dump "$@"\n')
+    (directory / "pg_dump").chmod(0o755)
+    object.__setattr__(job.paths, "postgresql", tmp_path / "clients")
+    try:
+        ended = job.run(job.spec(backup=BackupOptions(format="custom")))
+    finally:
+        standby.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
+        standby.execute("SELECT pg_reload_conf()")
+    assert ended.report.failure, ended.log
+    assert ended.report.failure.retryable
+    assert ended.reason in {"RecoveryConflict", "ConnectionLost", "DumpFailed"}, ended.log
+    assert job.leftovers() == []
+
+
+@pytest.mark.parametrize(("encoding", "locale"), [("LATIN1", "C"), ("SQL_ASCII", "C"), ("EUC_JP", "C")])
+def test_another_encoding(job: Job, postgres: Postgres, new_database: Callable[..., str], tmp_path: Path, encoding: str, locale: str) -> None:
+    options = f"TEMPLATE template0 ENCODING '{encoding}' LOCALE '{locale}'"
+    source, target = new_database(options), new_database(options)
+    name = {"LATIN1": "größe", "SQL_ASCII": "plain", "EUC_JP": "表"}[encoding]
+    postgres.execute(f'CREATE TABLE public."{name}" (a text)', source)
+    if encoding == "SQL_ASCII":
+        postgres.execute(f"INSERT INTO public.{name} VALUES (E'\\xff\\xfe'), ('ü')", source)
+    else:
+        postgres.execute(f"""INSERT INTO public."{name}" VALUES ('{name} \\ x')""", source)
+    job.connect_to(source)
+    for fmt in ("plain", "custom"):
+        ended = job.another(fmt).backup(format=fmt, clean=True)
+        assert ended.code == 0, ended.log
+        manifest = job.manifest(ended)
+        assert manifest.database.encoding == encoding
+        assert {table.name: table.rows for table in manifest.contents.tables} == {name: 2 if encoding == "SQL_ASCII" else 1}
+        fresh = target if fmt == "plain" else new_database(options)
+        follow_note(postgres, job.fetch(ended, tmp_path / fmt), fresh)
+        assert_equal(postgres, fresh, source)
+
+
+@pytest.fixture
+def pooler(postgres: Postgres, database: str, tmp_path: Path) -> Iterator[int]:
+    """PgBouncer in session mode, as a pooler that refuses start-up options; its port."""
+    binary = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
+    if binary is None:
+        pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
+    port, directory = free_port(), tmp_path / "pgbouncer"
+    directory.mkdir()
+    (directory / "users").write_text('"postgres" "' + PASSWORD.replace('"', '""') + '"\n')
+    (directory / "ini").write_text(
+        f"[databases]\n* = host=127.0.0.1 port={postgres.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = plain\n"
+        f"auth_file = {directory}/users\npool_mode = session\nunix_socket_dir =\nuser = postgres\n"
+    )
+    subprocess.run(["chmod", "-R", "a+rX", tmp_path, *tmp_path.parents[:2]], check=True)
+    with subprocess.Popen([binary, directory / "ini"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        time.sleep(0.5)
+        yield port
+        process.terminate()
+
+
+def test_a_pooler(job: Job, postgres: Postgres, database: str, pooler: int) -> None:
+    postgres.load(EVERYTHING, database)
+    job.secret(host="127.0.0.1", port=str(pooler), dbname=database, username="postgres", password=PASSWORD)
+    for fmt in ("plain", "custom"):
+        ended = job.another(fmt).backup(format=fmt)
+        assert ended.code == 0, ended.log
