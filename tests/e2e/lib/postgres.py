@@ -154,7 +154,7 @@ class Database:
             ).fetchall()
             for name, kind in relations:
                 what = "last_value::text || is_called" if kind == "S" else "t::text"
-                query = f"SELECT count(*), md5(string_agg({what}, E'\\n' ORDER BY {what} COLLATE \"C\")) FROM {name} t"
+                query = f"SELECT count(*), md5(string_agg({what}, E'\\n' ORDER BY ({what}) COLLATE \"C\")) FROM {name} t"
                 row = connection.execute(query).fetchone()
                 assert row is not None
                 digests[name] = (row[0], row[1])
