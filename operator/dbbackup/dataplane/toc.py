@@ -44,7 +44,7 @@ def read_toc(chunks: Iterator[bytes]) -> list[Entry]:
     due = 0
     for chunk in chunks:
         head += chunk
-        if len(head) >= due or len(head) < 1 << 16:
+        if len(head) >= due:
             try:
                 return _Reader(bytes(head)).toc()
             except _Short:
