@@ -52,6 +52,10 @@ class Postgres:
     data: Path
     host: str = "127.0.0.1"
 
+    @property
+    def major(self) -> int:
+        return int(self.bin.parent.name)
+
     def connect(self, database: str = "postgres", user: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
         return psycopg.connect(host=self.host, port=self.port, dbname=database, user=user, password=PASSWORD, client_encoding="UTF8", autocommit=True)
 
@@ -316,6 +320,7 @@ def job(postgres: Postgres, s3: Versitygw, tmp_path: Path, database: str) -> Job
             storage_ca=tmp_path / "storage-ca",
             scratch=tmp_path / "scratch",
             termination_log=tmp_path / "termination-log",
+            postgresql=_installed().parent,
             secret_grace=0.3,
         ),
     )

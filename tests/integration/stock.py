@@ -44,8 +44,6 @@ COPY app.people (id) FROM stdin;
 1
 \\.
 ''::text';
-CREATE FUNCTION app.standard(x integer) RETURNS integer LANGUAGE sql BEGIN ATOMIC
-  SELECT CASE WHEN x > 1 THEN 2 ELSE 3 END; SELECT 4; END;
 COMMENT ON FUNCTION app.tricky() IS E'\\\\! echo; \\\\connect x
 DROP SCHEMA public;';
 COMMENT ON SCHEMA app IS 'it''s app';
@@ -54,6 +52,15 @@ SELECT lo_from_bytea(424242, decode(repeat('00ff5c2e0a', 5000), 'hex')); SELECT 
 COMMENT ON LARGE OBJECT 424242 IS 'large';
 """
 """Objects that dumps are known to stumble over; for a superuser."""
+
+SINCE_14 = """
+CREATE FUNCTION app.standard(x integer) RETURNS integer LANGUAGE sql BEGIN ATOMIC
+  SELECT CASE WHEN x > 1 THEN 2 ELSE 3 END; SELECT 4; END;
+"""
+
+
+def load_everything(postgres: Postgres, database: str) -> None:
+    postgres.load(EVERYTHING + (SINCE_14 if postgres.major >= 14 else ""), database)
 
 
 def follow_note(postgres: Postgres, directory: Path, target: str, user: str = "postgres") -> None:

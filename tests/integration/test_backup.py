@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.data import generate
 from tests.integration.conftest import PASSWORD, Job, Postgres
-from tests.integration.stock import EVERYTHING, assert_equal, follow_note
+from tests.integration.stock import assert_equal, follow_note, load_everything
 
 from dbbackup.dataplane import dump as dump_module
 from dbbackup.run import Compression
@@ -29,7 +29,7 @@ def inventory(postgres: Postgres, database: str) -> str:
 
 @pytest.fixture
 def everything(postgres: Postgres, database: str) -> str:
-    postgres.load(EVERYTHING, database)
+    load_everything(postgres, database)
     return database
 
 
@@ -105,7 +105,8 @@ def test_schemas_come_with_the_extensions_that_they_need(
         "CREATE SCHEMA other; CREATE TABLE other.left_out (); CREATE TABLE public.here (); SELECT lo_from_bytea(4711, 'abc');",
         database,
     )
-    for fmt in ("plain", "custom"):
+    # Of a server 13 it is pg_dump 15 that dumps schemas, whose archives pg_restore 13 does not read.
+    for fmt in ("plain", "custom") if postgres.major >= 14 else ("plain",):
         ended = job.another(fmt).backup(format=fmt, schemas=("app", "public"))
         assert ended.code == 0, ended.log
         manifest = job.manifest(ended)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from tests.integration.conftest import PASSWORD, Job, Postgres, free_port, start_postgres
-from tests.integration.stock import EVERYTHING
+from tests.integration.stock import load_everything
 
 from dbbackup.dataplane.locks import KEY
 from dbbackup.run import ENVIRONMENT, Compression, DatabaseTarget, Report
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def everything(postgres: Postgres, database: str) -> str:
-    postgres.load(EVERYTHING, database)
+    load_everything(postgres, database)
     return database
 
 

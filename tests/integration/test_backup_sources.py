@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.conftest import PASSWORD, Job, Postgres, free_port
-from tests.integration.stock import EVERYTHING, assert_equal, follow_note
+from tests.integration.stock import assert_equal, follow_note, load_everything
 
 from dbbackup.run import BackupOptions
 
@@ -28,7 +28,7 @@ def caught_up(postgres: Postgres, standby: Postgres, database: str) -> None:
 def test_a_standby(
     job: Job, postgres: Postgres, standby: Postgres, database: str, new_database: Callable[..., str], tmp_path: Path, fmt: str
 ) -> None:
-    postgres.load(EVERYTHING, database)
+    load_everything(postgres, database)
     caught_up(postgres, standby, database)
     job.secret(host="127.0.0.1", port=str(standby.port), dbname=database, username="postgres", password=PASSWORD)
     ended = job.backup(format=fmt)
@@ -110,7 +110,7 @@ def pooler(postgres: Postgres, database: str, tmp_path: Path) -> Iterator[int]:
 
 
 def test_a_pooler(job: Job, postgres: Postgres, database: str, pooler: int) -> None:
-    postgres.load(EVERYTHING, database)
+    load_everything(postgres, database)
     job.secret(host="127.0.0.1", port=str(pooler), dbname=database, username="postgres", password=PASSWORD)
     for fmt in ("plain", "custom"):
         ended = job.another(fmt).backup(format=fmt)

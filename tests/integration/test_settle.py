@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.integration.conftest import Ended, Job, Postgres
-from tests.integration.stock import EVERYTHING
+from tests.integration.stock import load_everything
 from tests.integration.test_backup_failures import subprocess_of, wait_for, with_client
 
 from dbbackup.artifact import TransactionRecord, leaf, transaction_key
@@ -23,7 +23,7 @@ from dbbackup.run import BackupOptions, CheckOptions, CleanupOptions, RestoreOpt
 
 @pytest.fixture
 def everything(postgres: Postgres, database: str) -> str:
-    postgres.load(EVERYTHING, database)
+    load_everything(postgres, database)
     return database
 
 
