@@ -150,7 +150,7 @@ def test_a_created_database_goes_again_when_the_restore_fails(job: Job, postgres
     target = drop_afterwards(new_database, postgres)
     ended = restore(job, backup, target, create_database=True)
     assert ended.reason == "ArtifactCorrupt", ended.log
-    assert postgres.execute(f"SELECT FROM pg_database WHERE datname = '{target}'") == []
+    assert postgres.execute(f"SELECT 1 FROM pg_database WHERE datname = '{target}'") == []
 
 
 def test_a_database_that_is_there_is_taken_as_it_is(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
