@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.data import generate
 from tests.e2e.lib.compare import assert_same, everything
-from tests.e2e.lib.postgres import Database
+from tests.e2e.lib.postgres import SUPERUSER, Database
 from tests.e2e.lib.s3 import Bucket
 from tests.e2e.lib.tenant import Tenant
 
@@ -100,3 +100,28 @@ def test_276_servers_lose_six_and_the_whole_database_is_as_it_was(
     held = bucket.manifest(restored["safetyBackup"]["key"])
     rows = {(table["schema"], table["name"]): table.get("rows") for table in held["contents"]["tables"]}
     assert (rows["public", "servers"], rows["auth", "sessions"], rows["mine", "own"]) == (270, sessions, 3)
+
+
+def test_a_comparison_sees_the_smallest_loss(database: Callable[..., Database]) -> None:
+    """What the cycles above lean on: each of these, put right again by nobody, would have failed them."""
+    found = database(15, inventory=True)
+    prepare(found)
+    reader = generate.Roles.with_prefix(found.prefix).readonly
+    losses = (
+        "UPDATE servers SET notes = coalesce(notes, '') || ' ' WHERE hostname = (SELECT max(hostname) FROM servers)",
+        f"REVOKE UPDATE (notes) ON servers FROM {reader}",
+        f"REVOKE USAGE ON SCHEMA auth FROM {generate.Roles.with_prefix(found.prefix).service}",
+        f"ALTER FUNCTION public.is_admin() OWNER TO {SUPERUSER}",
+        f"ALTER PUBLICATION {found.prefix}publication DROP TABLE servers",
+        "ALTER TABLE auth.users ENABLE TRIGGER on_auth_user_created",
+        "SELECT nextval(pg_get_serial_sequence('power_specs', 'id'))",
+        "DELETE FROM mine.own WHERE ctid = '(0,1)'",
+        "COMMENT ON SCHEMA auth IS NULL",
+    )
+    seen = everything(found)
+    for loss in losses:
+        found.execute(loss, superuser=True)
+        now = everything(found)
+        with pytest.raises(AssertionError):
+            assert_same(seen, now)
+        seen = now

@@ -16,9 +16,21 @@ def everything(database: Database, *options: str, client: Postgres | None = None
 
     `client` is the server whose pg_dump is used, so that databases of two majors can be compared; the database's own where none is given.
     """
-    environment = {"PGHOST": database.server.host, "PGUSER": SUPERUSER, "PGPASSWORD": PASSWORD, "PGDATABASE": database.name}
+    environment = {
+        "PGHOST": database.server.host if client else "127.0.0.1",
+        "PGUSER": SUPERUSER,
+        "PGPASSWORD": PASSWORD,
+        "PGDATABASE": database.name,
+    }
     text = (client or database.server).client("pg_dump", "--restrict-key=tests", *options, environment=environment).decode()
     return "\n".join(line for line in text.splitlines() if not line.startswith("-- Dumped "))
+
+
+def portable(database: Database, client: Postgres) -> str:
+    """What equal databases on servers of two majors have in common, as each words views in its own way: all objects by name and type, all rows."""
+    definitions = everything(database, *BARE, "--schema-only", client=client).splitlines()
+    objects = sorted(line for line in definitions if line.startswith("-- Name: "))
+    return "\n".join([*objects, everything(database, *BARE, "--data-only", client=client)])
 
 
 def assert_same(one: str, other: str) -> None:
