@@ -250,6 +250,21 @@ def test_a_run_over_its_time_ends_its_statement_and_its_session(job: Job, postgr
     assert not [key for key in job.keys() if "=restores" in key]  # noqa: SIM118
 
 
+def test_a_run_over_its_time_ends_in_the_middle_of_rows(job: Job, postgres: Postgres, source: str) -> None:
+    slow = (
+        b"CREATE FUNCTION public.slow() RETURNS bool LANGUAGE plpgsql AS 'BEGIN PERFORM pg_catalog.pg_sleep(1); RETURN true; END';"
+        b"ALTER TABLE public.parent ADD CHECK (public.slow());\nCOPY public.parent"
+    )
+    backup = job.backup()
+    digest = forge(job, backup, lambda sql: sql.replace(b"COPY public.parent", slow))
+    assert backup.report.artifact
+    other = job.another("restore", "DatabaseRestore")
+    options = {"key": backup.report.artifact.key, "manifest_sha256": digest, "on_existing": "Replace", "safety_backup": False}
+    with untouched(postgres, source):
+        ended = other.run(other.spec("restore", timeout_seconds=3, restore=options))
+    assert ended.reason == "Timeout", ended.log
+
+
 def test_restores_wait_for_other_runs_and_say_so(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
     backup = job.backup()
     target = new_database()

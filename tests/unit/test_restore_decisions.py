@@ -43,7 +43,7 @@ MANIFEST = Manifest(
     contents=Contents(),
     dump_bytes=1,
 )
-SERVER = Server(150004, "15.4", False, False, False, "app", True, 64, 100)
+SERVER = Server(150004, "15.4", False, False, False, False, "app", True, 64, 100)
 
 
 # order
@@ -139,7 +139,7 @@ def test_a_newer_minor_of_the_source_is_no_problem() -> None:
         (ExtensionState("e", True, None, True, True, ()), changed(may_create=False), "by a superuser only"),
         (ExtensionState("e", True, "other", True, False, ()), SERVER, "in schema other, the artifact has it in public"),
         (ExtensionState("e", True, None, True, True, ()), SERVER, None),
-        (ExtensionState("e", True, None, True, False, ()), changed(superuser=True), None),
+        (ExtensionState("e", True, None, True, False, ()), changed(privileged=True), None),
         (ExtensionState("e", True, "public", True, False, ()), SERVER, None),
     ],
 )

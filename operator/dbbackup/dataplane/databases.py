@@ -23,7 +23,7 @@ _PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 def created_database(run: Run, info: Conninfo, like: SourceDatabase, *, wanted: bool) -> Iterator[bool]:
     """Yields whether the database was made here. One that is there already is taken as it is, and stays whatever happens.
 
-    One that was made here is dropped again when the block fails, unless nobody knows whether the restore was committed.
+    One that was made here is dropped again when the block fails, unless the restore was committed or nobody knows whether it was.
     """
     if not wanted or not _create(run, info, like):
         yield False
@@ -31,7 +31,8 @@ def created_database(run: Run, info: Conninfo, like: SourceDatabase, *, wanted: 
     try:
         yield True
     except BaseException as error:
-        if not (isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"):
+        unknown = isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"
+        if not unknown and "restored" not in run.facts:
             drop_database(run, info)
         raise
 

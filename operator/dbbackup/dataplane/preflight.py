@@ -30,9 +30,13 @@ _ORDER = (
     "TooManyLocks",
 )
 
+_MANAGED = ["rds_superuser", "cloudsqlsuperuser", "alloydbsuperuser", "azure_pg_admin"]
+"""Roles to which providers' servers allow some of what PostgreSQL keeps for superusers. What exactly, only the server knows: it is let to decide."""
+
 _SERVER = """
 SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('server_version'), pg_catalog.pg_is_in_recovery(),
-       pg_catalog.current_setting('default_transaction_read_only')::bool, r.rolsuper, r.rolname,
+       pg_catalog.current_setting('default_transaction_read_only')::bool, r.rolsuper, r.rolsuper OR EXISTS (
+         SELECT FROM pg_catalog.pg_roles m WHERE m.rolname = ANY(%s::text[]) AND pg_catalog.pg_has_role(m.oid, 'USAGE')), r.rolname,
        pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
        pg_catalog.current_setting('max_locks_per_transaction')::int,
        (SELECT pg_catalog.sum(setting::int)::int FROM pg_catalog.pg_settings WHERE name IN ('max_connections', 'autovacuum_max_workers',
@@ -74,6 +78,8 @@ class Server:
     standby: bool
     read_only: bool
     superuser: bool
+    privileged: bool
+    """A superuser, or as near to one as a provider allows."""
     user: str
     may_create: bool
     locks_per_transaction: int
@@ -126,7 +132,7 @@ class Facts:
 
 
 def ask(connection: Connection, needs: Needs, replaced: Replaced) -> Facts:
-    row = connection.execute(_SERVER).fetchone()
+    row = connection.execute(_SERVER, (_MANAGED,)).fetchone()
     if row is None:
         raise Failure("RestoreFailed", "the server told nothing about its user")
     owners = sorted({key.owner for key in replaced.foreign_keys} | {root.owner for root in replaced.roots if root.owner})
@@ -202,7 +208,7 @@ def _extensions(facts: Facts, needs: Needs) -> Iterable[Problem]:
 
 def may_create(state: ExtensionState, server: Server) -> bool:
     """Whether the user can run CREATE EXTENSION for it."""
-    return state.available and (server.superuser or (server.may_create and (state.trusted or not state.superuser)))
+    return state.available and (server.privileged or (server.may_create and (state.trusted or not state.superuser)))
 
 
 def _roles(facts: Facts) -> Iterable[Problem]:
@@ -211,7 +217,7 @@ def _roles(facts: Facts) -> Iterable[Problem]:
 
 
 def _superuser(server: Server, needs: Needs) -> Iterable[Problem]:
-    if server.superuser:
+    if server.privileged:
         return
     if needs.contents.event_triggers:
         yield Problem("RequiresSuperuser", f"{server.user} is no superuser: event triggers {some(needs.contents.event_triggers)}")

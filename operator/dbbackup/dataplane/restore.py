@@ -83,13 +83,12 @@ class Restore:
             head = read_head(source.pieces())
             self._preflight(connection, head)
             self._safety_backup(connection)
-            restored = self._transact(connection, source, head)
+            self._transact(connection, source, head)
         except psycopg.Error as error:
             raise to_failure(error, self._info, "restoring", "RestoreFailed") from None
         finally:
             source.close()
         self._run.facts["bytes_read"] = source.bytes_read
-        self._run.facts["restored"] = RestoredReport(tables=len(self._plan.contents.tables), rows=sum(restored.rows.values()), bytes=restored.bytes)
         self._analyze(connection)
 
     def _preflight(self, connection: Connection, head: Head) -> None:
@@ -138,7 +137,7 @@ class Restore:
             raise Failure("SafetyBackupFailed", f"the safety backup failed, so nothing was touched: {failure}", failure.hint) from None
         self._run.facts["safety_backup"] = safety_report(artifact.key, artifact.manifest, artifact.manifest_sha256)
 
-    def _transact(self, connection: Connection, source: Source, head: Head) -> Restored:
+    def _transact(self, connection: Connection, source: Source, head: Head) -> None:
         transaction = Transaction(connection, self._info, self._run.stop, self._run.reporter)
         record = transaction_key(self._run.spec.storage.prefix, self._run.spec.owner)
         try:
@@ -147,9 +146,11 @@ class Restore:
             self._storage.put(record, self._record(opened).to_json().encode(), "application/json")
             self._run.reporter.transaction(opened.xid)
             restored = self._restore(connection, source, head)
+            report = RestoredReport(tables=len(self._plan.contents.tables), rows=sum(restored.rows.values()), bytes=restored.bytes)
             self._run.stop.check()
             self._run.committing = True
             transaction.commit()
+            self._run.facts["restored"] = report
         except BaseException as error:
             if isinstance(error, Failure) and error.reason.name == "TooManyLocks" and self._server:
                 error.message += f": {self._server.locks_wanted(self._locks)}"
@@ -160,7 +161,6 @@ class Restore:
             raise
         finally:
             self._run.committing = False
-        return restored
 
     def _restore(self, connection: Connection, source: Source, head: Head) -> Restored:
         """All that happens between BEGIN and COMMIT."""
@@ -260,7 +260,7 @@ class Restore:
             connection.execute("SELECT pg_catalog.set_config('lock_timeout', %s, false)", (_ANALYZE_LOCK_TIMEOUT,))
             self._run.stop.check()
             connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(names)))
-        except (psycopg.Error, Failure) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the restore is done
             self._run.warn(f"ANALYZE after the restore did not end well, run it by hand: {' '.join(str(error).split())[:200]}")
 
     def _database_report(self, connection: Connection) -> DatabaseReport:
