@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -11,14 +12,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.integration.conftest import PASSWORD, Job, Postgres, free_port, start_postgres
 from tests.integration.stock import load_everything
 
+from dbbackup.artifact import directory
+from dbbackup.dataplane.backup import BackupRun
+from dbbackup.dataplane.conninfo import load
+from dbbackup.dataplane.context import Run, Stop
 from dbbackup.dataplane.locks import KEY
-from dbbackup.run import ENVIRONMENT, Compression, DatabaseTarget, Report
+from dbbackup.dataplane.logs import Reporter
+from dbbackup.errors import Failure
+from dbbackup.run import ENVIRONMENT, BackupOptions, Compression, DatabaseTarget, Report
+from dbbackup.storage.base import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -196,6 +204,50 @@ def test_an_artifact_that_outgrows_its_limit(job: Job, everything: str) -> None:
     job.storage_target = job.storage_target.model_copy(update={"max_artifact_size": 5000})
     fails(job, "ArtifactTooLarge", "5000")
     fails(job, "ArtifactTooLarge", "5000", format="custom", compression=Compression(algorithm="none"))
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("name", ["manifest.json", "RESTORE.md"])
+def test_a_seal_that_fails(job: Job, everything: str, name: str, stored: bool) -> None:
+    """The bucket's answer to the last request but none is lost, whether or not the object came to be: the artifact goes again."""
+
+    class Faulty:
+        def __init__(self, storage: Storage) -> None:
+            self.storage = storage
+
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(self.storage, attribute)
+
+        def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
+            if stored or not key.endswith(name):
+                self.storage.put(key, body, content_type, if_absent=if_absent)
+            if key.endswith(name):
+                raise Failure("StorageUnavailable", f"no answer to {key}")
+
+    run = Run(job.spec(), job.paths, Reporter(io.StringIO()), Stop())
+    with pytest.raises(Failure, match=name):
+        BackupRun(run, load(job.target, job.paths), BackupOptions(), lambda: cast("Storage", Faulty(job.storage))).execute()
+    assert job.leftovers() == []
+
+
+@pytest.mark.parametrize("name", ["dump.sql.zst", "manifest.json"])
+def test_two_attempts_at_once(job: Job, everything: str, tmp_path: Path, name: str) -> None:
+    """What another attempt stored meanwhile is neither overwritten nor cleared away."""
+    mark = tmp_path / "mark"
+    with_client(job, tmp_path, f'touch {mark}; sleep 1; exec "$REAL" "$@"')
+    key = directory("team", job.owner, "127.0.0.1", job.postgres.port, everything) + "/" + name
+    storage = job.storage
+
+    def store() -> None:
+        wait_for(mark.exists)
+        storage.put(key, b"the other one's", "text/plain")
+
+    thread = threading.Thread(target=store)
+    thread.start()
+    ended = job.backup()
+    thread.join()
+    assert ended.reason == "ArtifactExists", ended.log
+    assert storage.get(key, 100) == b"the other one's"
 
 
 def test_a_locked_table(job: Job, postgres: Postgres, database: str) -> None:

@@ -143,11 +143,23 @@ class BackupRun:
             location = f"s3://{self._run.spec.storage.bucket}/{self.key}"
             storage.put(f"{self.key}/{RESTORE_NOTE}", restore_note(manifest, location), "text/markdown; charset=utf-8")
             self._run.stop.check()
-            storage.put(f"{self.key}/{MANIFEST}", data, "application/json")
-        except BaseException:
-            self._clear(storage)
+            storage.put(f"{self.key}/{MANIFEST}", data, "application/json", if_absent=True)
+            self._look_again(storage, stored)
+        except BaseException as error:
+            # What another attempt is making there is its own to seal or to clear away.
+            if not (isinstance(error, Failure) and error.reason.name == "ArtifactExists"):
+                self._clear(storage)
             raise
         return Artifact(self.key, manifest, sha256_hex(data))
+
+    def _look_again(self, storage: Storage, stored: StoredObject) -> None:
+        """Another attempt, on a node that was cut off, may have cleared away what this one stored: before it could see the manifest."""
+        try:
+            found = storage.head(f"{self.key}/{stored.name}")
+        except Failure:
+            return  # the server has confirmed all of it before
+        if found is None or found.size != stored.size:
+            raise Failure("ArtifactExists", f"{self.key}: another attempt of this backup replaced {stored.name} while it was being sealed")
 
     def _clear(self, storage: Storage) -> None:
         try:

@@ -69,6 +69,7 @@ class Transfer:
             expected_bytes=expected,
             max_size=self._run.spec.storage.max_artifact_size,
             content_type=CONTENT_TYPE[algorithm],
+            if_absent=True,
         )
         extensions = [extension.name for extension in source.contents.extensions]
         argv = arguments(client, self._options, snapshot.selection, extensions, snapshot.identifier, encoding=source.database.encoding)
