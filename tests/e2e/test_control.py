@@ -97,11 +97,11 @@ def test_objects_may_be_applied_in_any_order(tenant: Tenant, database: Databases
 def test_a_backups_pod_is_deleted_and_the_next_attempt_completes(tenant: Tenant, database: Databases, bucket: Bucket) -> None:
     source = set_up(tenant, database, bucket)
     with busy(source):
-        one = waiting(tenant, tenant.backup("one", retries=1))
+        one = waiting(tenant, tenant.backup("one"))
         tenant.run("delete", "pod", only_pod(tenant, one), "--wait=false")
         tenant.wait_until("dbb", "one", lambda seen: seen["status"].get("attempts") == 2, 90, "a second attempt")
     done = tenant.completed(one)
-    assert done["status"]["attempts"] == 2
+    assert done["status"]["attempts"] >= 2
     assert bucket.manifest(done["status"]["artifact"]["key"])["contents"]["tables"][0]["rows"] == 300
     keys = bucket.keys()
     assert len({key.rsplit("/", 1)[0] for key in keys}) == 1

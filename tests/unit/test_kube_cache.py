@@ -117,6 +117,15 @@ def test_what_waits_for_an_object_is_looked_at_when_it_comes() -> None:
     assert world.tell(version(storage_obj(), 12)) == [Key("BackupStorage", "ns", "default")], "what is over waits for nothing"
 
 
+def test_what_waits_for_an_object_hears_of_our_own_write_to_it() -> None:
+    world = World()
+    restore = restore_obj({"phase": "Pending"}, metadata={"name": "back", "uid": "back"}, source={"backupRef": {"name": "nightly"}})
+    world.tell(restore, "ADDED")
+    written = version(backup_obj({"phase": "Completed"}), 9)
+    world.cache.put(written)
+    assert world.tell(written) == [Key("DatabaseRestore", "ns", "back")]
+
+
 def test_listed_means_that_every_watch_with_something_to_tell_has_told() -> None:
     world = World()
     assert world.watch.listed

@@ -59,11 +59,11 @@ class Watch:
                 self._forget(key, uid)
         else:
             before = self._cache.get(key)
-            if not self._cache.put(obj):
-                return
-            if before is not None and before["metadata"]["uid"] != uid:
-                self._forget(key, before["metadata"]["uid"])
-            self._enqueue(key)
+            if self._cache.put(obj):
+                if before is not None and before["metadata"]["uid"] != uid:
+                    self._forget(key, before["metadata"]["uid"])
+                self._enqueue(key)
+        # Also where it is no news to the cache: our own writes are in it already, but nobody else has heard of them.
         self._dependents(key)
 
     def _dependents(self, changed: Key) -> None:
