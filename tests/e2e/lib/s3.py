@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 from collections.abc import Mapping
@@ -9,7 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from tests.e2e.lib import pods
 from tests.e2e.lib.kube import Kube, Raw
 
@@ -27,6 +31,8 @@ class S3:
     kube: Kube
     pod: str
     address: tuple[str, int]
+    access_key: str = ACCESS_KEY
+    secret_key: str = SECRET_KEY
 
     @property
     def endpoint(self) -> str:
@@ -37,11 +43,25 @@ class S3:
         return boto3.client(
             "s3",
             endpoint_url="http://{}:{}".format(*self.address),
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
             region_name="us-east-1",
             config=config,
         )
+
+    def account(self, access_key: str, secret_key: str) -> None:
+        """Adds an account that owns nothing and may do nothing with the buckets of others."""
+        body = f"<Account><Access>{access_key}</Access><Secret>{secret_key}</Secret><Role>user</Role></Account>".encode()
+        url = "http://{}:{}/create-user".format(*self.address)
+        request = AWSRequest("PATCH", url, data=body, headers={"X-Amz-Content-Sha256": hashlib.sha256(body).hexdigest()})
+        SigV4Auth(Credentials(self.access_key, self.secret_key), "s3", "us-east-1").add_auth(request)
+        connection = http.client.HTTPConnection(*self.address, timeout=10)
+        try:
+            connection.request("PATCH", "/create-user", body=body, headers=dict(request.headers.items()))
+            response = connection.getresponse()
+            assert response.status < 300, f"{response.status} {response.read().decode()}"
+        finally:
+            connection.close()
 
     def bucket(self, name: str, *, create: bool = True) -> Bucket:
         client = self.client()
@@ -62,7 +82,7 @@ class Bucket:
         return {"apiVersion": "dbbackup.io/v1", "kind": "BackupStorage", "metadata": {"name": name}, "spec": {"s3": s3, **spec}}
 
     def secret(self, name: str = "s3") -> Raw:
-        values = {"accessKeyId": ACCESS_KEY, "secretAccessKey": SECRET_KEY}
+        values = {"accessKeyId": self.s3.access_key, "secretAccessKey": self.s3.secret_key}
         return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
 
     def keys(self, prefix: str = "") -> list[str]:
@@ -96,15 +116,15 @@ class Bucket:
         self.client.delete_bucket(Bucket=self.name)
 
 
-def start(kube: Kube, name: str = "s3") -> S3:
-    """An S3 server of its own, ready to serve."""
-    environment = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
-    arguments = ("--port", f":{PORT}", "--health", "/health", "posix", "/data")
+def start(kube: Kube, name: str = "s3", access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY) -> S3:
+    """An S3 server of its own, ready to serve. The keys are those of its root account."""
+    environment = {"ROOT_ACCESS_KEY": access_key, "ROOT_SECRET_KEY": secret_key}
+    arguments = ("--port", f":{PORT}", "--health", "/health", "--iam-dir", "/tmp", "posix", "/data")
     probe: Raw = {"httpGet": {"path": "/health", "port": PORT}}
     volumes: Mapping[str, Raw] = {"/data": {}, "/tmp": {}}
     objects = pods.server(name, kube.cluster.s3_image, PORT, user=65532, probe=probe, env=environment, args=arguments, volumes=volumes)
     pods.start(kube, name, objects)
-    return S3(kube, name, kube.reach(name, PORT))
+    return S3(kube, name, kube.reach(name, PORT), access_key, secret_key)
 
 
 @dataclass(frozen=True, slots=True)
