@@ -156,6 +156,18 @@ def test_replace_of_what_others_own_is_refused_by_name(job: Job, postgres: Postg
     assert "public.child (" not in ended.report.failure.message
 
 
+def test_a_publication_of_another_owner_is_told_before_anything_is_done(job: Job, postgres: Postgres, database: str, user: str) -> None:
+    postgres.load(f"CREATE TABLE t (a int PRIMARY KEY); ALTER TABLE t OWNER TO {user}; GRANT CREATE ON SCHEMA public TO {user}", database)
+    backup = job.backup()
+    postgres.execute("CREATE PUBLICATION theirs FOR TABLE t", database)
+    with untouched(postgres, database):
+        ended = restore(job, backup, database, user, on_existing="Replace")
+    assert ended.reason == "NotOwner", ended.log
+    assert ended.report.failure
+    assert "does not own the publications theirs (postgres)" in ended.report.failure.message
+    assert nothing_written(job)
+
+
 def test_everything_that_stands_in_the_way_is_told_at_once(job: Job, postgres: Postgres, database: str, user: str) -> None:
     postgres.load(
         f"CREATE ROLE {database}_gone; CREATE EXTENSION dblink; CREATE TABLE t (a int);"

@@ -43,6 +43,12 @@ SELECT oid::regclass::text FROM pg_catalog.pg_class
 WHERE oid = ANY(%s::oid[]) AND NOT oid = ANY(%s::oid[]) AND relispartition AND relkind IN ('r', 'p', 'f')
 ORDER BY 1
 """
+_PUBLISHED = """
+SELECT DISTINCT p.pubname || ' (' || o.rolname || ')' FROM pg_catalog.pg_publication_rel r
+JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid JOIN pg_catalog.pg_roles o ON o.oid = p.pubowner
+WHERE r.prrelid = ANY(%s::oid[]) AND NOT p.oid = ANY(%s::oid[]) AND NOT pg_catalog.pg_has_role(p.pubowner, 'USAGE')
+ORDER BY 1
+"""
 _DESCRIBE = """
 SELECT pg_catalog.pg_describe_object(c, o, s), pg_catalog.pg_describe_object(rc, ro, 0)
 FROM unnest(%s::oid[], %s::oid[], %s::int[], %s::oid[], %s::oid[]) u(c, o, s, rc, ro)
@@ -87,6 +93,8 @@ class Replaced:
     """Of replaced tables."""
     relations: tuple[int, ...] = ()
     """Oids of the relations among the members: tables, indexes, sequences, views, TOAST left out."""
+    publications: tuple[str, ...] = ()
+    """Publications (and their owners) that hold replaced tables and that the user could not put them back into."""
 
 
 def examine(connection: Connection, roots: Sequence[Root]) -> Replaced:
@@ -125,6 +133,7 @@ def examine(connection: Connection, roots: Sequence[Root]) -> Replaced:
         foreign_keys=_foreign_keys(connection, foreign),
         own_keys=_foreign_keys(connection, [oid for oid in keys if (constraint_class, oid) in members]),
         relations=tuple(relations),
+        publications=tuple(name for (name,) in connection.execute(_PUBLISHED, (relations, [root.address[1] for root in roots]))),
     )
 
 

@@ -241,6 +241,9 @@ def _ownership(facts: Facts, replaced: Replaced) -> Iterable[Problem]:
     keys = sorted({f"table {key.table} ({key.owner})" for key in replaced.foreign_keys if not key.owned})
     if keys:
         yield Problem("NotOwner", f"{facts.server.user} does not own {some(keys)}, whose foreign keys must be dropped and made again")
+    if replaced.publications:
+        told = f"{facts.server.user} does not own the publications {some(replaced.publications)}, and could not put replaced tables back into them"
+        yield Problem("NotOwner", told)
     strangers = {root.owner for root in replaced.roots if root.owner and root.owned} - facts.members_of - {facts.server.user}
     if strangers and not facts.server.superuser:
         yield Problem("NotOwner", f"{facts.server.user} cannot give replaced objects back to their owners {some(sorted(strangers))}")
