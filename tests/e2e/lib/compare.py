@@ -16,13 +16,15 @@ def everything(database: Database, *options: str, client: Postgres | None = None
 
     `client` is the server whose pg_dump is used, so that databases of two majors can be compared; the database's own where none is given.
     """
+    server = database.server
     environment = {
-        "PGHOST": database.server.host if client else "127.0.0.1",
+        # By address: a name would be one more thing to fail on a busy machine.
+        "PGHOST": server.kube.get("pod", server.pod)["status"]["podIP"] if client else "127.0.0.1",
         "PGUSER": SUPERUSER,
         "PGPASSWORD": PASSWORD,
         "PGDATABASE": database.name,
     }
-    text = (client or database.server).client("pg_dump", "--restrict-key=tests", *options, environment=environment).decode()
+    text = (client or server).client("pg_dump", "--restrict-key=tests", *options, environment=environment).decode()
     return "\n".join(line for line in text.splitlines() if not line.startswith("-- Dumped "))
 
 
