@@ -304,3 +304,16 @@ def test_many_tables_and_progress(job: Job, postgres: Postgres, database: str) -
     assert ended.code == 0, ended.log
     assert ended.report.database
     assert ended.report.database.tables == 600
+
+
+@pytest.mark.parametrize("fmt", ["plain", "custom"])
+def test_subscriptions_and_their_passwords_stay_out(job: Job, postgres: Postgres, database: str, tmp_path: Path, fmt: str) -> None:
+    connection = "CONNECTION 'host=nowhere password=not-in-the-artifact' PUBLICATION p WITH (connect = false)"
+    postgres.execute(f"CREATE SUBSCRIPTION {database}_sub {connection}", database)
+    try:
+        ended = job.backup(format=fmt, compression=Compression(algorithm="none"))
+        stored = job.fetch(ended, tmp_path / "fetched") / job.manifest(ended).artifact.name
+        assert b"not-in-the-artifact" not in stored.read_bytes()
+    finally:
+        postgres.execute(f"ALTER SUBSCRIPTION {database}_sub SET (slot_name = NONE)", database)
+        postgres.execute(f"DROP SUBSCRIPTION {database}_sub", database)

@@ -32,8 +32,11 @@ _QUEUED = 8
 
 
 def arguments(client: Client, options: BackupOptions, selection: Selection, extensions: Sequence[str], snapshot: str, *, encoding: str) -> list[str]:
-    """pg_dump's argv. The database is told by the environment; every name is quoted, so that none is a pattern or an option."""
-    argv = [client.pg_dump, f"--snapshot={snapshot}", "--no-password", f"--lock-wait-timeout={LOCK_WAIT}"]
+    """pg_dump's argv. The database is told by the environment; every name is quoted, so that none is a pattern or an option.
+
+    Subscriptions stay out: their connection strings hold passwords, and a slot on another server cannot be dropped within a transaction.
+    """
+    argv = [client.pg_dump, f"--snapshot={snapshot}", "--no-password", "--no-subscriptions", f"--lock-wait-timeout={LOCK_WAIT}"]
     if encoding != "SQL_ASCII":
         argv.append("--encoding=UTF8")
     if options.format == "custom":
