@@ -137,7 +137,7 @@ def _serve(postgres: Postgres, directory: Path, options: dict[str, str]) -> Iter
     run, bin_, data = _as_server_user(), postgres.bin, postgres.data
     options = {"listen_addresses": "127.0.0.1", **options, "port": str(postgres.port)}
     command: list[str | Path] = [*run, bin_ / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
-    with (directory.parent / f"{directory.name}.log").open("wb") as log:
+    with (directory / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", start_new_session=True)
     try:
         for _ in range(200):
