@@ -231,7 +231,9 @@ def reasons() -> str:
         "A run that fails says why in `status.failure`: `reason` is one of the words below and stable, `message` says what happened to which",
         "object, `hint` what to do. The reason also stands in the conditions Ready and Stalled. Exit codes are those of the Job's container: 20 to",
         "29 fail at once, since trying again cannot help; after others a backup is tried again, up to `spec.retries` times. A restore is never tried",
-        "again by itself.",
+        "again by itself. Kubernetes, not the Job, ended or never began a run with `DeadlineExceeded`, `StartDeadlineExceeded`,",
+        "`ImagePullFailed`, `PodRefused` or `RunLost`: no attempt follows. An object runs once and its spec cannot be changed: when the cause is",
+        "cured, create it again under a new name, with whatever field the cure names.",
         "",
         "In each of these cases, `OutcomeUnknown` excepted, nothing was published in the bucket and nothing in a restore's target changed.",
     ]

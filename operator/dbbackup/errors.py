@@ -72,7 +72,7 @@ _ALL = (
         "SecretInvalid",
         _C,
         "A key of a Secret holds something that cannot be used: several hosts, a bad port, a URI that libpq refuses.",
-        "Correct the value that the message names, or set the explicit field beside `secretRef`.",
+        "Correct the value that the message names, or set the field beside `secretRef` that overrides it (`database.host`, ...).",
     ),
     Reason(
         "StorageNotFound",
@@ -130,7 +130,7 @@ _ALL = (
         "RowSecurity",
         _D,
         "Row-level security would hide rows from the backup's user, so the dump would be incomplete.",
-        "Use a user with BYPASSRLS, or exclude the tables that the message names.",
+        "Use the tables' owner (unless it is forced on it) or a user with BYPASSRLS, or exclude the tables that the message names.",
     ),
     Reason(
         "ServerTooNew",
@@ -143,7 +143,7 @@ _ALL = (
         "LockTimeout",
         _X,
         "A lock on a table could not be had in time.",
-        "Look for long transactions or migrations that hold the tables that the message names, then try again.",
+        "End the transactions that hold the tables that the message names, or raise a restore's `lockTimeout`; then create a new object.",
     ),
     Reason(
         "DatabaseBusy",
@@ -161,7 +161,7 @@ _ALL = (
         "ConnectionLost",
         _X,
         "The connection to the database server was lost during the run.",
-        "Look at the database server's log; the run can be tried again.",
+        "Look at the database server's log; once the server is well, create a new object.",
     ),
     Reason(
         "ValueTooLarge",
@@ -169,14 +169,19 @@ _ALL = (
         "A value is too large for pg_dump to write.",
         "A bytea value over about 511 MiB cannot be dumped logically; store it as a large object, or exclude the table.",
     ),
-    Reason("DumpFailed", _X, "pg_dump ended with an error.", "Read the message and the log tail."),
+    Reason(
+        "DumpFailed",
+        _X,
+        "pg_dump ended with an error.",
+        "Read what pg_dump said in the message and in `status.failure.logTail`; cure that, then create a new backup.",
+    ),
     # storage
     Reason("BucketNotFound", _S, "The bucket does not exist.", "Create the bucket, or set `createBucket: true` on the BackupStorage."),
     Reason(
         "StorageAccessDenied",
         _S,
         "The object storage refused the operation.",
-        "Grant the credentials the permissions listed in the storage documentation.",
+        "Grant the credentials the permissions that docs/bucket.md lists.",
     ),
     Reason(
         "StorageAuthenticationFailed",
@@ -188,7 +193,7 @@ _ALL = (
         "StorageUnavailable",
         _X,
         "The object storage could not be reached or kept failing.",
-        "Check `endpoint`, NetworkPolicy and the storage server; the run can be tried again.",
+        "Check `endpoint`, NetworkPolicy and the storage server, then create a new object.",
     ),
     Reason("StorageTLSFailed", _S, "TLS with the object storage failed or could not be verified.", "Check the endpoint's scheme and `caSecretRef`."),
     Reason(
@@ -198,7 +203,7 @@ _ALL = (
         "StorageRefused",
         _S,
         "The object storage refused a request for a reason other than permission.",
-        "Read the server's code in the message; the storage documentation lists what the server must support.",
+        "Look up the server's error code in the message; docs/bucket.md lists what the server must support.",
     ),
     Reason(
         "ArtifactExists",
@@ -260,8 +265,8 @@ _ALL = (
     Reason(
         "NotOwner",
         _T,
-        "The user does not own objects that would be replaced.",
-        "Restore as the owner that the message names, or as a member of that role.",
+        "The user does not own objects that would be replaced, or a publication that would lose a table by it.",
+        "Restore as the owner that the message names, or as a member of that role (of each, where it names several).",
     ),
     Reason(
         "ExtensionMissing",
@@ -306,7 +311,12 @@ _ALL = (
         "The server took another number of rows than the manifest promises; everything was rolled back.",
         "Look for triggers or rules on the target that drop rows.",
     ),
-    Reason("TargetReadOnly", _T, "The target is a standby or read-only.", "Restore into the primary."),
+    Reason(
+        "TargetReadOnly",
+        _T,
+        "The target is a standby or read-only.",
+        "Restore into the primary; where only `default_transaction_read_only` is on, set it off for the user or the database.",
+    ),
     Reason(
         "RestoreFailed",
         _T,
@@ -323,7 +333,7 @@ _ALL = (
         "OutcomeUnknown",
         ExitCode.OUTCOME_UNKNOWN,
         "The connection was lost during COMMIT and nobody can tell whether it took effect.",
-        "Compare the target with the backup before you decide; nothing was tried again.",
+        "Compare the target with the backup before you decide (docs/restore-runbook.md, 5); nothing was tried again.",
     ),
     # the run itself
     Reason("Timeout", ExitCode.TIMEOUT, "The run was not done within `timeout`.", "Raise `timeout`, or look for what slowed the run."),
@@ -332,10 +342,20 @@ _ALL = (
         "StartDeadlineExceeded",
         _X,
         "The Job's pod did not start in time.",
-        "Look at the message: it repeats the scheduler's or the kubelet's last Event.",
+        "The message repeats the scheduler's or the kubelet's last Event: cure what it names, or raise `startDeadline`, and create a new object.",
     ),
-    Reason("ImagePullFailed", _X, "The Job's image could not be pulled.", "Check the image, its registry and the pull Secret in the chart's values."),
-    Reason("PodRefused", _X, "Kubernetes refused to make the Job's pod.", "Look at the message: a quota, a limit range or pod security forbids it."),
+    Reason(
+        "ImagePullFailed",
+        _X,
+        "The Job's image could not be pulled.",
+        "Check the image and its registry; the chart's `imagePullSecrets` must exist in this namespace too.",
+    ),
+    Reason(
+        "PodRefused",
+        _X,
+        "Kubernetes refused to make the Job's pod.",
+        "The message names the quota, limit range or pod security rule that forbids it: change that, or `spec.job`, and create a new object.",
+    ),
     Reason(
         "OutOfMemory",
         _X,

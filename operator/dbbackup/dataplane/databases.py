@@ -46,7 +46,7 @@ def _maintenance(info: Conninfo) -> Connection:
             failure = failure or error
             if error.reason.name not in {"DatabaseNotFound", "InsufficientPrivilege", "AuthenticationFailed"}:
                 break
-    raise failure or Failure("DatabaseUnreachable", f"{info.who}: no maintenance database")
+    raise failure or Failure("DatabaseUnreachable", f"{info.who}: no database to connect to for CREATE DATABASE; tried {', '.join(MAINTENANCE)}")
 
 
 def _create(run: Run, info: Conninfo, like: SourceDatabase) -> bool:
