@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from dbbackup import __version__
 from dbbackup.artifact import (
     MANIFEST,
+    MANIFEST_LIMIT,
     RESTORE_NOTE,
     Contents,
     Manifest,
@@ -134,6 +135,7 @@ class BackupRun:
 
     def _seal(self, storage: Storage, snapshot: Snapshot, client: Client) -> Artifact:
         started_at = datetime.now(UTC)
+        data: bytes | None = None
         try:
             transfer = Transfer(self._run, self._info, self._options, storage, f"{self.key}/{self._name}")
             stored, source = transfer.run(snapshot, client)
@@ -143,12 +145,14 @@ class BackupRun:
             location = f"s3://{self._run.spec.storage.bucket}/{self.key}"
             storage.put(f"{self.key}/{RESTORE_NOTE}", restore_note(manifest, location), "text/markdown; charset=utf-8")
             self._run.stop.check()
+            self._run.committing = True
             storage.put(f"{self.key}/{MANIFEST}", data, "application/json", if_absent=True)
             self._look_again(storage, stored)
         except BaseException as error:
             # What another attempt is making there is its own to seal or to clear away.
-            if not (isinstance(error, Failure) and error.reason.name == "ArtifactExists"):
-                self._clear(storage)
+            cleared = (isinstance(error, Failure) and error.reason.name == "ArtifactExists") or self._clear(storage, data)
+            refused = isinstance(error, Failure) and not error.reason.retryable
+            self._run.committing = self._run.committing and not cleared and not refused
             raise
         return Artifact(self.key, manifest, sha256_hex(data))
 
@@ -161,11 +165,19 @@ class BackupRun:
         if found is None or found.size != stored.size:
             raise Failure("ArtifactExists", f"{self.key}: another attempt of this backup replaced {stored.name} while it was being sealed")
 
-    def _clear(self, storage: Storage) -> None:
+    def _clear(self, storage: Storage, own: bytes | None) -> bool:
+        """But for an artifact that another attempt has sealed: this one may be the older, ended late on a node that was cut off. `own` is what this
+        attempt's manifest holds. Returns whether nothing of it is left."""
+        manifest = f"{self.key}/{MANIFEST}"
         try:
+            if storage.head(manifest) is not None and (own is None or storage.get(manifest, MANIFEST_LIMIT) != own):
+                self._run.reporter.info(f"another attempt has sealed {self.key}; it stays")
+                return True
             delete_artifact(storage, self.key)
         except Failure as failure:
             self._run.reporter.error(f"what the failed attempt left at {self.key} could not be removed: {failure}")
+            return False
+        return True
 
     def _manifest(self, stored: StoredObject, source: Source, transfer: Transfer, client: Client, started_at: datetime) -> Manifest:
         options = self._options

@@ -75,8 +75,8 @@ class Stop:
 class Run:
     """`facts` are fields of the report (`artifact`, `database`, `safety_backup`, ...): told on either outcome.
 
-    `committing` is true while a COMMIT is under way whose end is not known: if the process must end then, it leaves no report, and a check Job
-    settles it.
+    `committing` is true while a COMMIT, or the write of a backup's manifest, is under way whose end is not known: if the process must end then, it
+    leaves no report, and a check Job settles it.
     """
 
     spec: RunSpec

@@ -47,6 +47,9 @@ def run(spec: RunSpec, paths: Paths | None = None, reporter: Reporter | None = N
     context = Run(spec, paths or Paths(), reporter or Reporter(), Stop())
     with _bounded(context):
         failure = _attempt(context)
+    if failure and context.committing:
+        context.reporter.error(f"nobody knows whether it took effect, so the next attempt or a check looks: {failure}")
+        return ExitCode.TRANSIENT
     return _report(context, failure)
 
 
@@ -134,7 +137,9 @@ def _on_sigterm(action: Callable[[], None]) -> Iterator[None]:
 
 
 def _give_up(context: Run) -> None:
-    """The run was stopped and has not ended: report what is known and leave. Without a report where a COMMIT may have taken effect."""
+    """The run was stopped and has not ended: report what is known and leave. Without a report where a COMMIT or a seal may have taken effect."""
+    if "restored" in context.facts:  # committed: what is still under way can't change that
+        os._exit(_report(context, None))
     failure = context.stop.failure or Failure("Timeout", "the run did not end")
     code: int = failure.reason.exit_code
     if not context.committing:

@@ -23,6 +23,8 @@ SETTLE_SECONDS = 60.0
 """How long an uncertain COMMIT is asked after, and a backend that should end is waited for."""
 _PAUSE = 0.25
 _CHECK_INTERVAL = "10s"
+_SESSION_ENDED = {"FATAL", "PANIC"}
+"""Severities that end the session rather than the transaction: a PANIC over a commit record that would not flush may leave it to be replayed."""
 
 _SETTINGS = """
 SELECT pg_catalog.set_config(name, CASE name WHEN 'lock_timeout' THEN %s WHEN 'client_connection_check_interval' THEN %s ELSE '0' END, true)
@@ -77,7 +79,7 @@ class Transaction:
         try:
             tag = self._connection.execute("COMMIT").statusmessage
         except psycopg.Error as error:
-            if error.sqlstate and not error.sqlstate.startswith(("08", "57P")):
+            if error.sqlstate and not error.sqlstate.startswith(("08", "57P")) and error.diag.severity_nonlocalized not in _SESSION_ENDED:
                 raise statement_failure(error, "COMMIT", self._info.who) from None
             self._settle(" ".join(str(error).split()))
             return

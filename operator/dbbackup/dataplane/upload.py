@@ -166,15 +166,15 @@ class ArtifactWriter:
 
     def abort(self) -> None:
         """Leaves nothing in the bucket; after a successful `commit` does nothing, as the object is the caller's then. So after a commit that
-        found another attempt's object (ArtifactExists). Failure where the server can't be reached: it may be called again."""
+        was refused: what stands there is another attempt's. Failure where the server can't be reached: it may be called again."""
         if self._state in {"committed", "aborted"}:
             return
-        conflict = isinstance(self._error, Failure) and self._error.reason.name == "ArtifactExists"
+        refused = isinstance(self._error, Failure) and (self._error.reason.name == "ArtifactExists" or not self._error.reason.retryable)
         self.cancel()
         self._drain()
         if self._upload is not None:
             self._upload.abort()
-        if self._state == "committing" and not conflict:  # it may have taken effect although we were not told
+        if self._state == "committing" and not refused:  # it may have taken effect although we were not told
             self._storage.delete([self._key])
         self._buffer, self._filled = bytearray(), 0
         self._state = "aborted"

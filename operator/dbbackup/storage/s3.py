@@ -162,7 +162,8 @@ class S3Storage:
 
         def accept(fault: Fault, tries: int) -> bool | None:
             if fault.failure.reason.name == "ArtifactExists" and tries:  # an earlier try, whose reply was lost, may have written it
-                return True if self.get(key, len(body)) == body else None
+                found = self.head(key)
+                return True if found is not None and found.size == len(body) and self.get(key, len(body)) == body else None
             return False if self.conditions_unknown(fault, if_absent) else None
 
         if not self.attempt(f"writing {key}", call, accept=accept):
