@@ -202,6 +202,17 @@ def test_completed_takes_over_the_report_and_only_then_the_job_goes() -> None:
     assert not decision.holds_slot
 
 
+def test_a_job_whose_maker_died_before_it_wrote_the_status_is_named_all_the_same() -> None:
+    """Else the object would seem never to have run, and its artifact would outlive a deletion that should remove it."""
+    held = job_of(backup_obj())
+    for known in (
+        facts(backup_obj(), after=10, jobs=[held], pods=[pod(code=0, message=DONE)]),
+        facts(backup_obj(), after=10, jobs=[held], pods=[pod(state=RUNNING)]),
+        facts(deleted({"observedGeneration": -1}), after=10, jobs=[held]),
+    ):
+        assert (decide(known).status or {})["jobName"] == held["metadata"]["name"]
+
+
 def test_failed_keeps_the_end_of_the_log() -> None:
     failed = report(outcome="Failed", failure=("AuthenticationFailed", False))
     known = facts(backup_obj(RUN), after=10, jobs=[job_of(backup_obj())], pods=[pod(code=21, message=failed)])

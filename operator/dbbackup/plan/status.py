@@ -11,7 +11,7 @@ from dbbackup.api.conditions import timestamp
 from dbbackup.api.units import duration_text, size_text
 from dbbackup.errors import REASONS
 from dbbackup.plan.facts import Facts
-from dbbackup.plan.observe import RunState, instant
+from dbbackup.plan.observe import RunState, instant, of_run
 from dbbackup.run import LogEvent, Model, Report, RunSpec
 
 Status = dict[str, Any]
@@ -37,10 +37,19 @@ def _with(facts: Facts, phase: str, state: conditions.State, reason: str, messag
     generation = facts.obj["metadata"].get("generation", 1)
     return {
         **status,
+        **_job_name(facts, status),
         "phase": phase,
         "observedGeneration": generation,
         "conditions": conditions.build(status.get("conditions") or (), state, reason, message, generation=generation, now=facts.now),
     }
+
+
+def _job_name(facts: Facts, status: Status) -> Status:
+    """The Job's name where the status lacks it: an operator that is killed between the Job and the status leaves it to the next one."""
+    if "jobName" in status:
+        return {}
+    jobs = of_run(facts.jobs, facts.uid, "backup" if facts.obj["kind"] == "DatabaseBackup" else "restore")
+    return {"jobName": jobs[0]["metadata"]["name"]} if jobs else {}
 
 
 def _tries(facts: Facts, run: RunState) -> Status:

@@ -108,6 +108,7 @@ def install_operator(cluster: Cluster, *, values: Sequence[str] = ()) -> None:
     repository, _, tag = cluster.image.rpartition(":")
     cluster.helm(
         *("upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout", "2m"),
+        "--force-conflicts",  # a person may have applied the CRDs with kubectl before
         *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}", "--set", "maxConcurrent=30"),
         *("--set-json", "podAnnotations=" + json.dumps({"dbbackup.io/test-image": cluster.image_identity()})),
         *(argument for value in values for argument in ("--set", value)),
