@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths
 from dbbackup.dataplane.restore import differences
 from dbbackup.dataplane.transaction import Opened, Transaction
+from dbbackup.dataplane.transfer import Transfer
 from dbbackup.dataplane.upload import ArtifactWriter
 from dbbackup.errors import ExitCode, Failure
 from dbbackup.run import BackupOptions, Owner, Report, RestoredReport, RunSpec, StorageTarget
@@ -176,6 +179,28 @@ def test_a_commit_over_which_the_server_broke_down_is_asked_after(
         with pytest.raises(Failure, match="rolled back"):
             transaction.commit()
     assert bool(settled) is asked
+
+
+def test_a_count_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
+    """Rows are still counted after pg_dump has ended; what was uploaded could not be cleared away if nobody ended that."""
+    run, cancelled = run_of(tmp_path), threading.Event()
+
+    class Counting:
+        selection = SimpleNamespace(data_tables=[SimpleNamespace(key=("public", "t"), size=1)])
+        connection = SimpleNamespace(cancel_safe=lambda **_: cancelled.set())
+
+        def count(self, _: object) -> int:
+            assert cancelled.wait(20)
+            run.stop.check()
+            return 1
+
+    transfer = Transfer(run, INFO, BackupOptions(format="custom"), cast("Any", Bucket()), "key")
+    dump, sink, writer = SimpleNamespace(chunks=lambda: iter([b"x"])), SimpleNamespace(put=bytes), SimpleNamespace(bytes_stored=0)
+    threading.Timer(0.1, run.stop.set, (Failure("Timeout", "too long"),)).start()
+    began = time.monotonic()
+    with pytest.raises(Failure, match="too long"):
+        transfer._custom(cast("Any", dump), cast("Any", sink), cast("Any", writer), cast("Any", Counting()))
+    assert time.monotonic() - began < 10
 
 
 def test_rows_of_an_extensions_own_tables_are_no_difference_in_a_custom_dump() -> None:

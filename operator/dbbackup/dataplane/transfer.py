@@ -13,6 +13,7 @@ from dbbackup.dataplane.connection import child_environment
 from dbbackup.dataplane.conninfo import Conninfo
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.dump import Dump, Sink, arguments
+from dbbackup.dataplane.locks import cancel
 from dbbackup.dataplane.plain import PlainStream
 from dbbackup.dataplane.snapshot import Relation, Snapshot, Source, some
 from dbbackup.dataplane.upload import ArtifactWriter
@@ -119,11 +120,12 @@ class Transfer:
         counter = _Counter(snapshot) if self._options.row_counts == "Exact" else None
         progress = _Progress(self._run, snapshot.selection.data_tables)
         try:
-            for chunk in _telling_locked_out(dump.chunks()):
-                self.bytes += len(chunk)
-                sink.put(chunk)
-                progress.tell(self.bytes, writer.bytes_stored)
-            self.rows = counter.result() if counter else {}
+            with self._run.stop.calling(lambda: cancel(snapshot.connection)):  # a count may last longer than the dump
+                for chunk in _telling_locked_out(dump.chunks()):
+                    self.bytes += len(chunk)
+                    sink.put(chunk)
+                    progress.tell(self.bytes, writer.bytes_stored)
+                self.rows = counter.result() if counter else {}
         finally:
             if counter:
                 counter.close()
