@@ -31,6 +31,16 @@ async def test_a_call_outside_the_table_is_refused_before_it_is_made() -> None:
         await kube.Kube(client).create(kube.PODS, "ns", {})
 
 
+@pytest.mark.parametrize("status", [0, 400, 403, 404, 500, 502])
+async def test_the_end_of_a_log_that_cannot_be_had_holds_up_nothing(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def send(*_: object, **__: object) -> None:
+        raise kube.ApiError(status, "InternalError", "dial tcp 10.0.0.7:10250: connect: no route to host")
+
+    client: Any = None
+    monkeypatch.setattr(kube.Kube, "_send", send)
+    assert await kube.Kube(client).log_tail("ns", "p", "main", 10) == []
+
+
 def answer(status: int, reason: str, message: str) -> kube.ApiError:
     return kube._error(status, json.dumps({"kind": "Status", "reason": reason, "message": message}).encode())
 
