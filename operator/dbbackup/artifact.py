@@ -13,7 +13,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from dbbackup.errors import Failure
 from dbbackup.run import Algorithm, Format, Model, Owner, SafetyBackupReport
@@ -197,6 +197,18 @@ class TransactionRecord(Model):
     rows: int | None = None
     bytes: int | None = None
     safety_backup: SafetyBackupReport | None = None
+
+
+class Tombstone(Model):
+    """What a check Job puts where it finds no TransactionRecord: a restore that was given up, and whose node comes back, then changes nothing."""
+
+    type: Literal["dbbackup.io/tombstone"] = "dbbackup.io/tombstone"
+    owner: Owner
+
+
+def parse_transaction(data: bytes) -> TransactionRecord | Tombstone:
+    """Whichever stands at `transaction_key`; ValidationError where it is neither."""
+    return TypeAdapter(TransactionRecord | Tombstone).validate_json(data)
 
 
 def sha256_hex(data: bytes) -> str:

@@ -229,6 +229,25 @@ def test_a_restore_that_never_began(restored: tuple[Job, TransactionRecord, str]
     assert "it had changed nothing" in ended.report.failure.message
 
 
+def test_a_restore_that_was_given_up_changes_nothing_any_more(
+    restored: tuple[Job, TransactionRecord, str], postgres: Postgres, everything: str
+) -> None:
+    """Its pod sat on a node that was cut off from Kubernetes only, and comes back after the check."""
+    job, record, target = restored
+    for _ in range(2):  # a check that is tried again finds the first one's answer
+        ended = check_restore(job)
+        assert ended.reason == "RunLost", ended.log
+        assert ended.report.failure
+        assert "it had changed nothing" in ended.report.failure.message
+    before = postgres.dump(target)
+    late = job.run(job.spec("restore", restore=RestoreOptions(key=record.artifact_key)))
+    assert late.reason == "RunLost", late.log
+    assert late.report.failure
+    assert "given this restore up" in late.report.failure.message
+    assert postgres.dump(target) == before
+    assert check_restore(job).reason == "RunLost"
+
+
 @pytest.mark.parametrize("how", ["timeline", "identity", "future", "secret", "down"])
 def test_what_nobody_can_tell_is_unknown(restored: tuple[Job, TransactionRecord, str], postgres: Postgres, everything: str, how: str) -> None:
     job, record, target = restored

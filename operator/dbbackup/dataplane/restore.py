@@ -142,10 +142,17 @@ class Restore:
     def _transact(self, connection: Connection, source: Source, head: Head) -> None:
         transaction = Transaction(connection, self._info, self._run.stop, self._run.reporter)
         record = transaction_key(self._run.spec.storage.prefix, self._run.spec.owner)
+        given_up = False
         try:
             self._run.stop.check()
             opened = transaction.begin(self._options.lock_timeout_seconds)
-            self._storage.put(record, self._record(opened).to_json().encode(), "application/json")
+            try:
+                self._storage.put(record, self._record(opened).to_json().encode(), "application/json", if_absent=True)
+            except Failure as failure:
+                given_up = failure.reason.name == "ArtifactExists"
+                if given_up:
+                    raise Failure("RunLost", "a check Job has given this restore up already, so it changes nothing any more") from None
+                raise
             self._run.reporter.transaction(opened.xid)
             restored = self._restore(connection, source, head)
             report = RestoredReport(tables=len(self._plan.contents.tables), rows=sum(restored.rows.values()), bytes=restored.bytes)
@@ -158,8 +165,9 @@ class Restore:
                 error.message += f": {self._server.locks_wanted(self._locks)}"
             if not (isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"):
                 transaction.abort()
-                with suppress(Failure):
-                    self._storage.delete([record])
+                if not given_up:
+                    with suppress(Failure):
+                        self._storage.delete([record])
             raise
         finally:
             self._run.committing = False

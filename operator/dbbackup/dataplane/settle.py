@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from dbbackup.artifact import MANIFEST_LIMIT, TransactionRecord, clean_prefix, key_component, leaf, safety_report, transaction_key
+from dbbackup.artifact import (
+    MANIFEST_LIMIT,
+    Tombstone,
+    TransactionRecord,
+    clean_prefix,
+    key_component,
+    leaf,
+    parse_transaction,
+    safety_report,
+    transaction_key,
+)
 from dbbackup.dataplane.backup import Artifact
 from dbbackup.dataplane.bucket import delete_artifact, find_artifact, open_bucket
 from dbbackup.dataplane.connection import Connection, connect, one, server_version, uses_tls
@@ -122,9 +132,9 @@ def _settle(run: Run) -> str | None:
     storage = open_bucket(run, create=False)
     _find_safety_backup(run, storage)
     key = transaction_key(run.spec.storage.prefix, run.spec.owner)
-    if storage.head(key) is None:
+    record = _record(storage, key, run.spec.owner)
+    if record is None:
         return "it had changed nothing"
-    record = TransactionRecord.model_validate_json(storage.get(key, MANIFEST_LIMIT))
     if record.owner.uid != run.spec.owner.uid:
         raise Failure("OutcomeUnknown", f"{key} is the record of another restore")
     run.reporter.transaction(record.xid)
@@ -134,6 +144,22 @@ def _settle(run: Run) -> str | None:
     run.facts["restored"] = RestoredReport(tables=record.tables, rows=record.rows or 0, bytes=record.bytes or 0)
     run.facts["artifact"] = _artifact(run, storage, record.artifact_key)
     return None
+
+
+def _record(storage: Storage, key: str, owner: Owner) -> TransactionRecord | None:
+    """What the restore wrote before it changed anything. Where it wrote nothing a tombstone is put, so that it can't begin after all."""
+    if storage.head(key) is None:
+        try:
+            storage.put(key, Tombstone(owner=owner).to_json().encode(), "application/json", if_absent=True)
+        except Failure as failure:
+            if failure.reason.name == "StorageAccessDenied":
+                return None  # then the restore could not write its record either, without which it changes nothing
+            if failure.reason.name != "ArtifactExists":
+                raise
+        else:
+            return None
+    found = parse_transaction(storage.get(key, MANIFEST_LIMIT))
+    return found if isinstance(found, TransactionRecord) else None
 
 
 def _artifact(run: Run, storage: Storage, directory: str) -> ArtifactReport | None:
