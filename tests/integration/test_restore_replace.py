@@ -74,6 +74,37 @@ def test_foreign_keys_of_tables_that_stay_come_back_as_they_were(job: Job, postg
     assert ended.report.warnings == ()
 
 
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_only_the_same_arguments_make_the_same_function(job: Job, postgres: Postgres, source: str, form: str) -> None:
+    body = "RETURNS text LANGUAGE sql AS 'SELECT ''{}''::text'"
+    postgres.load("CREATE TYPE ab AS ENUM ('x')", source)
+    postgres.load(f"CREATE FUNCTION f(a integer) {body.format('old')}; CREATE FUNCTION g(ab) {body.format('old')}", source)
+    postgres.load(f"CREATE FUNCTION h(a integer, OUT text) {body.format('old')}; CREATE PROCEDURE p(VARIADIC a text[]) LANGUAGE sql AS ''", source)
+    backup = job.backup(format=form)
+    postgres.load("DROP FUNCTION f(integer); DROP FUNCTION h(integer); DROP PROCEDURE p", source)
+    postgres.load(f"CREATE FUNCTION f(a text) {body.format('new')}; CREATE FUNCTION h(b integer, OUT text) {body.format('new')}", source)
+    postgres.load("CREATE PROCEDURE p(VARIADIC b text[]) LANGUAGE sql AS ''", source)
+    keeper = "CREATE TYPE kept AS ENUM ('x'); CREATE FUNCTION g(kept) {0}; CREATE FUNCTION g(integer) {0}"
+    postgres.load(keeper.format(body.format("new")), source)
+    ended = restore(job, backup, source, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    with postgres.connect(source) as session:
+        rows = session.execute("SELECT f(1), f('1'::text), g('x'::ab), g('x'::kept), g(1), h(1)").fetchall()
+        names = session.execute("SELECT proargnames FROM pg_proc WHERE proname = 'p'").fetchall()
+    assert rows == [("old", "new", "old", "new", "new", "old")]
+    assert names == [(["a"],)]
+
+
+def test_functions_whose_types_names_differ_by_a_space_are_two(job: Job, postgres: Postgres, source: str) -> None:
+    postgres.load("CREATE TYPE ab AS ENUM ('x'); CREATE FUNCTION g(ab) RETURNS int LANGUAGE sql AS 'SELECT 1'", source)
+    backup = job.backup()
+    postgres.load("CREATE TYPE \"a b\" AS ENUM ('x'); CREATE FUNCTION g(\"a b\") RETURNS int LANGUAGE sql AS 'SELECT 2'", source)
+    ended = restore(job, backup, source, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    with postgres.connect(source) as session:
+        assert session.execute("SELECT g('x'::ab), g('x'::\"a b\")").fetchall() == [(1, 2)]
+
+
 def test_publications_keep_their_tables(job: Job, postgres: Postgres, source: str) -> None:
     backup = job.backup(schemas=["public"])
     postgres.load(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbbackup.dataplane.drops import Drop, arguments, parse_drop, split_names
+from dbbackup.dataplane.drops import Drop, arguments, parse_drop, split_names, takes
 from dbbackup.dataplane.head import read_head
 from dbbackup.dataplane.sql import Piece, Splitter
 from dbbackup.errors import Failure
@@ -60,6 +60,31 @@ def test_arguments() -> None:
     assert arguments("(a integer,\n  b text)") == "a integer, b text"
     assert arguments("(*)") == ""
     assert arguments("()") == ""
+    assert arguments('("a  b", public."c,d")') == '"a  b", public."c,d"', "a quoted name is left as it is"
+
+
+@pytest.mark.parametrize(
+    ("told", "types", "same"),
+    [
+        ("a integer", ["integer"], True),
+        ("integer", ["integer"], True),
+        ("a integer", ["text"], False),
+        ("a integer", ["integer", "integer"], False),
+        ("", [], True),
+        ("", ["integer"], False),
+        ("a integer", [], False),
+        ("double precision", ["double precision"], True),
+        ('IN "o, p" timestamp with time zone, OUT r text', ["timestamp with time zone"], True),
+        ("a integer, VARIADIC b text[]", ["integer", "text[]"], True),
+        ('public."a b"', ['public."a b"'], True),
+        ('public."a b"', ["public.ab"], False),
+        ("public.ab", ['public."a b"'], False),
+        ("public.ab", ["b"], False),
+        ('public."x,y"', ['public."x,y"'], True),
+    ],
+)
+def test_a_routine_is_known_by_the_types_of_its_arguments(told: str, types: list[str], same: bool) -> None:
+    assert takes(told, types) is same
 
 
 def pieces(sql: str) -> Iterator[Piece]:

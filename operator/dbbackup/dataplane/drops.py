@@ -7,9 +7,13 @@ them fail over each other. `replace.py` drops the same objects in the order that
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"().,;]+))')
+_SPACE = re.compile(r'("(?:[^"]|"")*")|\s+')
+_ARGUMENT = re.compile(r'(?:"(?:[^"]|"")*"|[^",])+')
+_MODE_AND_NAME = r'(?:(?:IN|INOUT|VARIADIC) )?(?:(?:"(?:[^"]|"")*"|[^\s",]+) )?'
 _DUMMY_VIEW = re.compile(r"CREATE OR REPLACE VIEW\s|DO \$dbbackup\S*\s+BEGIN\s+IF pg_catalog\.to_regclass")
 _DUMMY_COLUMN = re.compile(r"\bSELECT\s+NULL::", re.IGNORECASE)
 _PART = re.compile(
@@ -85,4 +89,14 @@ def arguments(rest: str) -> str:
     """What stands between the outer parentheses, with `*` (an aggregate of nothing) as nothing."""
     inner = rest.strip()
     inner = inner[1:-1] if inner.startswith("(") and inner.endswith(")") else inner
-    return "" if inner.strip() == "*" else " ".join(inner.split())
+    return "" if inner.strip() == "*" else _SPACE.sub(lambda found: found[1] or " ", inner).strip()
+
+
+def takes(arguments: str, types: Sequence[str]) -> bool:
+    """Whether a routine's arguments, `a integer, VARIADIC b text[], OUT c text`, take exactly these types, `["integer", "text[]"]`, as the server
+    writes them.
+    """
+    told = [argument for found in _ARGUMENT.findall(arguments) if not (argument := found.strip()).startswith("OUT ")]
+    return len(told) == len(types) and all(
+        re.fullmatch(_MODE_AND_NAME + re.escape(kind), argument) for argument, kind in zip(told, types, strict=True)
+    )

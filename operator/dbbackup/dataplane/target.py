@@ -88,7 +88,8 @@ LEFT JOIN pg_catalog.pg_roles r ON r.oid = c.lomowner
 """
 _ROUTINES = """
 SELECT u.i::int, 'pg_proc'::regclass::oid, c.oid, c.proowner, r.rolname, pg_catalog.pg_has_role(c.proowner, 'USAGE'),
-       pg_catalog.pg_get_function_identity_arguments(c.oid)
+       pg_catalog.pg_get_function_identity_arguments(c.oid),
+       ARRAY(SELECT pg_catalog.format_type(a.t, NULL) FROM unnest(c.proargtypes) WITH ORDINALITY a(t, n) ORDER BY a.n)
 FROM unnest(%(schemas)s::text[], %(names)s::text[]) WITH ORDINALITY u(s, n, i)
 JOIN pg_catalog.pg_namespace ns ON ns.nspname = u.s
 JOIN pg_catalog.pg_proc c ON c.pronamespace = ns.oid AND c.proname = u.n
@@ -183,24 +184,17 @@ def _find(connection: Connection, catalog: str, prefix: str, group: list[Drop]) 
     ]
 
 
-def _routines(rows: list[tuple[int, int, int, int, str, bool, str]], group: list[Drop]) -> list[tuple[Drop, Address, str | None, bool, str]]:
-    """By their arguments as the server writes them; where none matches and only one has the name, that one.
-
-    Servers of other versions may write arguments otherwise.
+def _routines(
+    rows: list[tuple[int, int, int, int, str, bool, str, list[str]]], group: list[Drop]
+) -> list[tuple[Drop, Address, str | None, bool, str]]:
+    """By their arguments as the server writes them, or by the types among these: the same types make the same routine, whatever its parameters are
+    called. Any other routine of that name stays.
     """
-    candidates: dict[int, list[tuple[Address, str, bool, str]]] = defaultdict(list)
-    for i, classid, oid, _, role, owned, text in rows:
-        candidates[i].append(((classid, oid), role, owned, text))
-    wanted: dict[tuple[str, str], int] = defaultdict(int)
-    for drop in group:
-        wanted[drop.schema, drop.name] += 1
-    found: list[tuple[Drop, Address, str | None, bool, str]] = []
-    for i, drop in enumerate(group, 1):
-        same = [c for c in candidates[i] if _flat(c[3]) == _flat(drops.arguments(drop.rest))]
-        if not same and len(candidates[i]) == 1 and wanted[drop.schema, drop.name] == 1:
-            same = candidates[i]
-        found += [(drop, address, role, owned, "") for address, role, owned, _ in same]
-    return found
+    return [
+        (group[i - 1], (classid, oid), role, owned, "")
+        for i, classid, oid, _, role, owned, text, types in rows
+        if drops.arguments(text) == (told := drops.arguments(group[i - 1].rest)) or drops.takes(told, types)
+    ]
 
 
 def _flat(text: str) -> str:
