@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from dbbackup.api.conditions import timestamp
 from dbbackup.plan import backup, restore
 from dbbackup.plan.facts import Decision, Facts, Slot
+from dbbackup.plan.jobs import job_name
 from dbbackup.plan.settings import Settings
+from dbbackup.run import RunKind
 
 T0 = datetime(2026, 11, 23, 1, 0, tzinfo=UTC)
 UID = "0b1c2d3e-0000-4000-8000-000000000001"
@@ -118,6 +120,9 @@ def pod(
             "uid": f"pod-{run}-{number}",
             "creationTimestamp": timestamp(T0 + timedelta(seconds=number)),
             "labels": {"dbbackup.io/owner-uid": uid, "dbbackup.io/run": run},
+            "ownerReferences": [
+                {"apiVersion": "batch/v1", "kind": "Job", "name": job_name(cast("RunKind", run), "nightly", uid), "uid": "job", "controller": True}
+            ],
             **metadata,
         },
         "status": {

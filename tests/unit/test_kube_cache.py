@@ -45,10 +45,28 @@ def test_what_a_deleted_pod_said_last_stays_until_it_is_forgotten() -> None:
     cache.remove_child(version(pod(code=0, message="last words"), 6))
     (kept,) = cache.children(UID, "Pod")
     assert kept["dbbackup.io/deleted"]
+    assert kept["metadata"]["ownerReferences"], "by these it is believed"
     assert kept["status"]["containerStatuses"][0]["state"]["terminated"]["message"] == "last words"
     assert not cache.put_child(version(pod(state=RUNNING), 4)), "a late event does not bring it back"
     cache.forget_children(UID)
     assert cache.children(UID, "Pod") == ()
+
+
+def test_a_pod_of_another_namespace_is_not_the_objects() -> None:
+    cache = Cache()
+    cache.put(backup_obj())
+    cache.put_child(version(pod(code=0, message="forged", namespace="elsewhere"), 5))
+    assert cache.children(UID, "Pod") == ()
+
+
+def test_a_pod_whose_job_was_deleted_and_left_it_is_still_that_jobs() -> None:
+    cache = Cache()
+    cache.put(backup_obj())
+    cache.put_child(version(pod(state=RUNNING), 5))
+    cache.put_child(version(pod(state=RUNNING, ownerReferences=[]), 6))
+    assert cache.children(UID, "Pod")[0]["metadata"]["ownerReferences"]
+    cache.remove_child(version(pod(code=0, message="last words", ownerReferences=[]), 7))
+    assert cache.children(UID, "Pod")[0]["metadata"]["ownerReferences"]
 
 
 def test_what_was_deleted_does_not_come_back_with_a_late_answer() -> None:

@@ -20,7 +20,7 @@ PERMANENT = report(outcome="Failed", failure=("AuthenticationFailed", False))
 
 
 def seen(jobs: list[Any], pods: list[Any], run: Any = "backup", after: float = 0) -> RunState:
-    return observe(jobs, pods, UID, run, T0 + timedelta(seconds=after))
+    return observe(jobs, pods, "nightly", UID, run, T0 + timedelta(seconds=after))
 
 
 JOB = job_of(backup_obj(retries=1))
@@ -133,3 +133,30 @@ def test_success_comes_only_from_a_report_of_this_object(jobs: list[Any], pods: 
     state = seen(jobs, pods)
     succeeded = state.report is not None and state.phase == "Reported" and state.report.outcome == "Succeeded"
     assert succeeded == (DONE in told)
+
+
+OWNER = {"apiVersion": "batch/v1", "kind": "Job", "name": JOB["metadata"]["name"], "uid": "gone", "controller": True}
+
+
+@pytest.mark.parametrize(
+    ("references", "believed"),
+    [
+        ([OWNER], True),
+        ([{**OWNER, "kind": "ConfigMap", "controller": False}, OWNER], True),
+        ([], False),
+        ([{**OWNER, "name": "backup-other-0123456789"}], False),
+        ([{**OWNER, "kind": "ReplicaSet"}], False),
+        ([{**OWNER, "controller": False}], False),
+    ],
+)
+@pytest.mark.parametrize("jobs", [[JOB], []])
+def test_only_a_pod_of_the_runs_own_job_is_believed(jobs: list[Any], references: list[Any], believed: bool) -> None:
+    stranger = pod(code=0, message=DONE, ownerReferences=references)
+    expected = "Reported" if believed else "Starting" if jobs else "Absent"
+    assert seen(jobs, [stranger]).phase == expected
+
+
+def test_a_pod_without_an_owner_is_not_believed() -> None:
+    stranger = pod(code=0, message=DONE)
+    del stranger["metadata"]["ownerReferences"]
+    assert seen([JOB], [stranger]).phase == "Starting"

@@ -45,6 +45,14 @@ def _slim(obj: Raw) -> dict[str, Any]:
     return slim
 
 
+def _owned_as(known: Raw | None, child: dict[str, Any]) -> dict[str, Any]:
+    """The child with the owners that it had: `--cascade=orphan` takes a pod's Job from it, and it runs on."""
+    owners = known["metadata"].get("ownerReferences") if known is not None else None
+    if owners and not child["metadata"].get("ownerReferences"):
+        child["metadata"]["ownerReferences"] = owners
+    return child
+
+
 class Cache:
     """Nothing older replaces anything newer and nothing deleted comes back, so that answers to our own calls and the watches' events may come in
     any order.
@@ -138,7 +146,7 @@ class Cache:
         known = children.get(place)
         if known is not None and version_of(known) >= version_of(child):
             return False
-        children[place] = _slim(child)
+        children[place] = _owned_as(known, _slim(child))
         return True
 
     def remove_child(self, child: Raw) -> None:
@@ -150,7 +158,7 @@ class Cache:
             return
         place = (child["kind"], child["metadata"]["uid"])
         if child["kind"] == "Pod" and uid in self._by_uid:
-            children[place] = {**_slim(child), DELETED: True}
+            children[place] = {**_owned_as(children.get(place), _slim(child)), DELETED: True}
             return
         children.pop(place, None)
         if not children:
@@ -167,8 +175,13 @@ class Cache:
             del self._children[uid]
 
     def children(self, uid: str, kind: str) -> tuple[Raw, ...]:
-        """The Jobs or pods of that owner."""
-        return tuple(child for (child_kind, _), child in self._children.get(uid, {}).items() if child_kind == kind)
+        """The Jobs or pods of that owner, in its namespace: a label in another proves nothing."""
+        owner = self._by_uid.get(uid)
+        return tuple(
+            child
+            for (child_kind, _), child in self._children.get(uid, {}).items()
+            if child_kind == kind and (owner is None or child["metadata"]["namespace"] == owner.namespace)
+        )
 
     def missing(self, kind: str, namespace: str | None, seen: set[str], version: int) -> list[Raw]:
         """What a whole list as of `version` did not hold, though the cache does: deletions that no watch has told."""

@@ -10,7 +10,7 @@ from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import FINALIZER, Decision, Facts, Note
 from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_manifest
 from dbbackup.plan.lifecycle import overrides_of
-from dbbackup.plan.observe import DELETED, instant, observe, of_run
+from dbbackup.plan.observe import DELETED, instant, observe, of_run, pods_of_run
 from dbbackup.run import CleanupOptions, RunSpec
 
 
@@ -25,7 +25,7 @@ def delete_backup(facts: Facts) -> Decision:
     live = [
         pod
         for kind in ("backup", "check")
-        for pod in of_run(facts.pods, facts.uid, kind)
+        for pod in pods_of_run(facts.pods, facts.name, facts.uid, kind)
         if not pod.get(DELETED) and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
     ]
     left = _left(facts)
@@ -43,7 +43,7 @@ def _left(facts: Facts) -> timedelta:
 
 
 def _cleaning(facts: Facts, left: timedelta) -> Decision:
-    cleanup = observe(facts.jobs, facts.pods, facts.uid, "cleanup", facts.now)
+    cleanup = observe(facts.jobs, facts.pods, facts.name, facts.uid, "cleanup", facts.now)
     if cleanup.phase == "Reported" and cleanup.report is not None:
         if cleanup.report.failure is None:
             return _done(facts)

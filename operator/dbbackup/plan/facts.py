@@ -67,6 +67,10 @@ class Facts:
     refusal: Refusal | None = None
 
     @property
+    def name(self) -> str:
+        return str(self.obj["metadata"]["name"])
+
+    @property
     def uid(self) -> str:
         return str(self.obj["metadata"]["uid"])
 

@@ -14,7 +14,7 @@ from dbbackup.plan import starting
 from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import Decision, Facts, Note, Raw
 from dbbackup.plan.jobs import CONTAINER, SMALL_RUN_SECONDS, job_manifest
-from dbbackup.plan.observe import DELETED, RunState, instant, observe, of_run
+from dbbackup.plan.observe import DELETED, RunState, instant, observe, of_run, pods_of_run
 from dbbackup.run import ENVIRONMENT, CheckOptions, Report, RunKind, RunSpec
 
 QUIET_START = 3.0
@@ -98,10 +98,10 @@ def start(facts: Facts, run: Run) -> Decision:
 
 def follow(facts: Facts, run: Run) -> Decision | None:
     """What comes of the Job that is there or was there; None where there never was one."""
-    state = observe(facts.jobs, facts.pods, facts.uid, run.kind, facts.now)
+    state = observe(facts.jobs, facts.pods, facts.name, facts.uid, run.kind, facts.now)
     if state.phase == "Reported" and state.report is not None:
         return finish(facts, state, state.report, run.spec)
-    check = observe(facts.jobs, facts.pods, facts.uid, "check", facts.now)
+    check = observe(facts.jobs, facts.pods, facts.name, facts.uid, "check", facts.now)
     if check.phase != "Absent":
         return _checking(facts, run, state, check)
     match state.phase:
@@ -159,7 +159,7 @@ def _starting(facts: Facts, run: Run) -> Decision:
         return Decision(status=statuses.pending(facts, "Stopping", message), delete=jobs, holds_slot=True, requeue=statuses.LOOK_AGAIN)
     job = jobs[0]
     age = statuses.since(instant(job["metadata"].get("creationTimestamp")), facts.now)
-    hindrance = starting.from_pod(of_run(facts.pods, facts.uid, run.kind))
+    hindrance = starting.from_pod(pods_of_run(facts.pods, facts.name, facts.uid, run.kind))
     if hindrance is None and age >= QUIET_START:
         if facts.events is None:
             return Decision(want=frozenset({"events"}), holds_slot=True)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from dbbackup.plan.jobs import CONTAINER, OWNER_UID, RUN
+from dbbackup.plan.jobs import CONTAINER, OWNER_UID, RUN, job_name
 from dbbackup.run import Report, RunKind
 
 Raw = Mapping[str, Any]
@@ -118,8 +118,21 @@ class RunState:
 
 
 def of_run(items: Sequence[Raw], uid: str, run: RunKind) -> list[Raw]:
-    """Those of the Jobs or pods that belong to that run of that object."""
+    """Those of the Jobs that belong to that run of that object, by their labels."""
     return [item for item in items if (labels := item["metadata"].get("labels") or {}).get(OWNER_UID) == uid and labels.get(RUN) == run]
+
+
+def pods_of_run(pods: Sequence[Raw], name: str, uid: str, run: RunKind) -> list[Raw]:
+    """Those of the pods that the Job of that run of the object made, also where the Job is gone. Labels prove nothing: any pod may carry them."""
+    expected = job_name(run, name, uid)
+    return [pod for pod in of_run(pods, uid, run) if _made_by(pod, expected)]
+
+
+def _made_by(pod: Raw, job: str) -> bool:
+    return any(
+        owner.get("controller") is True and owner.get("kind") == "Job" and owner.get("name") == job
+        for owner in pod["metadata"].get("ownerReferences") or ()
+    )
 
 
 def job_over(job: Raw | None) -> Raw | None:
@@ -127,11 +140,11 @@ def job_over(job: Raw | None) -> Raw | None:
     return condition(job, "Failed") or condition(job, "FailureTarget") or condition(job, "Complete") or condition(job, "SuccessCriteriaMet")
 
 
-def observe(jobs: Sequence[Raw], pods: Sequence[Raw], uid: str, run: RunKind, now: datetime) -> RunState:
-    """What is known about the run of that kind for the object with that UID."""
+def observe(jobs: Sequence[Raw], pods: Sequence[Raw], name: str, uid: str, run: RunKind, now: datetime) -> RunState:
+    """What is known about the run of that kind for the object with that name and UID."""
     own = of_run(jobs, uid, run)
     job = own[0] if own else None
-    in_order = sorted(of_run(pods, uid, run), key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
+    in_order = sorted(pods_of_run(pods, name, uid, run), key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
     attempts = [_attempt(pod, uid, run, now) for pod in in_order]
     started = [attempt for attempt in attempts if attempt.started]
     status: Raw = (job or {}).get("status") or {}
