@@ -56,11 +56,14 @@ def execute(run: Run) -> None:
 
 
 def find_directories(storage: Storage, prefix: str, owner: Owner, suffix: str = "") -> list[str]:
-    """Directories in the bucket that are `owner`'s, by their last component: objects and unfinished uploads, whatever the database was called."""
+    """Directories `<root>/<server>/<database>/<leaf>` in the bucket that are `owner`'s: objects and unfinished uploads, whatever server and database
+    were called.
+    """
     root = "/".join(part for part in (clean_prefix(prefix), key_component(owner.namespace)) if part) + "/"
-    mark = f"/{leaf(owner, suffix)}/"
+    own = leaf(owner, suffix)
     keys = [item.key for item in storage.list(root)] + [upload.key for upload in storage.list_uploads(root)]
-    return sorted({key[: key.index(mark) + len(mark) - 1] for key in keys if mark in key})
+    below = (key.removeprefix(root).split("/") for key in keys if key.startswith(root))
+    return sorted({root + "/".join(parts[:3]) for parts in below if len(parts) > 3 and parts[2] == own})
 
 
 # cleanup
