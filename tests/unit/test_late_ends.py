@@ -203,6 +203,71 @@ def test_a_count_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
     assert time.monotonic() - began < 10
 
 
+class SlowUpload:
+    """Its parts wait until they are cancelled."""
+
+    def __init__(self) -> None:
+        self.cancelled, self.aborted = threading.Event(), False
+
+    def part(self, number: int, data: bytes | memoryview) -> None:
+        self.cancelled.wait(15)
+        raise Failure("Terminated", "the upload was aborted")
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+    def abort(self) -> None:
+        assert self.cancelled.is_set()
+        self.aborted = True
+
+
+def test_an_upload_to_a_slow_storage_ends_when_the_run_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clearing up must be done before the kubelet's SIGKILL."""
+    full = threading.Event()
+
+    class Watched(ArtifactWriter):
+        def _send(self, *, more: bool = True) -> None:
+            if len(self._parts) == self._slots:
+                full.set()
+            super()._send(more=more)
+
+    monkeypatch.setattr("dbbackup.dataplane.transfer.ArtifactWriter", Watched)
+    pg_dump = tmp_path / "pg_dump"
+    pg_dump.write_text("#!/bin/sh\nexec cat /dev/urandom\n")
+    pg_dump.chmod(0o755)
+    run, upload = run_of(tmp_path), SlowUpload()
+    run.paths = Paths(scratch=tmp_path)
+    storage = SimpleNamespace(start_upload=lambda *_, **__: upload)
+    options = BackupOptions(format="custom", row_counts="Off")
+    selection = SimpleNamespace(data_tables=[], excluded=[], without_data=[])
+    snapshot = SimpleNamespace(selection=selection, identifier="1", connection=SimpleNamespace(cancel_safe=lambda **_: None))
+    source = SimpleNamespace(contents=SimpleNamespace(extensions=[]), database=SimpleNamespace(encoding="UTF8"))
+    since: list[float] = []
+
+    def stop() -> None:
+        assert full.wait(60)
+        since.append(time.monotonic())
+        run.stop.set(Failure("Timeout", "too long"))
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(Failure, match=r"too long|was aborted"):
+        Transfer(run, INFO, options, cast("Any", storage), "key")._dump(
+            cast("Any", snapshot), cast("Any", source), cast("Any", SimpleNamespace(pg_dump=str(pg_dump)))
+        )
+    assert time.monotonic() - since[0] < 10
+    assert upload.aborted
+
+
+def test_cancelling_an_upload_after_its_commit_leaves_the_object() -> None:
+    bucket = Bucket()
+    writer = ArtifactWriter(cast("Any", bucket), "dir/dump")
+    writer.write(b"mine")
+    writer.commit()
+    writer.cancel()
+    writer.abort()
+    assert bucket.objects == {"dir/dump": b"mine"}
+
+
 def test_rows_of_an_extensions_own_tables_are_no_difference_in_a_custom_dump() -> None:
     tables = (
         TableEntry(schema_="public", name="t", rows=2),

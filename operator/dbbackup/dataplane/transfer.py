@@ -75,20 +75,24 @@ class Transfer:
         extensions = [extension.name for extension in source.contents.extensions]
         argv = arguments(client, self._options, snapshot.selection, extensions, snapshot.identifier, encoding=source.database.encoding)
         try:
-            with child_environment(self._info, self._run.paths.scratch, "dbbackup pg_dump") as environment:
-                dump = Dump(argv, environment, self._info, self._run.stop, self._run.reporter.debug)
-                sink = Sink(compressor(algorithm, self._options.compression.level), writer)
-                try:
-                    self._stream(dump, sink, writer, snapshot)
-                finally:
-                    dump.close()
-                    sink.close()
-            snapshot.release()
-            self._run.stop.check()
-            return writer.commit()
+            with self._run.stop.calling(writer.cancel):  # parts don't wait for a slow storage any more: the time left is for clearing up
+                return self._transfer(argv, writer, snapshot)
         except BaseException:
             self._abort(writer)
             raise
+
+    def _transfer(self, argv: list[str], writer: ArtifactWriter, snapshot: Snapshot) -> StoredObject:
+        with child_environment(self._info, self._run.paths.scratch, "dbbackup pg_dump") as environment:
+            dump = Dump(argv, environment, self._info, self._run.stop, self._run.reporter.debug)
+            sink = Sink(compressor(self._options.compression.algorithm, self._options.compression.level), writer)
+            try:
+                self._stream(dump, sink, writer, snapshot)
+            finally:
+                dump.close()
+                sink.close()
+        snapshot.release()
+        self._run.stop.check()
+        return writer.commit()
 
     def _abort(self, writer: ArtifactWriter) -> None:
         """The failure that led here matters more than one of the clearing up."""
