@@ -67,9 +67,10 @@ class Operator:
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def kill(self) -> None:
-        """As a node that is lost: no SIGTERM, no grace."""
+        """As a node that is lost: no SIGTERM, no grace. The rollout is waited for first, as a pod of the last one may still be going."""
+        self.wait_ready()
         for pod in self.pods():
-            self.kube.run("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false")
+            self.kube.run("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
 
     def wait_ready(self) -> None:
         self.kube.run("rollout", "status", "deployment", "-l", "app.kubernetes.io/component=operator", "--timeout=90s")
