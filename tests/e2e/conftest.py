@@ -67,8 +67,7 @@ class Operator:
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def kill(self) -> None:
-        """As a node that is lost: no SIGTERM, no grace. The rollout is waited for first, as a pod of the last one may still be going."""
-        self.wait_ready()
+        """As a node that is lost: no SIGTERM, no grace. A pod that was just going is killed too."""
         for pod in self.pods():
             self.kube.run("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
 

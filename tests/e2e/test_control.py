@@ -297,6 +297,7 @@ def test_the_operator_is_killed_in_mid_run(kind: str, tenant: Tenant, database: 
         tenant.completed(tenant.backup("one"))
     with busy(target if kind == "restore" else source):
         obj = waiting(tenant, tenant.restore("back", "one", "target") if kind == "restore" else tenant.backup("one"))
+        operator.wait_ready()
         operator.kill()
     operator.wait_ready()
     done = tenant.completed(obj)
