@@ -79,10 +79,10 @@ class Operator:
 
 
 @pytest.fixture(scope="session")
-def shared(cluster: Cluster) -> Kube:
-    kube = Kube(cluster, SHARED)
-    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(namespace(cluster, SHARED)))
-    return kube
+def shared(cluster: Cluster, run_id: str) -> Kube:
+    with clusters.once("namespace", run_id):  # two workers that apply at the same moment: the second is refused as AlreadyExists
+        cluster.kubectl("apply", "-f", "-", stdin=json.dumps(namespace(cluster, SHARED)))
+    return Kube(cluster, SHARED)
 
 
 @pytest.fixture(scope="session")
