@@ -13,7 +13,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from dbbackup.errors import Failure
 from dbbackup.run import Algorithm, Format, Model, Owner, SafetyBackupReport
@@ -151,8 +151,13 @@ class Options(Model):
 
 
 class Manifest(Model):
-    """manifest.json. `dump_bytes` counts the uncompressed artifact; `pg_dump_version` is that of the client that made it."""
+    """manifest.json. `dump_bytes` counts the uncompressed artifact; `pg_dump_version` is that of the client that made it.
 
+    `expires_at` (absent: never) and `schedule` count where the object that made it is gone. Readers of version 1 take no notice of fields that they
+    do not know.
+    """
+
+    model_config = ConfigDict(**{**Model.model_config, "extra": "ignore"})
     format_version: Literal[1] = FORMAT_VERSION
     type: Literal["dbbackup.io/manifest"] = "dbbackup.io/manifest"
     operator_version: str
@@ -169,6 +174,8 @@ class Manifest(Model):
     contents: Contents
     dump_bytes: int
     rows: int | None = None
+    expires_at: datetime | None = None
+    schedule: str | None = None
 
     def to_bytes(self) -> bytes:
         return (self.model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n").encode()

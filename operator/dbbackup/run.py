@@ -24,7 +24,8 @@ DATABASE_CA = "/run/dbbackup/database-ca"
 STORAGE_SECRET = "/run/dbbackup/storage"
 STORAGE_CA = "/run/dbbackup/storage-ca"
 
-RunKind = Literal["backup", "restore", "check", "cleanup"]
+RunKind = Literal["backup", "restore", "check", "cleanup", "inventory", "prune", "discover"]
+OwnerKind = Literal["DatabaseBackup", "DatabaseRestore", "BackupStorage", "DatabaseBackupSchedule"]
 Format = Literal["plain", "custom"]
 Algorithm = Literal["zstd", "gzip", "none"]
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
@@ -40,7 +41,7 @@ class Model(BaseModel):
 class Owner(Model):
     """The object that a run belongs to. `created_at` is its creationTimestamp: the time in the artifact's key."""
 
-    kind: Literal["DatabaseBackup", "DatabaseRestore"]
+    kind: OwnerKind
     namespace: str
     name: str
     uid: str
@@ -136,6 +137,37 @@ class CleanupOptions(Model):
     key: str | None = None
 
 
+class Lifetime(Model):
+    """What the manifest says for the time after its object is gone: when it expires (absent: never), and which schedule made it."""
+
+    expires_at: datetime | None = None
+    schedule: str | None = None
+
+
+class InventoryOptions(Model):
+    """An inventory first tries the storage: writes, reads and deletes an object. Then it lists every artifact of the namespace.
+
+    `known` joins the short UIDs (8 hex digits each) of the backups whose objects are there: of others the manifest is read and told.
+    `busy` are the short UIDs of runs that are going on: what they have stored is never swept.
+    Objects without a manifest, and uploads, older than `sweep_after_seconds` are deleted; the storage's clock counts.
+    """
+
+    known: str = ""
+    busy: tuple[str, ...] = ()
+    sweep_after_seconds: int = 3 * 86400
+
+
+class PruneItem(Model):
+    """`key` is the artifact's directory, `uid` its owner's, as its manifest must say it."""
+
+    key: str
+    uid: str
+
+
+class PruneOptions(Model):
+    items: tuple[PruneItem, ...]
+
+
 class RunSpec(Model):
     run: RunKind
     owner: Owner
@@ -146,6 +178,9 @@ class RunSpec(Model):
     restore: RestoreOptions | None = None
     check: CheckOptions | None = None
     cleanup: CleanupOptions | None = None
+    lifetime: Lifetime | None = None
+    inventory: InventoryOptions | None = None
+    prune: PruneOptions | None = None
 
 
 class FailureReport(Model):
@@ -180,6 +215,70 @@ class DatabaseReport(Model):
     tls: bool
 
 
+class ManifestSummary(Model):
+    """Of an artifact whose object is not known: what its object is made from again. `safety`: made by a restore before a Replace."""
+
+    owner: Owner
+    artifact: ArtifactReport
+    database: DatabaseReport
+    started_at: datetime
+    finished_at: datetime
+    expires_at: datetime | None = None
+    schedule: str | None = None
+    safety: bool = False
+
+
+class InventoryItem(Model):
+    """One artifact: a page item of an inventory. `key` is its directory, `size_bytes` counts all its objects. `manifest` only where it is not known;
+    `problem` says why such a manifest could not be used."""
+
+    key: str
+    size_bytes: int
+    modified: datetime
+    manifest: ManifestSummary | None = None
+    problem: str | None = None
+
+
+class PrunedItem(Model):
+    """One artifact that was to be deleted: a page item of a prune. `problem` says why it still stands; absent: it is gone, or was not there."""
+
+    key: str
+    uid: str
+    problem: str | None = None
+
+
+class DiscoveredItem(Model):
+    """One database of a server: a page item of a discovery. Templates and databases without connections are left out."""
+
+    name: str
+
+
+class InventoryReport(Model):
+    """`now` is the storage's clock. `bytes` counts everything below the namespace's directory. `oldest` and `newest` are the times in the artifacts'
+    keys. `debris` counts directories without a manifest, `uploads` unfinished uploads, both before the sweep, of runs that go on left out;
+    `swept` counts directories and uploads removed. `foreign` counts objects that are none of ours, which are never touched.
+    """
+
+    now: datetime
+    conditional_writes: bool
+    artifacts: int
+    bytes: int
+    oldest: datetime | None = None
+    newest: datetime | None = None
+    debris: int = 0
+    uploads: int = 0
+    swept: int = 0
+    foreign: int = 0
+
+
+class PagesReport(Model):
+    """Of what the run told in its log, page by page: see `dbbackup.pages`."""
+
+    pages: int
+    items: int
+    sha256: str
+
+
 class RestoredReport(Model):
     tables: int
     rows: int
@@ -208,6 +307,8 @@ class Report(Model):
     database: DatabaseReport | None = None
     restored: RestoredReport | None = None
     safety_backup: SafetyBackupReport | None = None
+    inventory: InventoryReport | None = None
+    pages: PagesReport | None = None
     bytes_read: int | None = None
     warnings: tuple[str, ...] = ()
 
@@ -238,13 +339,13 @@ class Progress(Model):
 
 class LogEvent(Model):
     """A line of the Job's log. `event` is one of: log, key (before the first upload), waiting (for another run), progress,
-    transaction (a restore's xid, before anything is restored), report."""
+    transaction (a restore's xid, before anything is restored), page (see `dbbackup.pages`), report."""
 
     model_config = ConfigDict(extra="allow", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
     ts: datetime
     level: Literal["debug", "info", "warning", "error"] = "info"
-    event: Literal["log", "key", "waiting", "progress", "transaction", "report"] = "log"
+    event: Literal["log", "key", "waiting", "progress", "transaction", "page", "report"] = "log"
     message: str = ""
     key: str | None = None
     xid: str | None = None

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from dbbackup.api.units import parse_duration, parse_quantity
+from dbbackup.api.units import parse_duration, parse_quantity, parse_ttl
 from dbbackup.errors import Failure
 from dbbackup.run import Algorithm, Compression, Format, SecretKeys, SslMode
 
@@ -21,7 +21,7 @@ GROUP = "dbbackup.io"
 VERSION = "v1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
-Phase = Literal["Pending", "Running", "Completed", "Failed", "Deleting"]
+Phase = Literal["Pending", "Running", "Completed", "Failed", "Deleting", "Expired"]
 DeletionPolicy = Literal["Retain", "Delete"]
 
 
@@ -41,8 +41,14 @@ def _bytes(value: object) -> object:
     return parse_quantity(value) if isinstance(value, str) else value
 
 
+def _ttl(value: object) -> object:
+    return parse_ttl(value) if isinstance(value, str) else value
+
+
 Seconds = Annotated[int, BeforeValidator(_seconds), Field(gt=0)]
 """A duration in the object, whole seconds here."""
+Ttl = Annotated[int | Literal["never"], BeforeValidator(_ttl)]
+"""A time to live in the object, whole seconds here, or never."""
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 """A quantity in the object, whole bytes here."""
 Name = Annotated[str, Field(min_length=1)]
@@ -88,6 +94,9 @@ class StorageSpec(Spec):
     create_bucket: bool = False
     max_artifact_size: Bytes | None = None
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    capacity: Bytes | None = None
+    default_ttl: Ttl = 30 * 86400
+    inventory_interval: Seconds = 86400
 
 
 class Keys(Spec, SecretKeys):
@@ -140,9 +149,11 @@ class CompressionSpec(Spec, Compression):
 
 
 class BackupSpec(Spec):
-    """spec of a DatabaseBackup."""
+    """spec of a DatabaseBackup: a run, or an artifact that an inventory found in the bucket (`origin: Discovered`, `artifact_key`)."""
 
-    database: Database
+    origin: Literal["Run", "Discovered"] = "Run"
+    artifact_key: Name | None = None
+    database: Database | None = None
     storage_ref: StorageRef = StorageRef()
     format: Format = "plain"
     schemas: tuple[str, ...] = ()
@@ -151,11 +162,20 @@ class BackupSpec(Spec):
     clean: bool = True
     row_counts: Literal["Exact", "Off"] = "Exact"
     compression: CompressionSpec = CompressionSpec()
+    ttl: Ttl | None = None
     deletion_policy: DeletionPolicy = "Retain"
     timeout: Seconds = 3600
     start_deadline: Seconds = 600
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     job: JobSettings = JobSettings()
+
+    @model_validator(mode="after")
+    def _origin(self) -> BackupSpec:
+        if self.origin == "Run" and (self.database is None or self.artifact_key is not None):
+            raise ValueError("database is required, and artifactKey goes with origin Discovered only")
+        if self.origin == "Discovered" and (self.artifact_key is None or self.database is not None):
+            raise ValueError("origin Discovered takes artifactKey, and no database")
+        return self
 
 
 class ArtifactSource(Spec):
@@ -163,22 +183,26 @@ class ArtifactSource(Spec):
     key: Name
 
 
+class ScheduleSource(Spec):
+    """The newest good backup of a schedule; `before`: whose snapshot is older than that; `database`: its name, for a schedule of several."""
+
+    name: Name
+    before: AwareDatetime | None = None
+    database: Name | None = None
+
+
 class RestoreSource(Spec):
-    """Exactly one of both."""
+    """Exactly one of them."""
 
     backup_ref: NameRef | None = None
+    schedule_ref: ScheduleSource | None = None
     artifact: ArtifactSource | None = None
 
     @model_validator(mode="after")
     def _one(self) -> RestoreSource:
-        if (self.backup_ref is None) == (self.artifact is None):
-            raise ValueError("set exactly one of backupRef and artifact")
+        if sum(source is not None for source in (self.backup_ref, self.schedule_ref, self.artifact)) != 1:
+            raise ValueError("set exactly one of backupRef, scheduleRef and artifact")
         return self
-
-    @property
-    def text(self) -> str:
-        """What status.source says."""
-        return self.backup_ref.name if self.backup_ref else self.artifact.key if self.artifact else ""
 
 
 class RestoreSpec(Spec):
@@ -208,6 +232,66 @@ class RestoreSpec(Spec):
         return self.start_before is not None and first_seen > self.start_before
 
 
+Count = Annotated[int, Field(ge=1)]
+
+
+class Retention(Spec):
+    """Which good backups of a schedule stay, counted for each database. `max_prune_share` is in per cent: see `plan.retention`."""
+
+    keep_last: Count | None = None
+    keep_hourly: Count | None = None
+    keep_daily: Count | None = None
+    keep_weekly: Count | None = None
+    keep_monthly: Count | None = None
+    keep_yearly: Count | None = None
+    min_keep: Count = 1
+    max_prune_share: Annotated[int, Field(ge=1, le=100)] = 50
+
+    @property
+    def keeps(self) -> bool:
+        """Whether any keep rule is set: then they decide what stays, and not the storage's defaultTTL."""
+        rules = (self.keep_last, self.keep_hourly, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly)
+        return any(rule is not None for rule in rules)
+
+
+class Databases(Spec):
+    """Names or patterns (`*`, `?`) of the server's databases. Templates and databases that take no connections are never among them."""
+
+    include: Annotated[tuple[Name, ...], Field(min_length=1)] = ("*",)
+    exclude: tuple[Name, ...] = ()
+
+    @property
+    def discovers(self) -> bool:
+        """Whether the server must be asked: names alone are known."""
+        return any(char in pattern for pattern in self.include for char in "*?")
+
+
+class TemplateMetadata(Spec):
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class Template(Spec):
+    metadata: TemplateMetadata = TemplateMetadata()
+    spec: BackupSpec
+
+
+class ScheduleSpec(Spec):
+    """spec of a DatabaseBackupSchedule."""
+
+    schedule: Name
+    time_zone: Name = "Etc/UTC"
+    jitter: Annotated[int, BeforeValidator(_seconds), Field(ge=0)] = 0
+    suspend: bool = False
+    immediate: bool = False
+    concurrency_policy: Literal["Forbid", "Allow", "Replace"] = "Forbid"
+    starting_deadline: Seconds | None = None
+    template: Template
+    databases: Databases | None = None
+    retention: Retention = Retention()
+    failed_history_limit: Annotated[int, Field(ge=0)] = 3
+
+
 _S = TypeVar("_S", bound=Spec)
 
 
@@ -235,6 +319,11 @@ def parse_storage(obj: Mapping[str, Any]) -> StorageSpec:
 def parse_backup(obj: Mapping[str, Any]) -> BackupSpec:
     """The spec of a DatabaseBackup object, or SpecError."""
     return _parse(BackupSpec, obj)
+
+
+def parse_schedule(obj: Mapping[str, Any]) -> ScheduleSpec:
+    """The spec of a DatabaseBackupSchedule object, or SpecError. Whether `schedule` and `timeZone` can be used is for `plan.cron`."""
+    return _parse(ScheduleSpec, obj)
 
 
 def parse_restore(obj: Mapping[str, Any]) -> RestoreSpec:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from math import ceil
+from typing import Literal
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"([0-9]{1,6}[smhdw])+")
 MAX_DURATION = 365 * 86400
 """Seconds. A Job's deadline counts every attempt and must fit into 32 bits."""
+MAX_TTL = 100 * 365 * 86400
+NEVER = "never"
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:(n|u|m|k|M|G|T|P|E|[KMGTPE]i)|[eE]([+-]?[0-9]{1,2}))?")
 _SUFFIX: dict[str, Fraction] = {
@@ -22,14 +25,19 @@ _SUFFIX: dict[str, Fraction] = {
 }
 
 
-def parse_duration(text: str) -> int:
-    """Seconds of a duration such as 90s, 15m or 1h30m; ValueError where it is none, is zero or is longer than a year."""
+def parse_duration(text: str, most: int = MAX_DURATION) -> int:
+    """Seconds of a duration such as 90s, 15m or 1h30m; ValueError where it is none, is zero or is longer than `most` seconds (a year)."""
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration such as 90s, 15m or 1h30m (units s, m, h, d, w)")
     seconds = sum(int(part[:-1]) * _SECONDS[part[-1]] for part in re.findall(r"[0-9]+[smhdw]", text))
-    if not 0 < seconds <= MAX_DURATION:
-        raise ValueError(f"{text!r} must be above zero and at most 365d")
+    if not 0 < seconds <= most:
+        raise ValueError(f"{text!r} must be above zero and at most {most // 86400}d")
     return seconds
+
+
+def parse_ttl(text: str) -> int | Literal["never"]:
+    """Seconds of a time to live such as 30d or 52w, or `never`; ValueError where it is neither, or is longer than a hundred years."""
+    return "never" if text == NEVER else parse_duration(text, MAX_TTL)
 
 
 def parse_quantity(value: str | int) -> int:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 from urllib.parse import quote, quote_plus
 
 from dbbackup.run import LogEvent, Progress, Report
@@ -86,6 +86,10 @@ class Reporter:
     def transaction(self, xid: str) -> None:
         """A restore's transaction id, told before anything is restored."""
         self._write(LogEvent(ts=datetime.now(UTC), event="transaction", message=f"restoring in transaction {xid}", xid=xid))
+
+    def page(self, number: int, items: list[Any]) -> None:
+        """One page of a bulk result: see `dbbackup.pages`. Names and figures only, so nothing of it is redacted."""
+        self._write(LogEvent.model_validate({"ts": datetime.now(UTC), "event": "page", "page": number, "items": items}))
 
     def progress(self, progress: Progress, *, last: bool = False) -> None:
         """At most one line a PROGRESS_SECONDS, none in the first: call it as often as you like. `last` writes a line if any was written before."""
