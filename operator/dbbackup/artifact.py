@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -48,6 +49,31 @@ def leaf(owner: Owner, suffix: str = "") -> str:
     """The last component of an artifact's directory: known from the object alone."""
     time = owner.created_at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     return f"{time}-{key_component(owner.name)}{suffix}-{owner.uid[:8]}"
+
+
+_LEAF = re.compile(r"(\d{8}T\d{6}Z)-(.+)-([0-9a-f]{8})")
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What the last component of an artifact's directory tells: the time of its object's creation, its name as a key component (with the suffix of a
+    safety backup), the first 8 digits of its UID."""
+
+    time: datetime
+    name: str
+    short_uid: str
+
+
+def parse_leaf(text: str) -> Leaf | None:
+    """None where it is not one of ours."""
+    match = _LEAF.fullmatch(text)
+    if not match:
+        return None
+    try:
+        time = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return Leaf(time, match[2], match[3])
 
 
 def directory(prefix: str, owner: Owner, host: str, port: int, database: str, suffix: str = "") -> str:

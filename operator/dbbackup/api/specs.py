@@ -87,18 +87,6 @@ class S3(Spec):
     ca_secret_ref: KeyRef | None = None
 
 
-class StorageSpec(Spec):
-    """spec of a BackupStorage."""
-
-    s3: S3
-    create_bucket: bool = False
-    max_artifact_size: Bytes | None = None
-    max_concurrent: Annotated[int, Field(ge=1)] | None = None
-    capacity: Bytes | None = None
-    default_ttl: Ttl = 30 * 86400
-    inventory_interval: Seconds = 86400
-
-
 class Keys(Spec, SecretKeys):
     model_config = Spec.model_config
 
@@ -134,6 +122,19 @@ class JobSettings(Spec):
     annotations: dict[str, str] = Field(default_factory=dict)
     service_account_name: str | None = None
     priority_class_name: str | None = None
+
+
+class StorageSpec(Spec):
+    """spec of a BackupStorage. `job` is for the Jobs of its inventory and of pruning."""
+
+    s3: S3
+    create_bucket: bool = False
+    max_artifact_size: Bytes | None = None
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    capacity: Bytes | None = None
+    default_ttl: Ttl = 30 * 86400
+    inventory_interval: Seconds = 86400
+    job: JobSettings = JobSettings()
 
 
 class CompressionSpec(Spec, Compression):

@@ -9,10 +9,11 @@ import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dbbackup.plan.settings import Settings
+from dbbackup.api.units import parse_duration
+from dbbackup.plan.settings import DEFAULT_SWEEP_AFTER, Settings
 
 
 class ConfigError(Exception):
@@ -38,6 +39,14 @@ def _number(environment: Mapping[str, str], name: str, default: int | None) -> i
     return int(text)
 
 
+def _duration(environment: Mapping[str, str], name: str, default: timedelta) -> timedelta:
+    text = environment.get(name, "").strip()
+    try:
+        return timedelta(seconds=parse_duration(text)) if text else default
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
 def _defaults(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
@@ -59,6 +68,7 @@ def read(environment: Mapping[str, str] = os.environ, now: datetime | None = Non
         image_pull_policy=environment.get("DBBACKUP_IMAGE_PULL_POLICY", "").strip() or "IfNotPresent",
         max_concurrent=_number(environment, "DBBACKUP_MAX_CONCURRENT", None),
         job_defaults=_defaults(environment.get("DBBACKUP_JOB_DEFAULTS", "").strip()),
+        sweep_after=_duration(environment, "DBBACKUP_SWEEP_AFTER", DEFAULT_SWEEP_AFTER),
     )
     names = tuple(name.strip() for name in environment.get("DBBACKUP_NAMESPACES", "").split(",") if name.strip())
     port = _number(environment, "DBBACKUP_PORT", None) or 8080

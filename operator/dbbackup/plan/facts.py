@@ -8,15 +8,30 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from dbbackup.plan.settings import Settings
-from dbbackup.run import Progress
+from dbbackup.run import DiscoveredItem, InventoryItem, Model, Progress, PrunedItem, Report
 
 Raw = Mapping[str, Any]
 
 FINALIZER = "dbbackup.io/artifact"
 
-Want = Literal["slot", "events", "tail", "job"]
+SCHEDULE = "dbbackup.io/schedule"
+"""Label of a backup that a schedule made: the schedule's name."""
+SCHEDULED_AT = "dbbackup.io/scheduled-at"
+PIN = "dbbackup.io/pin"
+SUSPEND = "dbbackup.io/suspend"
+RUN_NOW = "dbbackup.io/run-now"
+APPROVE_PRUNE = "dbbackup.io/approve-prune"
+IMPORT = "dbbackup.io/import"
+CHECK_NOW = "dbbackup.io/check-now"
+
+Want = Literal["slot", "events", "tail", "job", "items"]
 """Facts that cost a call or have an effect, and so are got only when a decision asks: a concurrency slot, the Events about the Job and its pod,
-the end of the container's log, whether the Job is there by asking the API server itself."""
+the end of the container's log, whether the Job is there by asking the API server itself, the items that a run told in its log."""
+
+
+def annotation(obj: Raw, name: str) -> str | None:
+    value = (obj["metadata"].get("annotations") or {}).get(name)
+    return None if value is None else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +61,29 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Items:
+    """What a run told in its log, whole, or why it could not be had."""
+
+    values: Sequence[InventoryItem | PrunedItem | DiscoveredItem] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """Other objects of the namespace: of a schedule its backups; of a storage its backups, and all restores and schedules."""
+
+    backups: Sequence[Raw] = ()
+    restores: Sequence[Raw] = ()
+    schedules: Sequence[Raw] = ()
+    names: frozenset[str] = frozenset()
+    """Of all DatabaseBackups of the namespace, for a storage."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """`storage` and `source` are the BackupStorage and the DatabaseBackup that the object refers to, None where they don't exist.
 
-    The last five are None until a decision wanted them, `refusal` until a Job was refused in this very pass.
+    The last six are None until a decision wanted them, `refusal` until a Job was refused in this very pass.
     """
 
     obj: Raw
@@ -60,11 +94,13 @@ class Facts:
     jobs: Sequence[Raw] = ()
     pods: Sequence[Raw] = ()
     log: LogView = LogView()
+    related: Related = Related()
     slot: Slot | None = None
     events: Sequence[Raw] | None = None
     tail: Sequence[str] | None = None
     job_gone: bool | None = None
     refusal: Refusal | None = None
+    items: Items | None = None
 
     @property
     def name(self) -> str:
@@ -99,11 +135,35 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """Carried out in this order: finalizer added, Job created, status written, Events, Jobs deleted, finalizer removed.
+class Effect:
+    """On another object than the one decided about.
 
-    If `want` is not empty, nothing else counts: the facts are got and the decision is made again. `status` is the whole status as it should be,
-    None to leave it. `follow` names the pod whose log is to be followed. `holds_slot`: the run counts against the concurrency limits.
+    `create`: `obj` is made, where nothing of its name is there; a `status` is written then, also to one that was there and stands for the same
+    artifact. `status`: the whole status of `obj` as it should be. `delete`: that very `obj` goes, after its last `status` if there is one.
+    """
+
+    do: Literal["create", "status", "delete"]
+    obj: Raw
+    status: Raw | None = None
+    notes: Sequence[Note] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Items to be read from the log of a run's pod: those that `report` tells of."""
+
+    pod: str
+    report: Report
+    model: type[Model]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Carried out in this order: finalizer added, Job created, effects, status written, Events, Jobs deleted, finalizer removed.
+
+    If `want` is not empty, nothing else counts: the facts are got and the decision is made again; `read` says what "items" are. `status` is the whole
+    status as it should be, None to leave it. `follow` names the pod whose log is to be followed. `holds_slot`: the run counts against the concurrency
+    limits.
     """
 
     want: frozenset[Want] = frozenset()
@@ -111,6 +171,8 @@ class Decision:
     add_finalizer: bool = False
     remove_finalizer: bool = False
     create: Raw | None = None
+    effects: Sequence[Effect] = field(default=())
+    read: Read | None = None
     delete: Sequence[Raw] = field(default=())
     notes: Sequence[Note] = field(default=())
     follow: str | None = None

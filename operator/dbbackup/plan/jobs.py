@@ -22,6 +22,7 @@ CONTAINER = "main"
 NAME_LIMIT = 63
 CHECK_RETRIES = 4
 CLEANUP_RETRIES = 4
+UPKEEP_RETRIES = 2
 SMALL_RUN_SECONDS = 300
 """A check or a cleanup reads and deletes a few objects: longer than this it hangs."""
 CLEARING_UP_SECONDS = 120
@@ -34,9 +35,9 @@ _UNSAFE = re.compile(r"[^a-z0-9-]+")
 _EXIT_CODES_WITHOUT_RETRY = list(range(20, 30))
 
 
-def job_name(run: RunKind, name: str, uid: str) -> str:
-    """`<run>-<object's name, cut>-<hash of its UID>`, at most 63 characters, a DNS label."""
-    digest = hashlib.sha256(uid.encode()).hexdigest()[:10]
+def job_name(run: RunKind, name: str, uid: str, token: str = "") -> str:
+    """`<run>-<object's name, cut>-<hash of its UID>`, at most 63 characters, a DNS label. `token` tells one of several such runs of an object."""
+    digest = hashlib.sha256((f"{uid}/{token}" if token else uid).encode()).hexdigest()[:10]
     room = NAME_LIMIT - len(run) - len(digest) - 2
     middle = _UNSAFE.sub("-", name.lower())[:room].strip("-")
     return "-".join(part for part in (run, middle, digest) if part)
@@ -49,7 +50,7 @@ def back_off_seconds(retries: int) -> int:
 
 def retries_of(run: RunKind, spec_retries: int) -> int:
     """How often Kubernetes may start the run again by itself. A restore never."""
-    return {"backup": spec_retries, "restore": 0, "check": CHECK_RETRIES, "cleanup": CLEANUP_RETRIES}[run]
+    return {"backup": spec_retries, "restore": 0, "check": CHECK_RETRIES, "cleanup": CLEANUP_RETRIES}.get(run, UPKEEP_RETRIES)
 
 
 def _pod_failure_policy(run: RunKind) -> dict[str, Any]:
@@ -158,8 +159,10 @@ def job_manifest(
     start_deadline: timedelta,
     overrides: Mapping[str, Any] | None = None,
     retries: int = 0,
+    token: str = "",
 ) -> dict[str, Any]:
-    """The Job that runs `spec` for the object `owner`. `overrides` is the object's `spec.job`; `retries` counts for backups only."""
+    """The Job that runs `spec` for the object `owner`. `overrides` is the object's `spec.job`; `retries` counts for backups only; `token` is that of
+    `job_name`."""
     overrides, defaults = overrides or {}, settings.job_defaults
     metadata = owner["metadata"]
     limit = retries_of(spec.run, retries)
@@ -182,7 +185,7 @@ def job_manifest(
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": job_name(spec.run, metadata["name"], metadata["uid"]),
+            "name": job_name(spec.run, metadata["name"], metadata["uid"], token),
             "namespace": metadata["namespace"],
             "labels": labels,
             "annotations": own_annotations,

@@ -49,7 +49,13 @@ def parse_report(text: str | None, uid: str, run: RunKind) -> Report | None:
         return None
     if report.outcome == "Failed":
         return report if report.failure else None
-    promised = {"backup": report.artifact, "restore": report.restored}.get(run, report)
+    promised = {
+        "backup": report.artifact,
+        "restore": report.restored,
+        "inventory": report.inventory and report.pages,
+        "prune": report.pages,
+        "discover": report.pages,
+    }.get(run, report)
     return report if promised else None
 
 
@@ -122,9 +128,9 @@ def of_run(items: Sequence[Raw], uid: str, run: RunKind) -> list[Raw]:
     return [item for item in items if (labels := item["metadata"].get("labels") or {}).get(OWNER_UID) == uid and labels.get(RUN) == run]
 
 
-def pods_of_run(pods: Sequence[Raw], name: str, uid: str, run: RunKind) -> list[Raw]:
+def pods_of_run(pods: Sequence[Raw], name: str, uid: str, run: RunKind, named: str = "") -> list[Raw]:
     """Those of the pods that the Job of that run of the object made, also where the Job is gone. Labels prove nothing: any pod may carry them."""
-    expected = job_name(run, name, uid)
+    expected = named or job_name(run, name, uid)
     return [pod for pod in of_run(pods, uid, run) if _made_by(pod, expected)]
 
 
@@ -140,11 +146,14 @@ def job_over(job: Raw | None) -> Raw | None:
     return condition(job, "Failed") or condition(job, "FailureTarget") or condition(job, "Complete") or condition(job, "SuccessCriteriaMet")
 
 
-def observe(jobs: Sequence[Raw], pods: Sequence[Raw], name: str, uid: str, run: RunKind, now: datetime) -> RunState:
-    """What is known about the run of that kind for the object with that name and UID."""
+def observe(jobs: Sequence[Raw], pods: Sequence[Raw], name: str, uid: str, run: RunKind, now: datetime, named: str = "") -> RunState:
+    """What is known about the run of that kind for the object with that name and UID. `named` is the Job of one of several such runs."""
     own = of_run(jobs, uid, run)
+    if named:
+        own = [job for job in own if job["metadata"]["name"] == named]
     job = own[0] if own else None
-    in_order = sorted(pods_of_run(pods, name, uid, run), key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
+    made = pods_of_run(pods, name, uid, run, named)
+    in_order = sorted(made, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
     attempts = [_attempt(pod, uid, run, now) for pod in in_order]
     started = [attempt for attempt in attempts if attempt.started]
     status: Raw = (job or {}).get("status") or {}

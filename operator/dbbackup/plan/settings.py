@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+DEFAULT_SWEEP_AFTER = timedelta(days=3)
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -24,3 +26,5 @@ class Settings:
     cleanup_deadline: timedelta = timedelta(minutes=10)
     """How long an object's deletion waits for its artifact to be deleted, before the artifact is given up."""
     progress_interval: timedelta = timedelta(seconds=10)
+    sweep_after: timedelta = DEFAULT_SWEEP_AFTER
+    """Age from which an inventory removes uploads and objects that no manifest seals."""
