@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 from urllib.parse import quote, quote_plus
 
 from dbbackup.run import LogEvent, Progress, Report
@@ -87,8 +87,8 @@ class Reporter:
         """A restore's transaction id, told before anything is restored."""
         self._write(LogEvent(ts=datetime.now(UTC), event="transaction", message=f"restoring in transaction {xid}", xid=xid))
 
-    def page(self, number: int, items: list[Any]) -> None:
-        """One page of a bulk result: see `dbbackup.pages`. Names and figures only, so nothing of it is redacted."""
+    def page(self, number: int, items: str) -> None:
+        """One page of a bulk result, packed: see `dbbackup.pages`. Names and figures, so nothing of it is redacted."""
         self._write(LogEvent.model_validate({"ts": datetime.now(UTC), "event": "page", "page": number, "items": items}))
 
     def progress(self, progress: Progress, *, last: bool = False) -> None:
