@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import islice, takewhile
@@ -111,10 +111,7 @@ class Cron:
                 wall = next(CronSim(self.fields, self._wall(at), reverse=sign < 0), None)
                 if wall is None:
                     return
-                if sign > 0:
-                    at = max(self._first(datetime.combine(wall, time(0, 0))), at + _MINUTE)
-                else:
-                    at = min(self._last(datetime.combine(wall, time(23, 59))), at - _MINUTE)
+                at = max(self._first(wall), at + _MINUTE) if sign > 0 else min(self._last(wall), at - _MINUTE)
 
     def _wall(self, moment: datetime) -> datetime:
         """What the local clock shows."""
@@ -142,14 +139,12 @@ def parse(schedule: str, time_zone: str) -> Cron:
     """The schedule in that IANA time zone, or CronError."""
     zone = _zone(time_zone)
     fields = _ALIASES.get(schedule.strip().lower()) or _checked(schedule)
-    minute, hour, *days = fields.split()
     try:
         sim = CronSim(fields, datetime(2000, 1, 1))  # noqa: DTZ001
         next(sim)
     except (CronSimError, StopIteration):
         raise CronError(f'schedule "{schedule}" never comes due: no year has such a date') from None
-    real_time = len(sim.hours) == 24
-    return Cron(schedule, time_zone, " ".join((minute, "*" if real_time else hour, *days)), zone, real_time)
+    return Cron(schedule, time_zone, fields, zone, real_time=len(sim.hours) == 24)
 
 
 def _checked(schedule: str) -> str:
@@ -205,5 +200,5 @@ def run_name(schedule: str, due: datetime, database: str | None = None) -> str:
     if database is None:
         return stem
     digest = hashlib.sha256(database.encode()).hexdigest()[:6]
-    slug = re.sub(r"[^a-z0-9]+", "-", database.lower()).strip("-")[: max(NAME_LIMIT - len(stem) - len(digest) - 2, 0)].strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", database.lower())[: max(NAME_LIMIT - len(stem) - len(digest) - 2, 0)].strip("-")
     return "-".join(part for part in (stem, slug, digest) if part)
