@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbbackup.api.units import MAX_DURATION, duration_text, parse_duration, parse_quantity, size_text
+from dbbackup.api.units import MAX_DURATION, MAX_TTL, duration_text, parse_duration, parse_quantity, parse_ttl, size_text
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,23 @@ def test_durations(text: str, seconds: int) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|above zero"):
         parse_duration(text)
+
+
+def test_a_duration_that_may_be_zero() -> None:
+    assert parse_duration("0s", least=0) == 0
+    with pytest.raises(ValueError, match="at most 365d"):
+        parse_duration("366d", least=0)
+
+
+@pytest.mark.parametrize(("text", "ttl"), [("never", "never"), ("30d", 2592000), ("36500d", MAX_TTL), ("1h30m", 5400)])
+def test_times_to_live(text: str, ttl: int | str) -> None:
+    assert parse_ttl(text) == ttl
+
+
+@pytest.mark.parametrize("text", ["", "Never", "0d", "forever", "36501d", "30"])
+def test_what_is_no_time_to_live(text: str) -> None:
+    with pytest.raises(ValueError, match=r"duration|at most 36500d"):
+        parse_ttl(text)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from tests.unit.crd_status import problems
 
 from dbbackup import run
 from dbbackup.api import specs, units
@@ -22,6 +23,7 @@ Schema = dict[str, Any]
 MODELS: dict[str, type[specs.Spec]] = {
     "backupstorages": specs.StorageSpec,
     "databasebackups": specs.BackupSpec,
+    "databasebackupschedules": specs.ScheduleSpec,
     "databaserestores": specs.RestoreSpec,
 }
 KINDS = sorted(MODELS)
@@ -92,6 +94,7 @@ def test_every_rule_has_a_message_for_people(plural: str) -> None:
         for rule in schema.get("x-kubernetes-validations", []):
             assert len(rule.get("message", "")) > 15, path
             assert "self" not in rule["message"], path
+            assert "\\s" not in rule["rule"], f"{path}: is no escape that CEL knows"
 
 
 @pytest.mark.parametrize("plural", KINDS)
@@ -112,6 +115,17 @@ def test_a_run_is_immutable_except_its_deletion_policy() -> None:
     restore = root("databaserestores")["properties"]["spec"]
     assert set(restore["properties"]) == frozen(restore)
     assert frozen(root("backupstorages")["properties"]["spec"]["properties"]["s3"]) == {"bucket", "prefix", "endpoint"}
+    assert [path for path, schema in walk(root("databasebackupschedules")) if frozen(schema)] == []
+
+
+def test_a_schedules_template_has_the_fields_of_a_backup() -> None:
+    """The very same, with their defaults and limits, except what only a discovered one has."""
+    backup = root("databasebackups")["properties"]["spec"]["properties"]
+    template = root("databasebackupschedules")["properties"]["spec"]["properties"]["template"]["properties"]["spec"]["properties"]
+    assert set(backup) - set(template) == {"origin", "artifactKey"}
+    for name, schema in template.items():
+        described = {key: value for key, value in backup[name].items() if name != "database" or key != "description"}
+        assert described.items() <= schema.items(), name
 
 
 @pytest.mark.parametrize("plural", KINDS)
@@ -134,14 +148,16 @@ def test_columns_show_fields_that_exist(plural: str) -> None:
             found = found["properties"][step.removesuffix("[]")]
             found = found["items"] if step.endswith("[]") else found
         if column["type"] == "date":
-            assert column["jsonPath"] == ".metadata.creationTimestamp", "a date in the future prints <invalid>"
+            past = {".metadata.creationTimestamp", ".status.lastSuccessfulTime"}
+            assert column["jsonPath"] in past, "a date in the future prints <invalid>"
 
 
 @pytest.mark.parametrize("plural", KINDS)
 def test_short_names_and_category(plural: str) -> None:
     names = crd(plural)["spec"]["names"]
     assert names["categories"] == ["dbbackup"]
-    assert names["shortNames"] == [{"backupstorages": "bst", "databasebackups": "dbb", "databaserestores": "dbr"}[plural]]
+    short = {"backupstorages": "bst", "databasebackups": "dbb", "databasebackupschedules": "dbs", "databaserestores": "dbr"}
+    assert names["shortNames"] == [short[plural]]
 
 
 def nested(annotation: Any) -> type[BaseModel] | None:
@@ -157,6 +173,8 @@ def same_default(schema: Schema, field: FieldInfo) -> bool:
         # Absent in the object: None, empty, or a model all of whose fields are.
         return default is PydanticUndefined or default is None or not default or isinstance(default, BaseModel)
     said = schema["default"]
+    if isinstance(default, tuple):
+        return bool(said == list(default))
     if isinstance(default, int) and isinstance(said, str):
         return units.parse_duration(said) == default
     return bool(said == default) or (said == {} and isinstance(default, BaseModel))
@@ -164,10 +182,14 @@ def same_default(schema: Schema, field: FieldInfo) -> bool:
 
 def compare(model: type[BaseModel], schema: Schema, path: str) -> None:
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    template = path == "spec.template.spec"
+    if template:
+        # It is no discovered artifact, so it always has a database: the model's own check, since it is that of every backup.
+        fields = {name: field for name, field in fields.items() if name not in ("origin", "artifactKey")}
     assert set(fields) == set(schema["properties"]), path
     for name, field in fields.items():
         child = schema["properties"][name]
-        assert field.is_required() == (name in schema.get("required", [])), f"{path}.{name}"
+        assert field.is_required() == (name in schema.get("required", []) and not (template and name == "database")), f"{path}.{name}"
         assert same_default(child, field), f"{path}.{name}"
         if (inner := nested(field.annotation)) is not None:
             compare(inner, child, f"{path}.{name}")
@@ -202,3 +224,17 @@ def test_what_a_report_says_has_its_place_in_the_status() -> None:
         assert names(run.Progress) | {"updatedAt"} == set(status["progress"]["properties"])
     assert names(run.RestoredReport) == set(status["restored"]["properties"])
     assert names(run.SafetyBackupReport) | {"storage"} == set(status["safetyBackup"]["properties"])
+    status = root("backupstorages")["properties"]["status"]["properties"]
+    assert names(run.InventoryReport) - {"now", "conditionalWrites", "swept"} <= set(status["usage"]["properties"])
+    assert "conditionalWrites" in status["capabilities"]["properties"]
+    phase = root("databasebackups")["properties"]["status"]["properties"]["phase"]
+    assert phase["enum"] == list(get_args(specs.Phase))
+
+
+def test_what_does_not_fit_a_status_is_seen() -> None:
+    fits = {"observedGeneration": 1, "retention": {"good": 3, "next": [{"name": "a", "reason": "no rule keeps it"}]}}
+    assert problems("DatabaseBackupSchedule", fits) == []
+    assert problems("DatabaseBackupSchedule", {"retention": {"next": [{"when": "soon"}]}})
+    assert problems("DatabaseBackupSchedule", {"retention": {"next": [{"name": "a"}] * 6}})
+    assert problems("DatabaseBackup", {"phase": "Done"})
+    assert problems("BackupStorage", {"usage": {"artifacts": "3"}})

@@ -53,11 +53,36 @@ def test_an_immutable_field_becomes_a_rule_of_its_parent(gen: ModuleType) -> Non
     assert rule["fieldPath"] == ".a"
 
 
+def test_a_template_may_change(gen: ModuleType) -> None:
+    fields = {"a": {"type": "string", "$immutable": True}}
+    schema = {"properties": {"spec": {"$mutable": True, "properties": fields}}}
+    assert gen.freeze(schema, "DatabaseBackupSchedule") == {"properties": {"spec": {"properties": {"a": {"type": "string"}}}}}
+
+
+def test_fields_are_shared_and_added_to(gen: ModuleType) -> None:
+    shared = {"fields": {"a": {"type": "string"}, "b": {"type": "string"}}}
+    assert gen.expand({"properties": {"$use": "fields", "b": {"type": "integer"}, "c": {}}}, shared) == {
+        "properties": {"a": {"type": "string"}, "b": {"type": "integer"}, "c": {}}
+    }
+
+
+def test_no_marker_is_left(gen: ModuleType) -> None:
+    assert [plural for plural in gen.KINDS if "$" in gen.crd_text(plural).replace("$'", "").replace("$|^", "").replace("|$)", "")] == []
+
+
 def test_the_reference_has_every_field(gen: ModuleType) -> None:
     text = gen.reference()
-    for field in ("spec.database.secretRef.name", "spec.s3.bucket", "spec.source.artifact.key", "status.failure.reason", "spec.excludeTableData"):
+    for field in (
+        "spec.database.secretRef.name",
+        "spec.s3.bucket",
+        "spec.source.artifact.key",
+        "status.failure.reason",
+        "spec.excludeTableData",
+        "spec.retention.keepDaily",
+    ):
         assert f"| `{field}` |" in text
     assert "default `1h`" in text
+    assert "spec.template.spec.timeout" not in text, "a template's fields are a backup's: they stand there"
 
 
 def test_every_reason_is_documented(gen: ModuleType) -> None:

@@ -37,6 +37,10 @@ def _seconds(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
 
 
+def _seconds_or_none(value: object) -> object:
+    return parse_duration(value, least=0) if isinstance(value, str) else value
+
+
 def _bytes(value: object) -> object:
     return parse_quantity(value) if isinstance(value, str) else value
 
@@ -132,7 +136,7 @@ class StorageSpec(Spec):
     max_artifact_size: Bytes | None = None
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     capacity: Bytes | None = None
-    default_ttl: Ttl = 30 * 86400
+    default_ttl: Ttl = Field(30 * 86400, alias="defaultTTL")
     inventory_interval: Seconds = 86400
     job: JobSettings = JobSettings()
 
@@ -282,7 +286,7 @@ class ScheduleSpec(Spec):
 
     schedule: Name
     time_zone: Name = "Etc/UTC"
-    jitter: Annotated[int, BeforeValidator(_seconds), Field(ge=0)] = 0
+    jitter: Annotated[int, BeforeValidator(_seconds_or_none), Field(ge=0)] = 0
     suspend: bool = False
     immediate: bool = False
     concurrency_policy: Literal["Forbid", "Allow", "Replace"] = "Forbid"
@@ -291,6 +295,13 @@ class ScheduleSpec(Spec):
     databases: Databases | None = None
     retention: Retention = Retention()
     failed_history_limit: Annotated[int, Field(ge=0)] = 3
+
+    @model_validator(mode="after")
+    def _names(self) -> ScheduleSpec:
+        target = self.template.spec.database
+        if self.databases is not None and target is not None and target.name is not None:
+            raise ValueError("template.spec.database.name must be absent where databases is set")
+        return self
 
 
 _S = TypeVar("_S", bound=Spec)

@@ -25,13 +25,13 @@ _SUFFIX: dict[str, Fraction] = {
 }
 
 
-def parse_duration(text: str, most: int = MAX_DURATION) -> int:
-    """Seconds of a duration such as 90s, 15m or 1h30m; ValueError where it is none, is zero or is longer than `most` seconds (a year)."""
+def parse_duration(text: str, most: int = MAX_DURATION, least: int = 1) -> int:
+    """Seconds of a duration such as 90s, 15m or 1h30m; ValueError where it is none, is shorter than `least` or longer than `most` seconds (a year)."""
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration such as 90s, 15m or 1h30m (units s, m, h, d, w)")
     seconds = sum(int(part[:-1]) * _SECONDS[part[-1]] for part in re.findall(r"[0-9]+[smhdw]", text))
-    if not 0 < seconds <= most:
-        raise ValueError(f"{text!r} must be above zero and at most {most // 86400}d")
+    if not least <= seconds <= most:
+        raise ValueError(f"{text!r} must be {'above zero and ' if least else ''}at most {most // 86400}d")
     return seconds
 
 
