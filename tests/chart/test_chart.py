@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,14 +14,15 @@ import yaml
 from tests.chart.conftest import CHART, ROOT, Helm, Object, of_kind, one
 
 from dbbackup import __version__, kube
-from dbbackup.api.specs import parse_backup, parse_restore, parse_storage
+from dbbackup.api.specs import parse_backup, parse_restore, parse_schedule, parse_storage
+from dbbackup.api.units import parse_duration
 from dbbackup.handlers import config
 
 OPERATOR = "dbbackup-system/backup-database-backup-operator"
 MANY: dict[str, dict[str, Any]] = {
     "defaults": {},
     "digest": {"image": {"repository": "registry.example.com:5000/db/operator", "digest": "sha256:" + "a" * 64, "pullPolicy": "Always"}},
-    "namespaces": {"namespaces": ["team-a", "team-b"], "maxConcurrent": 0},
+    "namespaces": {"namespaces": ["team-a", "team-b"], "maxConcurrent": 0, "upkeep": {"sweepAfter": "1w"}},
     "placement": {
         "nodeSelector": {"pool": "system"},
         "tolerations": [{"key": "dedicated", "operator": "Equal", "value": "system", "effect": "NoSchedule"}],
@@ -73,6 +75,8 @@ NONSENSE: dict[str, tuple[dict[str, Any], str]] = {
     "log level": ({"logLevel": "chatty"}, "/logLevel"),
     "negative limit": ({"maxConcurrent": -1}, "/maxConcurrent"),
     "limit as text": ({"maxConcurrent": "many"}, "/maxConcurrent"),
+    "age": ({"upkeep": {"sweepAfter": "3 days"}}, "/upkeep/sweepAfter"),
+    "no age": ({"upkeep": {"sweepAfter": "0h"}}, "/upkeep/sweepAfter"),
     "quantity": ({"resources": {"limits": {"memory": "much"}}}, "/resources/limits/memory"),
     "label value": ({"podLabels": {"a": 1}}, "/podLabels/a"),
     "crds": ({"crds": {"create": "yes please"}}, "/crds/create"),
@@ -117,7 +121,7 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     assert set(schema["properties"]) - {"global"} == set(values)
-    for part in ("image", "job", "crds", "rbac", "serviceAccount", "networkPolicy"):
+    for part in ("image", "job", "upkeep", "crds", "rbac", "serviceAccount", "networkPolicy"):
         assert set(schema["properties"][part]["properties"]) == set(values[part])
         assert schema["properties"][part]["additionalProperties"] is False
 
@@ -127,7 +131,7 @@ def test_every_value_is_used_by_a_template() -> None:
     text = "".join(path.read_text() for path in (CHART / "templates").rglob("*.*"))
     for key, value in values.items():
         assert f".Values.{key}" in text, key
-        if key in ("image", "crds", "rbac", "serviceAccount", "networkPolicy"):
+        if key in ("image", "upkeep", "crds", "rbac", "serviceAccount", "networkPolicy"):
             for child in value:
                 assert f".Values.{key}.{child}" in text, f"{key}.{child}"
 
@@ -171,6 +175,9 @@ def test_a_list_of_namespaces(helm: Helm) -> None:
     assert set(of_kind(objects, "RoleBinding")) == {"team-a/backup-database-backup-operator-jobs", "team-b/backup-database-backup-operator-jobs"}
     # The right to take a finalizer off must outlive the RoleBindings of a namespace that is going away.
     assert set(of_kind(objects, "ClusterRoleBinding")) == {"backup-database-backup-operator"}
+    everywhere = rules(objects, "backup-database-backup-operator")
+    assert ("dbbackup.io", "databasebackups", "patch") in everywhere
+    assert not [rule for rule in everywhere if rule[2] in ("create", "delete")], "nothing is made or deleted where nothing is served"
     assert environment(objects)["DBBACKUP_NAMESPACES"] == "team-a,team-b"
 
 
@@ -194,7 +201,14 @@ def test_who_may_back_up_and_who_may_restore(default: list[Object]) -> None:
         role: {resource for _, resource, verb in rules(default, f"{name}-{role}") if verb == "create"}
         for role in ("view", "backup", "restore", "storage")
     }
-    assert writers == {"view": set(), "backup": {"databasebackups"}, "restore": {"databaserestores"}, "storage": {"backupstorages"}}
+    assert writers == {
+        "view": set(),
+        "backup": {"databasebackups", "databasebackupschedules"},
+        "restore": {"databaserestores"},
+        "storage": {"backupstorages"},
+    }
+    seen = {resource for _, resource, verb in rules(default, f"{name}-view") if verb == "list"}
+    assert seen == {"backupstorages", "databasebackups", "databasebackupschedules", "databaserestores"}
 
 
 def test_no_aggregation(helm: Helm) -> None:
@@ -258,6 +272,7 @@ def test_the_operator_understands_what_the_chart_tells_it(rendered: list[Object]
     assert read.settings.job_defaults == json.loads(told["DBBACKUP_JOB_DEFAULTS"])
     assert ",".join(read.namespaces) == told["DBBACKUP_NAMESPACES"]
     assert str(read.settings.max_concurrent or "") == told["DBBACKUP_MAX_CONCURRENT"]
+    assert read.settings.sweep_after == timedelta(seconds=parse_duration(told["DBBACKUP_SWEEP_AFTER"]))
     assert read.port == 8080
     assert logging.getLevelNamesMapping()[read.log_level] == logging.INFO
     known = set(re.findall(r'"(DBBACKUP_\w+)"', inspect.getsource(config))) - {"DBBACKUP_PORT"}
@@ -267,6 +282,11 @@ def test_the_operator_understands_what_the_chart_tells_it(rendered: list[Object]
 def test_limit_of_concurrent_runs(helm: Helm, default: list[Object]) -> None:
     assert environment(default)["DBBACKUP_MAX_CONCURRENT"] == "10"
     assert environment(helm.template({"maxConcurrent": 0}))["DBBACKUP_MAX_CONCURRENT"] == ""
+
+
+def test_age_of_what_is_swept(helm: Helm, default: list[Object]) -> None:
+    assert environment(default)["DBBACKUP_SWEEP_AFTER"] == "72h"
+    assert environment(helm.template(MANY["namespaces"]))["DBBACKUP_SWEEP_AFTER"] == "1w"
 
 
 def test_defaults_of_jobs(helm: Helm, default: list[Object]) -> None:
@@ -328,7 +348,7 @@ def test_crds(helm: Helm, default: list[Object]) -> None:
     for name, crd in of_kind(default, "CustomResourceDefinition").items():
         assert crd["spec"] == yaml.safe_load((ROOT / "crds" / f"{name.split('.')[0]}.yaml").read_text())["spec"]
         assert crd["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
-    assert len(of_kind(default, "CustomResourceDefinition")) == 3
+    assert len(of_kind(default, "CustomResourceDefinition")) == 4
     assert not of_kind(helm.template({"crds": {"create": False}}), "CustomResourceDefinition")
     for crd in of_kind(helm.template({"crds": {"keep": False}}), "CustomResourceDefinition").values():
         assert "annotations" not in crd["metadata"]
@@ -354,7 +374,12 @@ def test_the_notes_show_objects_that_are_right() -> None:
     text = (CHART / "templates" / "NOTES.txt").read_text()
     blocks = re.findall(r"     apiVersion: .*?\n\n", text, re.DOTALL)
     objects = [yaml.safe_load(block) for block in blocks]
-    parse = {"BackupStorage": parse_storage, "DatabaseBackup": parse_backup, "DatabaseRestore": parse_restore}
+    parse = {
+        "BackupStorage": parse_storage,
+        "DatabaseBackup": parse_backup,
+        "DatabaseBackupSchedule": parse_schedule,
+        "DatabaseRestore": parse_restore,
+    }
     assert [item["kind"] for item in objects] == list(parse)
     for item in objects:
         parse[item["kind"]](item)
