@@ -20,7 +20,9 @@ EXAMPLES = ROOT / "examples"
 TRIED: dict[str, tuple[str, ...]] = {
     "first": ("secrets.yaml", "storage.yaml"),
     "backups": ("backup.yaml", "backup-full.yaml", "backup-custom.yaml"),
-    "copies": ("restore-new-database.yaml", "restore-from-bucket.yaml"),
+    "schedule": ("schedule.yaml",),
+    "copies": ("restore-new-database.yaml", "restore-from-bucket.yaml", "restore-newest.yaml"),
+    "server": ("schedule-server.yaml",),
     "replaced": ("restore-selected-tables.yaml", "restore-in-place.yaml"),
 }
 
@@ -53,12 +55,21 @@ def serve_s3(tenant: Tenant, credentials: dict[str, str]) -> None:
     pods.start(tenant, "s3", objects)
 
 
+def ran(tenant: Tenant, schedule: Raw) -> list[Raw]:
+    """The backups of a schedule's first run, all of them Completed."""
+    name = schedule["metadata"]["name"]
+    tenant.wait_until(
+        "dbs", name, lambda seen: bool(seen["status"].get("lastSuccessfulTime")) and not seen["status"].get("active"), 180, "a good run"
+    )
+    return [tenant.completed(backup) for backup in tenant.objects("dbb", f"dbbackup.io/schedule={name}")]
+
+
 def test_every_example_completes(tenant: Tenant) -> None:
     """A server of its own: the examples' names of roles and databases are fixed."""
 
     def applied(names: Iterable[str], **values: str) -> list[Raw]:
         made = [obj for name in names for obj in tenant.apply(*documents(EXAMPLES / name, tenant.name, **(values if "bucket" in name else {})))]
-        return [tenant.completed(obj, timeout=180) if obj["kind"].startswith("Database") else obj for obj in made]
+        return [tenant.completed(obj, timeout=180) if obj["kind"] in ("DatabaseBackup", "DatabaseRestore") else obj for obj in made]
 
     secrets: dict[str, Any] = {document["metadata"]["name"]: document["stringData"] for document in documents(EXAMPLES / "secrets.yaml", tenant.name)}
     database = secrets["assetdex-db"]
@@ -77,11 +88,17 @@ def test_every_example_completes(tenant: Tenant) -> None:
     source = named(database["dbname"])
     before = everything(source, *BARE)
     backup = applied(TRIED["backups"])[0]
+    [nightly] = [made for schedule in applied(TRIED["schedule"]) for made in ran(tenant, schedule)]
+    assert nightly["metadata"]["labels"]["app.kubernetes.io/part-of"] == "assetdex"
     applied(TRIED["copies"], PUT_THE_KEY_HERE=backup["status"]["artifact"]["key"])
     for copy in ("assetdex_copy", "assetdex_from_bucket"):
         assert_same(before, everything(named(copy), *BARE))
 
     without_sessions = [f"--exclude-table-data={table}" for table in generate.EXCLUDED_ROWS]
+    assert_same(everything(source, *BARE, *without_sessions), everything(named("assetdex_newest"), *BARE))
+    weekly = [made for schedule in applied(TRIED["server"]) for made in ran(tenant, schedule)]
+    assert {made["status"]["database"]["name"] for made in weekly} == {database["dbname"], "assetdex_copy", "assetdex_from_bucket", "assetdex_newest"}
+
     whole = everything(source, *without_sessions)
     source.execute(
         "DELETE FROM activity_logs", "DELETE FROM enum_colors", "DELETE FROM servers WHERE hostname IN (SELECT hostname FROM servers LIMIT 6)"
