@@ -7,9 +7,12 @@ Kopf's. There is no Secret in it.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +27,7 @@ Raw = dict[str, Any]
 
 REQUEST_SECONDS = 30
 CHUNK = 500
+AGREE_SECONDS = 2.0
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -55,10 +59,12 @@ def _resource(group: str, version: str, plural: str, *verbs: str) -> Resource:
 
 
 STORAGES = _resource("dbbackup.io", "v1", "backupstorages", "get", "list", "watch")
-BACKUPS = _resource("dbbackup.io", "v1", "databasebackups", "get", "list", "watch", "patch")
+BACKUPS = _resource("dbbackup.io", "v1", "databasebackups", "get", "list", "watch", "patch", "create", "delete")
+SCHEDULES = _resource("dbbackup.io", "v1", "databasebackupschedules", "get", "list", "watch")
 RESTORES = _resource("dbbackup.io", "v1", "databaserestores", "get", "list", "watch")
 STORAGES_STATUS = _resource("dbbackup.io", "v1", "backupstorages/status", "patch")
 BACKUPS_STATUS = _resource("dbbackup.io", "v1", "databasebackups/status", "patch")
+SCHEDULES_STATUS = _resource("dbbackup.io", "v1", "databasebackupschedules/status", "patch")
 RESTORES_STATUS = _resource("dbbackup.io", "v1", "databaserestores/status", "patch")
 JOBS = _resource("batch", "v1", "jobs", "get", "list", "watch", "create", "delete")
 PODS = _resource("", "v1", "pods", "list", "watch")
@@ -68,9 +74,11 @@ EVENTS = _resource("", "v1", "events", "list", "create")
 RESOURCES = (
     STORAGES,
     BACKUPS,
+    SCHEDULES,
     RESTORES,
     STORAGES_STATUS,
     BACKUPS_STATUS,
+    SCHEDULES_STATUS,
     RESTORES_STATUS,
     JOBS,
     PODS,
@@ -128,11 +136,36 @@ def _error(status: int, body: bytes) -> ApiError:
     return ApiError(status, str(told.get("reason") or f"HTTP{status}"), str(told.get("message") or text[:500]))
 
 
+class Clock:
+    """The API server's time: it stamps the objects, so it alone says how old they are. This machine's own counts while both agree to two seconds,
+    for the server tells whole ones; between two answers a clock that cannot be set goes on.
+    """
+
+    def __init__(self, local: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
+        self._local, self._steady = local, steady
+        self._wall, self._at = local(), steady()
+
+    def heard(self, date: str | None) -> None:
+        """The Date header of an answer that just came."""
+        if not date:
+            return
+        try:
+            told = parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            return
+        local, at = self._local(), self._steady()
+        self._wall, self._at = (local if abs(local - told) < AGREE_SECONDS else told + 0.5), at
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self._wall + self._steady() - self._at, UTC)
+
+
 class Kube:
     """A connection to one API server. Every method raises ApiError; none retries: the queue does."""
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
+        self.clock = Clock()
 
     @classmethod
     @asynccontextmanager
@@ -174,6 +207,7 @@ class Kube:
                 _preload_content=False,
                 _request_timeout=timeout or aiohttp.ClientTimeout(total=REQUEST_SECONDS),
             )
+            self.clock.heard(response.headers.get("Date"))
             if response.status >= 300:
                 raise _error(response.status, await response.read())
             return response
@@ -220,11 +254,11 @@ class Kube:
     async def create(self, resource: Resource, namespace: str, body: Mapping[str, Any]) -> Raw:
         return await self._json("create", resource, namespace, body=dict(body))
 
-    async def delete_job(self, namespace: str, name: str, uid: str) -> None:
-        """Exactly that Job, and its pods with it. One that is gone, or another of the same name, counts as deleted."""
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        """Exactly that object, and what it owns with it. One that is gone, or another of the same name, counts as deleted."""
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": {"uid": uid}}
         try:
-            await self._json("delete", JOBS, namespace, name, body=body)
+            await self._json("delete", resource, namespace, name, body=body)
         except ApiError as error:
             if not (error.not_found or error.conflict):
                 raise
@@ -244,10 +278,20 @@ class Kube:
         except (ApiError, aiohttp.ClientError, TimeoutError, OSError):
             return []
 
+    async def log_lines(self, namespace: str, pod: str, container: str) -> AsyncIterator[str]:
+        """The whole log of a container that has ended, line by line."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=REQUEST_SECONDS)
+        async for line in self._log(namespace, pod, {"container": container}, timeout):
+            yield line
+
     async def follow_log(self, namespace: str, pod: str, container: str) -> AsyncIterator[str]:
         """The container's log from its start, line by line, until it ends or the connection does."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS)
-        response = await self._send("get", PODS_LOG, namespace, pod, query={"container": container, "follow": "true"}, timeout=timeout)
+        async for line in self._log(namespace, pod, {"container": container, "follow": "true"}, timeout):
+            yield line
+
+    async def _log(self, namespace: str, pod: str, query: Mapping[str, str], timeout: aiohttp.ClientTimeout) -> AsyncIterator[str]:  # noqa: ASYNC109
+        response = await self._send("get", PODS_LOG, namespace, pod, query=query, timeout=timeout)
         try:
             async for line in response.content:
                 yield line.decode("utf-8", "replace").rstrip("\n")

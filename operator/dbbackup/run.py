@@ -93,6 +93,10 @@ class StorageTarget(Model):
     """Bytes."""
 
 
+NO_STORAGE = StorageTarget(name="", bucket="")
+"""Of a run that stores nothing and reads nothing."""
+
+
 class Compression(Model):
     algorithm: Algorithm = "zstd"
     level: int | None = None

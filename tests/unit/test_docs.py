@@ -189,7 +189,8 @@ def test_reasons_exist(page: Path) -> None:
     """A CamelCase word in code that is neither a reason nor one of these is a mistake, or a new word to list here."""
     known = {
         *REASONS, *_schemas(), "Pending", "Running", "Completed", "Failed", "Deleting", "Ready", "Reconciling", "Stalled", "Finished",
-        "Fail", "Replace", "Retain", "Delete", "Exact", "Off",
+        "Fail", "Replace", "Retain", "Delete", "Exact", "Off", "Forbid", "Allow", "Run", "Discovered", "Expired", "Expiring",
+        "NearCapacity", "PruneHeld",
     }  # fmt: skip
     for word in _CODE.findall(_prose(page)):
         if page.name not in {"ARCHITECTURE.md", "reference.md"} and re.fullmatch(r"(?:[A-Z][a-z]+)+", word):

@@ -104,7 +104,7 @@ class World:
     def __init__(self) -> None:
         self.cache = Cache()
         self.added: list[Key] = []
-        self.watch = Watch(self.cache, self.added.append, lambda key, uid: (self.cache.remove(key, uid), None)[1])
+        self.watch = Watch(self.cache, lambda key, _seconds: self.added.append(key), lambda key, uid: (self.cache.remove(key, uid), None)[1])
 
     def tell(self, obj: dict[str, Any], what: str | None = "MODIFIED") -> list[Key]:
         self.added.clear()
@@ -129,8 +129,9 @@ def test_what_waits_for_an_object_is_looked_at_when_it_comes() -> None:
     restore = restore_obj({"phase": "Pending"}, metadata={"name": "back", "uid": "back"}, source={"backupRef": {"name": "nightly"}})
     world.tell(restore, "ADDED")
     restoring = Key("DatabaseRestore", "ns", "back")
-    assert set(world.tell(version(storage_obj(), 2), "ADDED")) == {Key("BackupStorage", "ns", "default"), KEY, restoring}
-    assert set(world.tell(version(backup_obj({"phase": "Completed"}), 9))) == {KEY, restoring}
+    storage = Key("BackupStorage", "ns", "default")
+    assert set(world.tell(version(storage_obj(), 2), "ADDED")) == {storage, KEY, restoring}
+    assert set(world.tell(version(backup_obj({"phase": "Completed"}), 9))) == {KEY, restoring, storage}, "retention looks at what has changed"
     world.tell(version({**restore, "status": {"phase": "Completed"}}, 11))
     assert world.tell(version(storage_obj(), 12)) == [Key("BackupStorage", "ns", "default")], "what is over waits for nothing"
 

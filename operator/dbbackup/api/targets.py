@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
 from dbbackup.api.specs import BackupSpec, Database, RestoreSpec, StorageSpec
-from dbbackup.run import BackupOptions, Compression, DatabaseTarget, Owner, RestoreOptions, SecretKeys, StorageTarget
+from dbbackup.run import BackupOptions, Compression, DatabaseTarget, Owner, OwnerKind, RestoreOptions, SecretKeys, StorageTarget
 
 
 def owner(obj: Mapping[str, Any]) -> Owner:
-    """The Owner of an object of kind DatabaseBackup or DatabaseRestore."""
+    """The Owner of an object of one of our kinds."""
     meta = obj["metadata"]
     return Owner(
-        kind=cast("Literal['DatabaseBackup', 'DatabaseRestore']", obj["kind"]),
+        kind=cast("OwnerKind", obj["kind"]),
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
@@ -55,6 +55,12 @@ def database_target(database: Database) -> DatabaseTarget:
         ca_secret=database.ca_secret_ref.name if database.ca_secret_ref else None,
         ca_key=database.ca_secret_ref.key if database.ca_secret_ref else "ca.crt",
     )
+
+
+def expiry(created: datetime, ttl: int | Literal["never"] | None, storage: StorageSpec) -> datetime | None:
+    """When an artifact made by an object of that age expires; None for never."""
+    seconds = storage.default_ttl if ttl is None else ttl
+    return None if seconds == "never" else created + timedelta(seconds=seconds)
 
 
 def backup_options(spec: BackupSpec) -> BackupOptions:

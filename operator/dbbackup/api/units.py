@@ -26,7 +26,7 @@ _SUFFIX: dict[str, Fraction] = {
 
 
 def parse_duration(text: str, most: int = MAX_DURATION, least: int = 1) -> int:
-    """Seconds of a duration such as 90s, 15m or 1h30m; ValueError where it is none, is shorter than `least` or longer than `most` seconds (a year)."""
+    """Seconds of a duration such as 90s, 15m or 1h30m; ValueError where it is none, is below `least` or above `most` seconds (a year)."""
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration such as 90s, 15m or 1h30m (units s, m, h, d, w)")
     seconds = sum(int(part[:-1]) * _SECONDS[part[-1]] for part in re.findall(r"[0-9]+[smhdw]", text))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from dbbackup.plan.backup import schedule_name, storage_name
 from dbbackup.plan.jobs import OWNER_KIND, OWNER_NAME, OWNER_UID
 from dbbackup.plan.observe import DELETED
 
 Raw = Mapping[str, Any]
 
 RUN_KINDS = ("DatabaseBackup", "DatabaseRestore")
-TERMINAL = ("Completed", "Failed")
+TERMINAL = ("Completed", "Failed", "Expired")
 REMEMBERED = 20_000
 """UIDs of deleted objects: an answer that was on its way when the deletion was told must not bring one back."""
 
@@ -35,6 +36,14 @@ def version_of(obj: Raw) -> int:
     """Kubernetes documents resourceVersions as comparable numbers since 1.35; etcd's have always been."""
     text = obj["metadata"].get("resourceVersion") or "0"
     return int(text) if text.isdigit() else 0
+
+
+def _groups_of(key: Key, obj: Raw) -> Iterator[tuple[str, str, str]]:
+    yield "kind", key.namespace, key.kind
+    if key.kind == "DatabaseBackup":
+        yield "storage", key.namespace, storage_name(obj)
+        if name := schedule_name(obj):
+            yield "schedule", key.namespace, name
 
 
 def _slim(obj: Raw) -> dict[str, Any]:
@@ -63,6 +72,7 @@ class Cache:
         self._objects: dict[Key, Raw] = {}
         self._by_uid: dict[str, Key] = {}
         self._active: dict[str, set[Key]] = {}
+        self._groups: dict[tuple[str, str, str], set[Key]] = {}
         self._children: dict[str, dict[tuple[str, str], Raw]] = {}
 
     def get(self, key: Key) -> Raw | None:
@@ -96,6 +106,7 @@ class Cache:
             if version_of(known) > version_of(obj):
                 return False
             self._by_uid.pop(known["metadata"]["uid"], None)
+        self._group(key, known, obj)
         self._objects[key] = _slim(obj)
         self._by_uid[uid] = key
         phase = (obj.get("status") or {}).get("phase")
@@ -104,6 +115,20 @@ class Cache:
         else:
             self._active.get(key.namespace, set()).discard(key)
         return True
+
+    def _group(self, key: Key, before: Raw | None, after: Raw | None) -> None:
+        old = set(_groups_of(key, before)) if before is not None else set()
+        new = set(_groups_of(key, after)) if after is not None else set()
+        for group in old - new:
+            self._groups[group].discard(key)
+            if not self._groups[group]:
+                del self._groups[group]
+        for group in new - old:
+            self._groups.setdefault(group, set()).add(key)
+
+    def group(self, what: Literal["schedule", "storage", "kind"], namespace: str, name: str) -> list[Raw]:
+        """The DatabaseBackups of a schedule or of a storage, or all objects of a kind, in that namespace."""
+        return [self._objects[key] for key in sorted(self._groups.get((what, namespace, name), ()))]
 
     def _bury(self, uid: str) -> None:
         self._gone[uid] = None
@@ -117,6 +142,7 @@ class Cache:
         if known is None or known["metadata"]["uid"] != uid:
             return False
         del self._objects[key]
+        self._group(key, known, None)
         self._by_uid.pop(uid, None)
         active = self._active.get(key.namespace)
         if active is not None:

@@ -16,7 +16,7 @@ import kopf
 
 from dbbackup import __version__
 from dbbackup.handlers import config as configuration
-from dbbackup.handlers.cache import Cache, Key
+from dbbackup.handlers.cache import RUN_KINDS, Cache, Key
 from dbbackup.handlers.health import serving
 from dbbackup.handlers.queue import Queue
 from dbbackup.handlers.reconcile import Reconciler
@@ -44,8 +44,11 @@ class Operator:
         self.watch = Watch(self.cache, self._enqueue, self.reconciler.forget)
         self._primed = False
 
-    def _enqueue(self, key: Key) -> None:
-        self.queue.add(key)
+    def _enqueue(self, key: Key, seconds: float = 0.0) -> None:
+        if seconds:
+            self.queue.add_after(key, seconds)
+        else:
+            self.queue.add(key)
 
     def alive(self) -> str | None:
         age = asyncio.get_running_loop().time() - self.queue.heartbeat
@@ -67,7 +70,7 @@ class Operator:
                 await asyncio.sleep(LIST_AGAIN_SECONDS)
         for key in keys:
             obj = self.cache.get(key)
-            if obj is not None and self.cache.children(obj["metadata"]["uid"], "Job"):
+            if obj is not None and key.kind in RUN_KINDS and self.cache.children(obj["metadata"]["uid"], "Job"):
                 self.reconciler.slots.hold(self.reconciler.contender(key, obj))
         for key in keys:
             self.queue.add(key)

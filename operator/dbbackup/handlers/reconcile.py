@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from dbbackup import kube as k
+from dbbackup import pages
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.specs import SpecError, parse_storage
-from dbbackup.handlers.cache import Cache, Key, Raw, version_of
+from dbbackup.handlers.cache import RUN_KINDS, TERMINAL, Cache, Key, Raw, key_of, version_of
 from dbbackup.handlers.follow import Follower
-from dbbackup.plan import backup, restore, storage
-from dbbackup.plan.facts import FINALIZER, Decision, Facts, Note, Refusal, Slot, merge_patch
+from dbbackup.plan import backup, restore, schedule, storage
+from dbbackup.plan.facts import FINALIZER, Decision, Effect, Facts, Items, Note, Read, Refusal, Related, Slot, merge_patch
 from dbbackup.plan.jobs import CONTAINER, OWNER_UID
 from dbbackup.plan.settings import Settings
 from dbbackup.plan.slots import Contender, Slots
@@ -25,6 +27,7 @@ log = logging.getLogger("dbbackup.reconcile")
 PASSES = 8
 """A decision may ask for four facts and be refused once or twice; more is a defect."""
 TAIL_LINES = 60
+EFFECTS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Kind:
 
 KINDS = {
     "BackupStorage": Kind(k.STORAGES, k.STORAGES_STATUS, storage.decide),
+    "DatabaseBackupSchedule": Kind(k.SCHEDULES, k.SCHEDULES_STATUS, schedule.decide),
     "DatabaseBackup": Kind(k.BACKUPS, k.BACKUPS_STATUS, backup.decide),
     "DatabaseRestore": Kind(k.RESTORES, k.RESTORES_STATUS, restore.decide),
 }
@@ -87,24 +91,46 @@ class Reconciler:
 
     def _facts(self, key: Key, obj: Raw) -> Facts:
         uid = obj["metadata"]["uid"]
-        facts = Facts(obj=obj, now=datetime.now(UTC), settings=self._settings)
-        if key.kind == "BackupStorage":
-            return facts
-        source = None
-        name: str | None
-        if key.kind == "DatabaseRestore":
-            source_name = restore.source_name(obj)
-            source = self._cache.get(Key("DatabaseBackup", key.namespace, source_name)) if source_name else None
-            name = restore.storage_name(obj, source)
-        else:
-            name = backup.storage_name(obj)
-        return replace(
-            facts,
-            storage=self._cache.get(Key("BackupStorage", key.namespace, name)) if name else None,
-            source=source,
+        facts = Facts(
+            obj=obj,
+            now=self._kube.clock.now(),
+            settings=self._settings,
             jobs=self._cache.children(uid, "Job"),
             pods=self._cache.children(uid, "Pod"),
             log=self.follower.view(uid),
+            related=self._related(key, obj),
+        )
+        source = None
+        name: str | None
+        if key.kind == "DatabaseRestore":
+            source = self._source(key, obj, facts.related)
+            name = restore.storage_name(obj, source)
+        elif key.kind == "DatabaseBackup":
+            name = backup.storage_name(obj)
+        else:
+            return facts
+        return replace(facts, storage=self._cache.get(Key("BackupStorage", key.namespace, name)) if name else None, source=source)
+
+    def _source(self, key: Key, obj: Raw, related: Related) -> Raw | None:
+        """The backup that a restore takes."""
+        if restore.source_schedule(obj):
+            return restore.chosen(obj, related.backups)
+        name = restore.source_name(obj)
+        return self._cache.get(Key("DatabaseBackup", key.namespace, name)) if name else None
+
+    def _related(self, key: Key, obj: Raw) -> Related:
+        group = self._cache.group
+        if key.kind == "DatabaseBackupSchedule":
+            return Related(backups=group("schedule", key.namespace, key.name))
+        if key.kind == "DatabaseRestore" and (name := restore.source_schedule(obj)):
+            return Related(backups=group("schedule", key.namespace, name))
+        if key.kind != "BackupStorage":
+            return Related()
+        return Related(
+            backups=group("storage", key.namespace, key.name),
+            restores=group("kind", key.namespace, "DatabaseRestore"),
+            schedules=group("kind", key.namespace, "DatabaseBackupSchedule"),
+            names=frozenset(found["metadata"]["name"] for found in group("kind", key.namespace, "DatabaseBackup")),
         )
 
     def contender(self, key: Key, obj: Raw) -> Contender:
@@ -137,7 +163,23 @@ class Reconciler:
             if job is not None and not gone:
                 self._cache.put_child(job)
             facts = replace(facts, job_gone=gone, jobs=self._cache.children(facts.uid, "Job"))
+        if "items" in decision.want and decision.read is not None:
+            facts = replace(facts, items=await self._items(namespace, decision.read))
         return facts
+
+    async def _items(self, namespace: str, wanted: Read) -> Items:
+        """What a run told in its log, believed only where it is whole."""
+        if wanted.report.pages is None:
+            return Items(problem="the run's report tells of no pages")
+        try:
+            lines = [line async for line in self._kube.log_lines(namespace, wanted.pod, CONTAINER) if '"page"' in line]
+            return Items(tuple(pages.read(lines, wanted.report.pages, wanted.model)))  # type: ignore[arg-type]
+        except k.ApiError as error:
+            if error.not_found:
+                return Items(problem=f"pod {wanted.pod} is gone, and its log with it")
+            raise
+        except pages.PagesError as error:
+            return Items(problem=str(error))
 
     # Planning and applying
 
@@ -151,6 +193,9 @@ class Reconciler:
             if decision.add_finalizer:
                 facts = replace(facts, obj=await self._finalizer(key, facts.obj, present=True))
             if decision.create is not None and (refusal := await self._create(key, decision.create)) is not None:
+                facts = replace(facts, refusal=refusal)
+                continue
+            if decision.effects and (refusal := await self._effects(key, decision.effects)) is not None:
                 facts = replace(facts, refusal=refusal)
                 continue
             return await self._apply(key, facts, decision)
@@ -173,11 +218,71 @@ class Reconciler:
             await self._delete(key, job)
         if decision.remove_finalizer:
             await self._finalizer(key, obj, present=False)
-        if (obj.get("status") or {}).get("phase") in ("Completed", "Failed"):
+        if key.kind not in RUN_KINDS or (obj.get("status") or {}).get("phase") in TERMINAL:
             self.follower.forget(uid)
             if not self._cache.children(uid, "Job"):
                 self._cache.forget_children(uid)
         return None if decision.requeue is None else max(decision.requeue / timedelta(seconds=1), 0.1)
+
+    async def _effects(self, key: Key, effects: Sequence[Effect]) -> Refusal | None:
+        """On other objects, some at a time. One that has changed meanwhile is left for the next look. A schedule hears what it was refused."""
+        limit = asyncio.Semaphore(EFFECTS_AT_ONCE)
+
+        async def carry_out(effect: Effect) -> k.ApiError | None:
+            async with limit:
+                try:
+                    await self._effect(effect)
+                except k.ApiError as error:
+                    return error
+            return None
+
+        errors = [error for error in await asyncio.gather(*(carry_out(effect) for effect in effects)) if error is not None]
+        if not errors:
+            return None
+        if key.kind == "DatabaseBackupSchedule" and (refusal := _refusal(errors[0])) is not None:
+            return refusal
+        raise errors[0]
+
+    async def _effect(self, effect: Effect) -> None:
+        obj, key = effect.obj, key_of(effect.obj)
+        try:
+            if effect.do == "create":
+                obj = await self._create_object(key, obj)
+            if effect.status is not None and not (effect.do == "create" and self._stands(obj)):
+                obj = await self._write_status(key, obj, effect.status)
+        except k.ApiError as error:
+            if not (error.conflict or error.not_found):
+                raise
+            await self._refresh(key, obj)
+            return
+        for note in effect.notes:
+            await self._note(key, obj, note)
+        if effect.do == "delete":
+            await self._kube.delete(KINDS[key.kind].resource, key.namespace, key.name, obj["metadata"]["uid"])
+            log.info("deleted", extra={"object": str(key), "uid": obj["metadata"]["uid"]})
+
+    @staticmethod
+    def _stands(obj: Raw) -> bool:
+        """Whether somebody else has written what a new object's status is to be."""
+        return bool((obj.get("status") or {}).get("phase"))
+
+    async def _create_object(self, key: Key, manifest: Raw) -> Raw:
+        """Makes the object, or takes the one of its name that another pass or operator made."""
+        resource = KINDS[key.kind].resource
+        try:
+            made: Raw = await self._kube.create(resource, key.namespace, manifest)
+        except k.ApiError as error:
+            if not error.already_exists:
+                raise
+            found = await self._kube.get(resource, key.namespace, key.name)
+            if found is None:
+                raise
+            made = found
+        else:
+            log.info("created", extra={"object": str(key), "uid": made["metadata"]["uid"]})
+        if self._cache.put(made):
+            self._enqueue(key)
+        return made
 
     def _release(self, uid: str) -> None:
         if self.slots.release(uid):
@@ -223,13 +328,9 @@ class Reconciler:
                     return Refusal("Invalid", f"there is a Job {name} already that belongs to something else")
                 self._cache.put_child(found)
                 return None
-            if error.namespace_terminating:
-                log.info("no Job in a namespace that is going away", extra={"object": str(key), "job": name})
-                return Refusal("Terminating", error.message)
-            if error.refused:
-                return Refusal("Refused", error.message)
-            if error.invalid:
-                return Refusal("Invalid", error.message)
+            if (refusal := _refusal(error)) is not None:
+                log.info("Job not made", extra={"object": str(key), "job": name, "error": str(error)})
+                return refusal
             raise
         log.info("Job created", extra={"object": str(key), "job": name})
         self._cache.put_child(job)
@@ -239,17 +340,17 @@ class Reconciler:
         metadata = job["metadata"]
         if metadata.get("deletionTimestamp"):
             return
-        await self._kube.delete_job(key.namespace, metadata["name"], metadata["uid"])
+        await self._kube.delete(k.JOBS, key.namespace, metadata["name"], metadata["uid"])
         log.info("Job deleted", extra={"object": str(key), "job": metadata["name"]})
         # Until the watch says so: it is not to be deleted again, nor taken for one that still works.
-        marked = {**metadata, "deletionTimestamp": timestamp(datetime.now(UTC)), "resourceVersion": str(version_of(job) + 1)}
+        marked = {**metadata, "deletionTimestamp": timestamp(self._kube.clock.now()), "resourceVersion": str(version_of(job) + 1)}
         self._cache.put_child({**job, "metadata": marked})
 
     async def _note(self, key: Key, obj: Raw, note: Note) -> None:
         """An Event on the object. Its name comes from what it says, so that it is told once."""
         metadata = obj["metadata"]
         digest = hashlib.sha256("\n".join((metadata["uid"], note.reason, note.key)).encode()).hexdigest()[:16]
-        moment = timestamp(datetime.now(UTC))
+        moment = timestamp(self._kube.clock.now())
         event = {
             "metadata": {"name": f"{key.name[:200]}.{digest}", "namespace": key.namespace},
             "involvedObject": {
@@ -276,3 +377,12 @@ class Reconciler:
             # An Event is a courtesy: that it cannot be told changes nothing.
             if not error.already_exists:
                 log.info("Event not told", extra={"object": str(key), "event": note.reason, "message_text": note.message, "error": str(error)})
+
+
+def _refusal(error: k.ApiError) -> Refusal | None:
+    """What the answer to a creation means for the object that wanted it; None where it says nothing about it."""
+    if error.namespace_terminating:
+        return Refusal("Terminating", error.message)
+    if error.refused:
+        return Refusal("Refused", error.message)
+    return Refusal("Invalid", error.message) if error.invalid else None

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from dbbackup import kube as k
-from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw, key_of
+from dbbackup.handlers.cache import RUN_KINDS, TERMINAL, Cache, Key, Raw, key_of
 from dbbackup.plan import backup, restore
 from dbbackup.plan.jobs import OWNER_UID
 
@@ -14,6 +14,7 @@ log = logging.getLogger("dbbackup.watch")
 
 WATCHED = {
     "BackupStorage": k.STORAGES,
+    "DatabaseBackupSchedule": k.SCHEDULES,
     "DatabaseBackup": k.BACKUPS,
     "DatabaseRestore": k.RESTORES,
     "Job": k.JOBS,
@@ -21,12 +22,14 @@ WATCHED = {
 }
 CHILDREN = ("Job", "Pod")
 LABEL_SELECTOR = OWNER_UID
+SETTLE_SECONDS = 5.0
+"""After which a storage is looked at whose backups have changed: retention looks at all of them, and they seldom change alone."""
 
 
 class Watch:
-    """Takes in what the API server tells. `forget(key, uid)` is called for objects that are gone."""
+    """Takes in what the API server tells. `enqueue(key, seconds)` is called for what is to be looked at then, `forget(key, uid)` for what is gone."""
 
-    def __init__(self, cache: Cache, enqueue: Callable[[Key], None], forget: Callable[[Key, str], None]) -> None:
+    def __init__(self, cache: Cache, enqueue: Callable[[Key, float], None], forget: Callable[[Key, str], None]) -> None:
         self._cache = cache
         self._enqueue = enqueue
         self._forget = forget
@@ -49,7 +52,7 @@ class Watch:
         uid = self._cache.owner_uid(child)
         key = self._cache.key(uid) if uid else None
         if key is not None:
-            self._enqueue(key)
+            self._enqueue(key, 0)
 
     def _object(self, obj: Raw, *, deleted: bool) -> None:
         key, uid = key_of(obj), obj["metadata"]["uid"]
@@ -62,25 +65,44 @@ class Watch:
             if self._cache.put(obj):
                 if before is not None and before["metadata"]["uid"] != uid:
                     self._forget(key, before["metadata"]["uid"])
-                self._enqueue(key)
+                self._enqueue(key, 0)
         # Also where it is no news to the cache: our own writes are in it already, but nobody else has heard of them.
-        self._dependents(key)
+        self._dependents(key, obj)
 
-    def _dependents(self, changed: Key) -> None:
-        """Runs that may wait for the object."""
+    def _dependents(self, changed: Key, obj: Raw) -> None:
+        """What hangs on the object: runs that may wait for it, the schedule and the storage of a backup."""
+        schedule = None
+        if changed.kind == "DatabaseBackup":
+            schedule = backup.schedule_name(obj)
+            above = (Key("DatabaseBackupSchedule", changed.namespace, schedule or ""), 0.0)
+            for key, seconds in (above, (Key("BackupStorage", changed.namespace, backup.storage_name(obj)), SETTLE_SECONDS)):
+                if self._cache.get(key) is not None:
+                    self._enqueue(key, seconds)
+        elif changed.kind == "DatabaseBackupSchedule":
+            for storage in self._cache.group("kind", changed.namespace, "BackupStorage"):
+                self._enqueue(key_of(storage), SETTLE_SECONDS)
         for key in self._cache.active(changed.namespace):
-            obj = self._cache.get(key)
-            if obj is None or key == changed:
-                continue
-            if changed.kind == "BackupStorage":
-                source = None
-                if key.kind == "DatabaseRestore" and (name := restore.source_name(obj)):
-                    source = self._cache.get(Key("DatabaseBackup", key.namespace, name))
-                wanted = backup.storage_name(obj) if key.kind == "DatabaseBackup" else restore.storage_name(obj, source)
-                if wanted == changed.name:
-                    self._enqueue(key)
-            elif changed.kind == "DatabaseBackup" and key.kind == "DatabaseRestore" and restore.source_name(obj) == changed.name:
-                self._enqueue(key)
+            run = self._cache.get(key)
+            if run is not None and key != changed and self._waits(key, run, changed, schedule):
+                self._enqueue(key, 0)
+
+    def _waits(self, key: Key, run: Raw, changed: Key, schedule: str | None) -> bool:
+        """Whether the run may wait for what has changed. `schedule`: the one that made it, where that is a backup."""
+        if changed.kind == "BackupStorage":
+            return self._storage_of(key, run) == changed.name
+        if changed.kind != "DatabaseBackup" or key.kind != "DatabaseRestore":
+            return False
+        return restore.source_name(run) == changed.name or (schedule is not None and restore.source_schedule(run) == schedule)
+
+    def _storage_of(self, key: Key, run: Raw) -> str | None:
+        if key.kind == "DatabaseBackup":
+            return backup.storage_name(run)
+        source = None
+        if name := restore.source_name(run):
+            source = self._cache.get(Key("DatabaseBackup", key.namespace, name))
+        elif name := restore.source_schedule(run):
+            source = restore.chosen(run, self._cache.group("schedule", key.namespace, name))
+        return restore.storage_name(run, source)
 
     @property
     def listed(self) -> bool:
@@ -116,5 +138,5 @@ def _worth_a_look(cache: Cache, key: Key) -> bool:
     obj = cache.get(key)
     if obj is None:
         return False
-    over = key.kind in RUN_KINDS and (obj.get("status") or {}).get("phase") in ("Completed", "Failed")
+    over = key.kind in RUN_KINDS and (obj.get("status") or {}).get("phase") in TERMINAL
     return not over or bool(obj["metadata"].get("deletionTimestamp")) or bool(cache.children(obj["metadata"]["uid"], "Job"))

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from dbbackup.api import targets
 from dbbackup.api.specs import BackupSpec, SpecError, parse_backup, parse_storage
 from dbbackup.plan import lifecycle
+from dbbackup.plan import status as statuses
 from dbbackup.plan.deletion import delete_backup
-from dbbackup.plan.facts import FINALIZER, Decision, Facts, Raw
-from dbbackup.run import RunSpec
+from dbbackup.plan.facts import FINALIZER, PIN, SCHEDULE, Decision, Facts, Raw, annotation
+from dbbackup.run import Lifetime, RunSpec
+
+EXPIRING = "Expiring"
+"""Reason of the conditions of a backup that retention removes."""
 
 
 def storage_name(obj: Raw) -> str:
     """The BackupStorage that the object refers to."""
     return str(((obj.get("spec") or {}).get("storageRef") or {}).get("name") or "default")
+
+
+def schedule_name(obj: Raw) -> str | None:
+    """The schedule that made the backup."""
+    name = (obj["metadata"].get("labels") or {}).get(SCHEDULE)
+    return str(name) if name else None
+
+
+def expiring(obj: Raw) -> bool:
+    """Marked for removal by retention: a prune Job may be deleting its artifact already."""
+    status = obj.get("status") or {}
+    return status.get("phase") == "Deleting" and any(
+        item.get("type") == "Ready" and item.get("reason") == EXPIRING for item in status.get("conditions") or ()
+    )
 
 
 def _run(facts: Facts, spec: BackupSpec) -> lifecycle.Run:
@@ -25,7 +44,7 @@ def _run(facts: Facts, spec: BackupSpec) -> lifecycle.Run:
             storage = parse_storage(facts.storage)
         except SpecError:
             storage = None
-        if storage is not None:
+        if storage is not None and spec.database is not None:
             run_spec = RunSpec(
                 run="backup",
                 owner=targets.owner(facts.obj),
@@ -33,6 +52,7 @@ def _run(facts: Facts, spec: BackupSpec) -> lifecycle.Run:
                 database=targets.database_target(spec.database),
                 timeout_seconds=spec.timeout,
                 backup=targets.backup_options(spec),
+                lifetime=Lifetime(expires_at=targets.expiry(facts.created, spec.ttl, storage), schedule=schedule_name(facts.obj)),
             )
     return lifecycle.Run(
         kind="backup",
@@ -50,12 +70,20 @@ def decide(facts: Facts) -> Decision:
         return delete_backup(facts)
     if (change := _finalizer_change(facts)) is not None:
         return change
-    if facts.status.get("phase") in ("Completed", "Failed"):
+    phase = facts.status.get("phase")
+    if phase == "Completed":
+        text = expires_text(facts.obj)
+        told = None if facts.status.get("expires", "never") == text else {**facts.status, "expires": text}
+        return Decision(status=told, delete=tuple(facts.jobs))
+    if phase in ("Failed", "Expired") or expiring(facts.obj):
         return lifecycle.ended(facts)
     try:
         spec = parse_backup(facts.obj)
     except SpecError as error:
         return lifecycle.fail(facts, "InvalidSpec", error.message)
+    if spec.origin == "Discovered":
+        message = f"an inventory of BackupStorage {spec.storage_ref.name} looks for {spec.artifact_key}"
+        return Decision(status=statuses.pending(facts, "WaitingForInventory", message))
     run = _run(facts, spec)
     if (decision := lifecycle.follow(facts, run)) is not None:
         return decision
@@ -64,10 +92,19 @@ def decide(facts: Facts) -> Decision:
     return lifecycle.start(facts, run)
 
 
+def expires_text(obj: Raw) -> str:
+    """status.expires, for people: when the artifact goes, as far as the backup itself knows."""
+    if annotation(obj, PIN) == "true":
+        return "pinned"
+    status: dict[str, Any] = obj.get("status") or {}
+    moment = status.get("expirationTime")
+    return str(moment)[:16].replace("T", " ") if moment else "never"
+
+
 def _finalizer_change(facts: Facts) -> Decision | None:
     """The deletion policy is the one field that may be changed later; the finalizer follows it. Before there is a Job there is nothing to guard."""
     held = FINALIZER in (facts.obj["metadata"].get("finalizers") or ())
-    wanted = (facts.obj.get("spec") or {}).get("deletionPolicy") == "Delete"
+    wanted = (facts.obj.get("spec") or {}).get("deletionPolicy") == "Delete" and facts.status.get("phase") != "Expired"
     if held == wanted or (wanted and "jobName" not in facts.status):
         return None
     runs = facts.status.get("phase") not in ("Completed", "Failed") and "jobName" in facts.status

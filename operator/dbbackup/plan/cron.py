@@ -194,11 +194,14 @@ def jitter(namespace: str, name: str, seconds: int) -> timedelta:
 
 
 def run_name(schedule: str, due: datetime, database: str | None = None) -> str:
-    """The name of the DatabaseBackup for that due time: the same whoever asks, so that nobody makes it twice. At most NAME_LIMIT characters for a
-    schedule's name of at most 40; no two databases of a run share one."""
+    """The name of the DatabaseBackup for that due time: the same whoever asks, so that nobody makes it twice."""
     stem = f"{schedule}-{due.astimezone(UTC):%Y%m%d-%H%M}"
-    if database is None:
-        return stem
+    return stem if database is None else member_name(stem, database)
+
+
+def member_name(stem: str, database: str) -> str:
+    """The name of one database's backup in a run of several: at most NAME_LIMIT characters, as a schedule's name has at most 40, and no two databases
+    share one."""
     digest = hashlib.sha256(database.encode()).hexdigest()[:6]
-    slug = re.sub(r"[^a-z0-9]+", "-", database.lower())[: max(NAME_LIMIT - len(stem) - len(digest) - 2, 0)].strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", database.lower()).strip("-")[: max(NAME_LIMIT - len(stem) - len(digest) - 2, 0)].strip("-")
     return "-".join(part for part in (stem, slug, digest) if part)

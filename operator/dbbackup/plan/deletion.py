@@ -19,7 +19,7 @@ def delete_backup(facts: Facts) -> Decision:
     metadata = facts.obj["metadata"]
     if FINALIZER not in (metadata.get("finalizers") or ()):
         return Decision()
-    if (facts.obj.get("spec") or {}).get("deletionPolicy") != "Delete":
+    if (facts.obj.get("spec") or {}).get("deletionPolicy") != "Delete" or facts.status.get("phase") == "Expired":
         return Decision(remove_finalizer=True)
     runs = [job for kind in ("backup", "check") for job in of_run(facts.jobs, facts.uid, kind)]
     live = [

@@ -40,10 +40,10 @@ class Run:
 
 
 def overrides_of(job: JobSettings, run: RunKind) -> dict[str, Any]:
-    """`spec.job` as a Job takes it over. Resources are those of the run itself: a check must not die of the limit that killed the run."""
+    """`spec.job` as a Job takes it over. Resources are those of the run itself: its check must not die of the limit that killed it."""
     overrides = job.model_dump(mode="json", by_alias=True, exclude_none=True)
     resources = {key: value for key, value in overrides.pop("resources", {}).items() if value}
-    return {**overrides, "resources": resources} if run in ("backup", "restore") else overrides
+    return overrides if run in ("check", "cleanup") else {**overrides, "resources": resources}
 
 
 def ended(facts: Facts) -> Decision:

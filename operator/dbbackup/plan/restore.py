@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from dbbackup.api import targets
 from dbbackup.api.conditions import timestamp
-from dbbackup.api.specs import RestoreSpec, SpecError, parse_restore, parse_storage
+from dbbackup.api.specs import RestoreSpec, ScheduleSource, SpecError, parse_restore, parse_storage
 from dbbackup.plan import lifecycle
 from dbbackup.plan.backup import no_storage
 from dbbackup.plan.facts import Decision, Facts, Raw
-from dbbackup.run import RunSpec
+from dbbackup.run import Lifetime, RunSpec
 
 
 def source_name(obj: Raw) -> str | None:
-    """The DatabaseBackup that the restore refers to, where it does."""
+    """The DatabaseBackup that the restore refers to, where it names one."""
     reference = ((obj.get("spec") or {}).get("source") or {}).get("backupRef") or {}
     return reference.get("name")
+
+
+def source_schedule(obj: Raw) -> str | None:
+    """The DatabaseBackupSchedule whose newest good backup the restore wants."""
+    reference = ((obj.get("spec") or {}).get("source") or {}).get("scheduleRef") or {}
+    return reference.get("name")
+
+
+def newest_of(backups: Sequence[Raw], source: ScheduleSource) -> Raw | None:
+    """The newest good backup among those of a schedule that `source` asks for. SpecError where they are of several databases and it names none."""
+    good = [obj for obj in backups if (obj.get("status") or {}).get("phase") == "Completed" and (obj["status"].get("artifact") or {}).get("key")]
+    if source.database is not None:
+        good = [obj for obj in good if (obj["status"].get("database") or {}).get("name") == source.database]
+    if source.before is not None:
+        good = [obj for obj in good if _snapshot(obj) < source.before]
+    databases = sorted({str((obj["status"].get("database") or {}).get("identity") or "") for obj in good})
+    if len(databases) > 1:
+        told = ", ".join(databases[:10])
+        raise SpecError("spec.source.scheduleRef", f"schedule {source.name} has good backups of several databases, set `database`: {told}")
+    return max(good, key=lambda obj: (_snapshot(obj), obj["metadata"]["name"]), default=None)
+
+
+def chosen(obj: Raw, backups: Sequence[Raw]) -> Raw | None:
+    """The backup that a restore by schedule takes as things stand; None where there is none or the choice is not clear."""
+    try:
+        source = parse_restore(obj).source.schedule_ref
+        return newest_of(backups, source) if source is not None else None
+    except SpecError:
+        return None
+
+
+def _snapshot(obj: Raw) -> datetime:
+    """No earlier than what the backup holds: what was there before `before` and nothing later is in a run that ended by then."""
+    return datetime.fromisoformat(obj["status"].get("completionTime") or obj["metadata"]["creationTimestamp"])
 
 
 def storage_name(obj: Raw, source: Raw | None) -> str | None:
@@ -63,8 +98,15 @@ def _run(facts: Facts, spec: RestoreSpec) -> lifecycle.Run:
             database=targets.database_target(spec.database),
             timeout_seconds=spec.timeout,
             restore=targets.restore_options(spec, *artifact),
+            lifetime=Lifetime(expires_at=targets.expiry(facts.created, None, storage)),
         )
-    return lifecycle.Run(kind="restore", spec=run_spec, start_deadline=timedelta(seconds=spec.start_deadline), job=spec.job, source=spec.source.text)
+    return lifecycle.Run(
+        kind="restore",
+        spec=run_spec,
+        start_deadline=timedelta(seconds=spec.start_deadline),
+        job=spec.job,
+        source=spec.source.artifact.key if spec.source.artifact else str((facts.source or {"metadata": {"name": ""}})["metadata"]["name"]),
+    )
 
 
 def decide(facts: Facts) -> Decision:
@@ -78,6 +120,11 @@ def decide(facts: Facts) -> Decision:
         spec = parse_restore(facts.obj)
     except SpecError as error:
         return lifecycle.fail(facts, "InvalidSpec", error.message)
+    if spec.source.schedule_ref is not None and not facts.status.get("jobName"):
+        try:
+            newest_of(facts.related.backups, spec.source.schedule_ref)
+        except SpecError as error:
+            return lifecycle.fail(facts, "InvalidSpec", error.message)
     run = _run(facts, spec)
     if (decision := lifecycle.follow(facts, run)) is not None:
         return decision
@@ -92,14 +139,24 @@ def decide(facts: Facts) -> Decision:
 
 
 def _source_missing(facts: Facts, spec: RestoreSpec, run: lifecycle.Run) -> Decision | None:
-    if spec.source.backup_ref is None or _artifact(facts, spec) is not None:
+    if spec.source.artifact is not None or _artifact(facts, spec) is not None:
         return None
+    if spec.source.schedule_ref is not None:
+        return _no_backup_of_schedule(facts, spec.source.schedule_ref, run)
+    assert spec.source.backup_ref is not None  # noqa: S101
     name, namespace = spec.source.backup_ref.name, facts.obj["metadata"]["namespace"]
     if facts.source is None:
         message = f"DatabaseBackup {name} does not exist in namespace {namespace}"
         return lifecycle.wait(facts, "WaitingForBackup", message, deadline=run.start_deadline, failure="BackupNotFound")
     phase = (facts.source.get("status") or {}).get("phase") or "Pending"
     message = f"DatabaseBackup {name} is {phase}"
-    if phase in ("Failed", "Deleting", "Completed"):
+    if phase in ("Failed", "Deleting", "Expired", "Completed"):
         return lifecycle.fail(facts, "BackupNotCompleted", message if phase != "Completed" else f"DatabaseBackup {name} names no artifact")
     return lifecycle.wait(facts, "WaitingForBackup", message, deadline=run.start_deadline, failure="BackupNotCompleted")
+
+
+def _no_backup_of_schedule(facts: Facts, source: ScheduleSource, run: lifecycle.Run) -> Decision:
+    message = f"schedule {source.name} in namespace {facts.obj['metadata']['namespace']} has no good backup"
+    message += f" of database {source.database}" if source.database else ""
+    message += f" from before {timestamp(source.before)}" if source.before else ""
+    return lifecycle.wait(facts, "WaitingForBackup", message, deadline=run.start_deadline, failure="BackupNotFound")

@@ -112,6 +112,8 @@ def completed(facts: Facts, run: RunState, report: Report, spec: RunSpec | None)
         status["artifact"] = artifact
     if facts.obj["kind"] == "DatabaseBackup" and report.artifact:
         status["sizeBytes"], status["size"] = report.artifact.size_bytes, size_text(report.artifact.size_bytes)
+    if spec is not None and spec.run in ("backup", "check") and spec.lifetime is not None and spec.lifetime.expires_at is not None:
+        status["expirationTime"] = timestamp(spec.lifetime.expires_at)
     if report.restored:
         status["restored"] = _dump(report.restored)
     if report.safety_backup and spec is not None:
@@ -153,6 +155,22 @@ def failed(facts: Facts, run: RunState, told: Mapping[str, Any], report: Report 
     """Failed for good; `told` is from `failure`."""
     status = {**_ended(facts, run, report), "failure": dict(told)}
     return _with(facts, "Failed", "failed", str(told["reason"]), str(told["message"]), status)
+
+
+def put_condition(existing: Sequence[Mapping[str, Any]], kind: str, told: bool, reason: str, message: str, facts: Facts) -> list[dict[str, Any]]:
+    """The conditions with one of a type of its own set."""
+    before = conditions.find(existing, kind)
+    status = "True" if told else "False"
+    since = before["lastTransitionTime"] if before is not None and before.get("status") == status else timestamp(facts.now)
+    own = {
+        "type": kind,
+        "status": status,
+        "observedGeneration": facts.obj["metadata"].get("generation", 1),
+        "lastTransitionTime": since,
+        "reason": reason,
+        "message": cut(message, MESSAGE_LIMIT),
+    }
+    return [*(dict(item) for item in existing if item.get("type") != kind), own]
 
 
 def deleting(facts: Facts, message: str) -> Status:

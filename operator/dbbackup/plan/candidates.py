@@ -1,0 +1,115 @@
+"""DatabaseBackup objects and artifacts without one, as retention sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Literal
+
+from dbbackup.api.specs import SpecError, parse_schedule
+from dbbackup.artifact import parse_leaf
+from dbbackup.plan.backup import expiring, schedule_name, storage_name
+from dbbackup.plan.facts import APPROVE_PRUNE, PIN, Raw, annotation
+from dbbackup.plan.observe import instant
+from dbbackup.plan.restore import source_name
+from dbbackup.plan.retention import Candidate, Group, Policy
+from dbbackup.run import ManifestSummary
+
+OVER = ("Completed", "Failed", "Expired")
+
+
+def artifact_key(obj: Raw) -> str | None:
+    """The artifact's directory, as the status tells it."""
+    key = ((obj.get("status") or {}).get("artifact") or {}).get("key")
+    return str(key) if key else None
+
+
+def artifact_uid(obj: Raw) -> str:
+    """The UID that the artifact's manifest tells: of a discovered backup that of the object that made it once."""
+    told = ((obj.get("status") or {}).get("artifact") or {}).get("ownerUid")
+    return str(told or obj["metadata"]["uid"])
+
+
+def made_at(obj: Raw) -> datetime:
+    """When the backup was wanted: its creationTimestamp, of a discovered one the time in its key."""
+    key = artifact_key(obj) if (obj.get("spec") or {}).get("origin") == "Discovered" else None
+    leaf = parse_leaf(key.rsplit("/", 1)[-1]) if key else None
+    return leaf.time if leaf else datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
+
+
+def readers(restores: Iterable[Raw]) -> dict[str, str]:
+    """What restores that are not over may read: key of an artifact, or `=` and the name of a backup -> who reads it."""
+    found: dict[str, str] = {}
+    for obj in restores:
+        status = obj.get("status") or {}
+        if status.get("phase") in OVER:
+            continue
+        who = f"DatabaseRestore {obj['metadata']['name']}"
+        source = (obj.get("spec") or {}).get("source") or {}
+        for key in ((status.get("artifact") or {}).get("key"), (source.get("artifact") or {}).get("key")):
+            if key:
+                found[str(key).strip("/")] = who
+        if name := source_name(obj):
+            found[f"={name}"] = who
+    return found
+
+
+def of_backup(obj: Raw, reading: Mapping[str, str]) -> Candidate | None:
+    """None for what holds no artifact any more, or is being deleted by somebody."""
+    metadata, status = obj["metadata"], obj.get("status") or {}
+    phase = status.get("phase")
+    if phase == "Expired" or metadata.get("deletionTimestamp"):
+        return None
+    outcome: Literal["good", "failed", "running", "going"] = (
+        "going" if expiring(obj) else "good" if phase == "Completed" else "failed" if phase == "Failed" else "running"
+    )
+    key = artifact_key(obj)
+    name = str(metadata["name"])
+    return Candidate(
+        name=name,
+        uid=str(metadata["uid"]),
+        storage=storage_name(obj),
+        identity=(status.get("database") or {}).get("identity"),
+        database=((obj.get("spec") or {}).get("database") or {}).get("name"),
+        time=made_at(obj),
+        outcome=outcome,
+        schedule=schedule_name(obj),
+        pinned=annotation(obj, PIN) == "true",
+        in_use=reading.get(f"={name}") or (reading.get(key) if key else None),
+        expires_at=instant(status.get("expirationTime")),
+    )
+
+
+def of_artifact(key: str, summary: ManifestSummary, storage: str, reading: Mapping[str, str]) -> Candidate:
+    """An artifact whose object is gone. It is named by its key."""
+    return Candidate(
+        name=key,
+        uid=summary.owner.uid,
+        storage=storage,
+        identity=summary.database.identity,
+        database=summary.database.name,
+        time=summary.owner.created_at,
+        outcome="good",
+        schedule=summary.schedule,
+        pinned=False,
+        in_use=reading.get(key),
+        expires_at=summary.expires_at,
+        orphan=True,
+    )
+
+
+def policies(schedules: Sequence[Raw]) -> dict[str, Policy]:
+    """Retention of each schedule that can be read; of one that cannot, nothing is known and nothing is removed."""
+    found: dict[str, Policy] = {}
+    for obj in schedules:
+        try:
+            spec = parse_schedule(obj)
+        except SpecError:
+            continue
+        found[str(obj["metadata"]["name"])] = Policy.of(spec.retention, spec.time_zone)
+    return found
+
+
+def approvals(schedules: Sequence[Raw]) -> dict[Group, str]:
+    """The token of the prune that a person has approved, for each schedule."""
+    return {Group(schedule=str(obj["metadata"]["name"])): token for obj in schedules if (token := annotation(obj, APPROVE_PRUNE))}

@@ -1,0 +1,124 @@
+"""Artifacts in the bucket whose DatabaseBackup is gone, and the objects that an import makes of them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dbbackup.api import conditions
+from dbbackup.api.conditions import timestamp
+from dbbackup.api.specs import API_VERSION
+from dbbackup.api.units import duration_text, size_text
+from dbbackup.plan.backup import expires_text
+from dbbackup.plan.facts import SCHEDULE, Effect, Facts, Raw, Related
+from dbbackup.run import InventoryItem, ManifestSummary
+
+NAME_LIMIT = 253
+LABEL_LIMIT = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an inventory found and no object stands for. `unusable`: their manifests could not be used, as `problem` says. `safety`: safety backups of
+    restores whose objects are there."""
+
+    orphans: Sequence[InventoryItem]
+    unusable: Sequence[InventoryItem]
+    safety: int
+
+    @classmethod
+    def of(cls, items: Sequence[InventoryItem], related: Related) -> Found:
+        restores = {obj["metadata"]["uid"] for obj in related.restores}
+        kept = {key for obj in related.backups if (key := ((obj.get("status") or {}).get("artifact") or {}).get("key"))}
+        unknown = [item for item in items if item.key not in kept]
+        usable = [item for item in unknown if item.manifest is not None and item.problem is None]
+        orphans = [item for item in usable if item.manifest is not None and item.manifest.owner.uid not in restores]
+        return cls(orphans, [item for item in unknown if item.problem is not None], len(usable) - len(orphans))
+
+
+def waits(obj: Raw) -> bool:
+    """A DatabaseBackup that stands for an artifact which no inventory has found yet."""
+    return (obj.get("spec") or {}).get("origin") == "Discovered" and (obj.get("status") or {}).get("phase") not in (
+        "Completed",
+        "Expired",
+        "Deleting",
+    )
+
+
+def adopt(found: Found, facts: Facts) -> list[Effect]:
+    """The status of objects that wait for their artifact to be found."""
+    by_key = {item.key: item for item in found.orphans}
+    effects = []
+    for obj in facts.related.backups:
+        item = by_key.get((obj.get("spec") or {}).get("artifactKey") or "") if waits(obj) else None
+        if item is not None and item.manifest is not None:
+            effects.append(Effect("status", obj, status=_status(facts, obj, item, item.manifest)))
+    return effects
+
+
+def objects(found: Found, facts: Facts) -> list[Effect]:
+    """A DatabaseBackup for each artifact of a backup, under its old name where that is free. Safety backups are restored by their key."""
+    taken = set(facts.related.names)
+    standing = {(obj.get("spec") or {}).get("artifactKey") for obj in facts.related.backups}
+    effects = []
+    for item in found.orphans:
+        summary = item.manifest
+        if summary is None or summary.safety or item.key in standing:
+            continue
+        name = summary.owner.name
+        if name in taken:
+            name = f"{name[: NAME_LIMIT - 9]}-{summary.owner.uid[:8]}"
+        if name in taken:
+            continue
+        taken.add(name)
+        obj = _object(facts, name, item.key, summary)
+        effects.append(Effect("create", obj, status=_status(facts, obj, item, summary)))
+    return effects
+
+
+def _object(facts: Facts, name: str, key: str, summary: ManifestSummary) -> dict[str, Any]:
+    labels = {SCHEDULE: summary.schedule} if summary.schedule and len(summary.schedule) <= LABEL_LIMIT else {}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "DatabaseBackup",
+        "metadata": {"name": name, "namespace": facts.obj["metadata"]["namespace"], "labels": labels},
+        "spec": {
+            "origin": "Discovered",
+            "artifactKey": key,
+            "storageRef": {"name": facts.name},
+            "format": summary.artifact.format,
+            "deletionPolicy": "Retain",
+        },
+    }
+
+
+def _status(facts: Facts, obj: Raw, item: InventoryItem, summary: ManifestSummary) -> dict[str, Any]:
+    """As the backup's own run would have left it."""
+    s3 = facts.obj["spec"]["s3"]
+    artifact = {
+        "storage": facts.name,
+        **{field: s3[field] for field in ("bucket", "prefix", "endpoint") if s3.get(field)},
+        **summary.artifact.model_dump(mode="json", by_alias=True, exclude={"size_bytes"}, exclude_none=True),
+        "key": item.key,
+        "ownerUid": summary.owner.uid,
+    }
+    size = summary.artifact.size_bytes
+    message = f"found in the bucket: {item.key}"
+    generation = obj["metadata"].get("generation", 1)
+    status: dict[str, Any] = {
+        "phase": "Completed",
+        "origin": "Discovered",
+        "observedGeneration": generation,
+        "conditions": conditions.build((), "done", "Discovered", message, generation=generation, now=facts.now),
+        "startTime": timestamp(summary.started_at),
+        "completionTime": timestamp(summary.finished_at),
+        "duration": duration_text((summary.finished_at - summary.started_at).total_seconds()),
+        "size": size_text(size),
+        "sizeBytes": size,
+        "artifact": artifact,
+        "database": summary.database.model_dump(mode="json", by_alias=True, exclude_none=True),
+    }
+    if summary.expires_at is not None:
+        status["expirationTime"] = timestamp(summary.expires_at)
+    return {**status, "expires": expires_text({**obj, "status": status})}

@@ -1,0 +1,16 @@
+"""Names and patterns of databases."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile("".join({"*": ".*", "?": "."}.get(char) or re.escape(char) for char in pattern), re.DOTALL)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether the whole name matches: `*` stands for any characters, `?` for one. Case counts, as it does for the server."""
+    return _compiled(pattern).fullmatch(name) is not None

@@ -1,0 +1,223 @@
+"""Retention carried out: backups are marked first, then one Job deletes the artifacts of many, then their objects go or say that they are Expired.
+
+A marked backup stays marked until its artifact is known to be gone: it never says Completed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from dbbackup.api import conditions, targets
+from dbbackup.api.conditions import timestamp
+from dbbackup.api.specs import StorageSpec
+from dbbackup.plan import candidates, retention
+from dbbackup.plan import status as statuses
+from dbbackup.plan.backup import EXPIRING, expiring, schedule_name
+from dbbackup.plan.candidates import artifact_key, artifact_uid
+from dbbackup.plan.facts import APPROVE_PRUNE, Decision, Effect, Facts, Note, Raw, annotation
+from dbbackup.plan.observe import instant
+from dbbackup.plan.siderun import SideRun, read_items, side_job, side_runs
+from dbbackup.run import InventoryItem, PrunedItem, PruneItem, PruneOptions, RunSpec
+
+BATCH = 250
+BATCH_BYTES = 90_000
+"""Of keys in one Job: a variable of its environment holds 128 KiB."""
+MARK_AT_ONCE = 1_000
+TIMEOUT_SECONDS = 1800
+TRY_AGAIN = timedelta(minutes=10)
+
+
+def next_step(facts: Facts, spec: StorageSpec) -> Decision | None:
+    """What is due for retention in this storage; None where nothing is."""
+    runs = side_runs(facts, "prune")
+    for run in runs:
+        if run.trouble is not None:
+            return _failed(facts, run, f"{run.trouble.reason}: {run.trouble.message}")
+        if run.report is not None:
+            return _pruned(facts, run)
+    if runs:
+        return None
+    marked = [obj for obj in facts.related.backups if expiring(obj) and not obj["metadata"].get("deletionTimestamp")]
+    if marked:
+        return _delete_artifacts(facts, spec, marked)
+    return _mark(facts)
+
+
+# Which
+
+
+def _judged(facts: Facts, more: Sequence[retention.Candidate] = ()) -> retention.Pruning:
+    reading = candidates.readers(facts.related.restores)
+    known = [found for obj in facts.related.backups if (found := candidates.of_backup(obj, reading)) is not None]
+    approvals = candidates.approvals(facts.related.schedules)
+    if token := annotation(facts.obj, APPROVE_PRUNE):
+        approvals[retention.Group(storage=facts.name)] = token
+    policies, everything = candidates.policies(facts.related.schedules), [*known, *more]
+    return retention.prune(everything, retention.decide(everything, policies, facts.now), policies, approvals)
+
+
+def _mark(facts: Facts) -> Decision | None:
+    by_uid = {obj["metadata"]["uid"]: obj for obj in facts.related.backups}
+    effects = []
+    for verdict in _judged(facts).removals[:MARK_AT_ONCE]:
+        obj = by_uid.get(verdict.candidate.uid)
+        if obj is not None:
+            why = "; ".join(verdict.reasons)
+            note = Note(EXPIRING, f"the artifact {artifact_key(obj)} is removed: {why}", key=artifact_key(obj) or "")
+            effects.append(Effect("status", obj, status=_marked(facts, obj, why), notes=(note,)))
+    return Decision(effects=tuple(effects), requeue=timedelta(0)) if effects else None
+
+
+def _marked(facts: Facts, obj: Raw, why: str) -> dict[str, Any]:
+    return _phase(facts, obj, "Deleting", "progressing", EXPIRING, f"retention removes the artifact: {why}")
+
+
+def _phase(facts: Facts, obj: Raw, phase: str, state: conditions.State, reason: str, message: str) -> dict[str, Any]:
+    status = dict(obj.get("status") or {})
+    generation = obj["metadata"].get("generation", 1)
+    built = conditions.build(status.get("conditions") or (), state, reason, message, generation=generation, now=facts.now)
+    return {**status, "phase": phase, "observedGeneration": generation, "conditions": built}
+
+
+def next_expiry(facts: Facts) -> timedelta | None:
+    """When a recorded expiry passes next."""
+    moments = [
+        moment
+        for obj in facts.related.backups
+        if (obj.get("status") or {}).get("phase") == "Completed" and (moment := instant(obj["status"].get("expirationTime"))) is not None
+    ]
+    ahead = [moment for moment in moments if moment > facts.now]
+    return min(ahead) - facts.now if ahead else None
+
+
+# The Job
+
+
+def _job(facts: Facts, spec: StorageSpec, items: Sequence[PruneItem]) -> Mapping[str, Any]:
+    token = hashlib.sha256("\n".join((str(facts.status.get("pruneFailedAt")), *(item.key for item in items))).encode()).hexdigest()
+    run = RunSpec(
+        run="prune",
+        owner=targets.owner(facts.obj),
+        storage=targets.storage_target(facts.name, spec),
+        timeout_seconds=TIMEOUT_SECONDS,
+        prune=PruneOptions(items=tuple(items)),
+    )
+    return side_job(facts, run, spec.job, token)
+
+
+def _batch(wanted: Sequence[PruneItem]) -> list[PruneItem]:
+    chosen: list[PruneItem] = []
+    size = 0
+    for item in wanted:
+        size += len(item.to_json()) + 1
+        if len(chosen) == BATCH or size > BATCH_BYTES:
+            break
+        chosen.append(item)
+    return chosen
+
+
+def _delete_artifacts(facts: Facts, spec: StorageSpec, marked: Sequence[Raw]) -> Decision | None:
+    if facts.refusal is not None:
+        if facts.refusal.kind == "Terminating":
+            return Decision()
+        return Decision(status=_held_up(facts, f"the prune Job cannot be made: {facts.refusal.message}"), requeue=TRY_AGAIN)
+    failed = instant(facts.status.get("pruneFailedAt"))
+    if failed is not None and facts.now < failed + TRY_AGAIN:
+        return None
+    items = [PruneItem(key=key, uid=artifact_uid(obj)) for obj in marked if (key := artifact_key(obj))]
+    return Decision(create=_job(facts, spec, _batch(items)), status=facts.status, requeue=statuses.LOOK_AGAIN)
+
+
+def orphans_job(facts: Facts, spec: StorageSpec, orphans: Sequence[InventoryItem]) -> Mapping[str, Any] | None:
+    """The Job that deletes artifacts whose object is gone and whose manifest says that they have expired, a batch of them."""
+    if side_runs(facts, "prune"):
+        return None
+    reading = candidates.readers(facts.related.restores)
+    found = [candidates.of_artifact(item.key, item.manifest, facts.name, reading) for item in orphans if item.manifest is not None]
+    removals = [verdict.candidate for verdict in _judged(facts, found).removals if verdict.candidate.orphan]
+    batch = _batch([PruneItem(key=candidate.name, uid=candidate.uid) for candidate in removals])
+    return _job(facts, spec, batch) if batch else None
+
+
+# Its outcome
+
+
+def _failed(facts: Facts, run: SideRun, why: str) -> Decision:
+    note = Note("PruneFailed", f"artifacts that have expired could not be deleted: {why}", warning=True, key=run.name)
+    return Decision(status=_held_up(facts, why), notes=(note,), delete=(run.job,), requeue=TRY_AGAIN)
+
+
+def _held_up(facts: Facts, why: str) -> dict[str, Any]:
+    message = statuses.cut(f"{why}; it is tried again", 1000)
+    return {**facts.status, "pruneFailedAt": timestamp(facts.now), "pruneMessage": message}
+
+
+def _pruned(facts: Facts, run: SideRun) -> Decision:
+    if facts.items is None:
+        return read_items(run, PrunedItem)
+    if facts.items.problem is not None:
+        return _failed(facts, run, f"the Job's result could not be read: {facts.items.problem}")
+    items = [item for item in facts.items.values if isinstance(item, PrunedItem)]
+    standing = [item for item in items if item.problem is not None]
+    gone = {item.uid for item in items if item.problem is None}
+    effects = [_over(facts, obj) for obj in facts.related.backups if expiring(obj) and artifact_uid(obj) in gone]
+    count = len(items) - len(standing)
+    notes = [Note("Pruned", f"deleted {count} artifacts that had expired", key=run.name)] if count else []
+    notes += [Note("PruneFailed", f"{item.key} could not be deleted: {item.problem}", warning=True, key=item.key) for item in standing[:10]]
+    status = {key: value for key, value in facts.status.items() if key not in ("pruneFailedAt", "pruneMessage")}
+    if standing:
+        status = _held_up(facts, f"{len(standing)} artifacts still stand, the first {standing[0].key}: {standing[0].problem}")
+    return Decision(effects=tuple(effects), status=status, notes=tuple(notes), delete=(run.job,), requeue=timedelta(0))
+
+
+def _over(facts: Facts, obj: Raw) -> Effect:
+    """What a schedule made goes with its artifact. What a person or Git made stays, so that Git does not make it again."""
+    why = next((item["message"] for item in obj["status"]["conditions"] if item.get("type") == "Ready"), "")
+    status = {**_phase(facts, obj, "Expired", "done", "Expired", f"the artifact was deleted on {timestamp(facts.now)}; {why}"), "expires": "expired"}
+    note = Note("Expired", f"deleted {artifact_key(obj)}; {why}")
+    return Effect("delete" if schedule_name(obj) else "status", obj, status=status, notes=(note,))
+
+
+# What is told beforehand
+
+
+def with_held(facts: Facts, status: dict[str, Any]) -> dict[str, Any]:
+    """The storage's status with what waits for an approval: of what no schedule made."""
+    stopped = [found for found in _judged(facts).stopped if found.group.schedule is None]
+    return _with_held(facts, status, stopped[0] if stopped else None)
+
+
+def with_preview(facts: Facts, own: Sequence[retention.Candidate], due: datetime | None, status: dict[str, Any]) -> dict[str, Any]:
+    """A schedule's status with what retention removes next, and with what waits for an approval. `due`: when its next run comes."""
+    schedule = facts.name
+    policies = candidates.policies([facts.obj])
+    verdicts = retention.decide(own, policies, facts.now)
+    pruning = retention.prune(own, verdicts, policies, candidates.approvals([facts.obj]))
+    stopped = [found for found in pruning.stopped if found.group.schedule == schedule]
+    good = [verdict for verdict in verdicts if verdict.candidate.outcome == "good"]
+    told = {
+        "good": len(good),
+        "pinned": sum(verdict.candidate.pinned for verdict in good),
+        "next": [
+            {
+                "name": coming.candidate.name,
+                "reason": statuses.cut(coming.reason, 500),
+                **({"time": timestamp(coming.when)} if coming.when is not None else {}),
+            }
+            for coming in retention.next_removals(own, policies, schedule, facts.now, due)
+        ],
+    }
+    return _with_held(facts, {**status, "retention": told}, stopped[0] if stopped else None)
+
+
+def _with_held(facts: Facts, status: dict[str, Any], held: retention.Stopped | None) -> dict[str, Any]:
+    existing = status.get("conditions") or ()
+    kept = {key: value for key, value in (status.get("retention") or {}).items() if key != "held"}
+    if held is None:
+        rest = [dict(item) for item in existing if item.get("type") != "PruneHeld"]
+        return {key: value for key, value in {**status, "conditions": rest, "retention": kept}.items() if key != "retention" or kept}
+    told = {**kept, "held": {"token": held.token, "count": len(held.names), "message": statuses.cut(held.message, 1000)}}
+    return {**status, "retention": told, "conditions": statuses.put_condition(existing, "PruneHeld", True, "TooManyAtOnce", held.message, facts)}

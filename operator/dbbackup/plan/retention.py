@@ -1,0 +1,372 @@
+"""Which good backups stay and which go, each with its reasons. The table of precedence is in docs/retention.md.
+
+Everything here is about one namespace. Two kinds of groups matter: what a schedule made of one database, which its rules count; and one database in
+one storage, whose newest good backup always stays. Doubt keeps: a backup whose database is not known is never removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from dbbackup.api.specs import Retention
+
+OTHERS_SHARE = 50
+"""Per cent: the share that counts where no schedule governs."""
+FREE = 3
+"""As many backups a prune may remove, whatever share they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A run, or an artifact without an object (`orphan`). Times are aware.
+
+    `storage` is a BackupStorage's name; `identity` is host:port/name, None where a failed run never got so far; `database` the name that the spec
+    said, None where only the Secret knows it. `time` is when the backup was wanted. `going` is marked for removal: it counts nowhere any more.
+    `in_use` says what reads it, such as "DatabaseRestore undo". `expires_at` is the recorded expiry; None: never.
+    """
+
+    name: str
+    uid: str
+    storage: str
+    identity: str | None
+    database: str | None
+    time: datetime
+    outcome: Literal["good", "failed", "running", "going"]
+    schedule: str | None = None
+    pinned: bool = False
+    in_use: str | None = None
+    expires_at: datetime | None = None
+    orphan: bool = False
+
+    @property
+    def age(self) -> tuple[datetime, str, str]:
+        """Orders candidates, oldest first, in one way only."""
+        return (self.time, self.name, self.uid)
+
+    @property
+    def database_name(self) -> str | None:
+        return self.identity.partition("/")[2] if self.identity is not None else self.database
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A schedule's retention. Hours, days, weeks, months and years are those of `time_zone`, which must be one that `plan.cron` takes."""
+
+    keep_last: int | None = None
+    keep_hourly: int | None = None
+    keep_daily: int | None = None
+    keep_weekly: int | None = None
+    keep_monthly: int | None = None
+    keep_yearly: int | None = None
+    min_keep: int = 1
+    max_prune_share: int = 50
+    time_zone: str = "Etc/UTC"
+
+    @classmethod
+    def of(cls, retention: Retention, time_zone: str) -> Policy:
+        return cls(**{field.name: getattr(retention, field.name) for field in fields(cls) if field.name != "time_zone"}, time_zone=time_zone)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether any keep rule is set."""
+        return self.keep_last is not None or any(getattr(self, rule) is not None for rule, _, _ in _BUCKETS)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`reasons`: all that keep it, or the one by which it goes. `held`: it would go, were it not for a run that failed; the last reason says why."""
+
+    candidate: Candidate
+    keep: bool
+    reasons: tuple[str, ...]
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What the breaker counts together: the backups of a schedule; or, of a storage, those that no schedule governs, and the orphans."""
+
+    schedule: str | None = None
+    storage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A prune that waits for a person, who approves it by `token`. `names` would go, of `good` good backups; more than `share` per cent."""
+
+    group: Group
+    token: str
+    names: tuple[str, ...]
+    good: int
+    share: int
+
+    @property
+    def message(self) -> str:
+        target = f"dbs/{self.group.schedule}" if self.group.schedule else f"bst/{self.group.storage}"
+        whose = "of this schedule" if self.group.schedule else "in this storage that no schedule governs"
+        return (
+            f"{len(self.names)} of the {self.good} good backups {whose} would be removed at once, more than {self.share} %: nothing is removed until "
+            f"a person agrees, by kubectl annotate --overwrite {target} dbbackup.io/approve-prune={self.token}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What may be removed, newest first, and what is stopped."""
+
+    removals: tuple[Verdict, ...]
+    stopped: tuple[Stopped, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Upcoming:
+    """A removal to come. `when` None: with the next good backup of that database."""
+
+    candidate: Candidate
+    when: datetime | None
+    reason: str
+
+
+# Rule, key of the bucket that a local time falls into, the bucket's name. The doubled hour of a clock change is two hours.
+_BUCKETS: tuple[tuple[str, Callable[[datetime], object], Callable[[datetime], str]], ...] = (
+    ("keep_hourly", lambda t: (t.date(), t.hour, t.utcoffset()), lambda t: f"hourly {t:%Y-%m-%d %H:00%z}"),
+    ("keep_daily", lambda t: t.date(), lambda t: f"daily {t:%Y-%m-%d}"),
+    ("keep_weekly", lambda t: t.isocalendar()[:2], lambda t: "weekly {}-W{:02d}".format(*t.isocalendar()[:2])),
+    ("keep_monthly", lambda t: (t.year, t.month), lambda t: f"monthly {t:%Y-%m}"),
+    ("keep_yearly", lambda t: t.year, lambda t: f"yearly {t:%Y}"),
+)
+
+
+def decide(candidates: Iterable[Candidate], policies: Mapping[str, Policy], now: datetime) -> list[Verdict]:
+    """A verdict for each good candidate, newest first. `policies` by the names of the schedules that there are."""
+    everything = list(candidates)
+    good = sorted((c for c in everything if c.outcome == "good"), key=lambda c: c.age, reverse=True)
+    guards, rules = _guards(good, policies), _rules(good, policies, now)
+    runs = _Runs(everything, policies)
+    verdicts = []
+    for at, candidate in enumerate(good):
+        verdict = _judge(candidate, guards.get(at, []), rules.get(at, []), _ruled(candidate, policies), now)
+        if not verdict.keep and (failed := runs.failing(candidate)) is not None:
+            whose = "the schedule" if candidate.schedule in policies else candidate.identity
+            held = f"held: the newest run of {whose} failed ({failed.name})"
+            verdict = Verdict(candidate, keep=True, reasons=(held, f"would go: {verdict.reasons[0]}"), held=True)
+        verdicts.append(verdict)
+    return verdicts
+
+
+def _judge(candidate: Candidate, guards: list[str], rules: list[str], ruled: bool, now: datetime) -> Verdict:
+    if candidate.identity is None:
+        return Verdict(candidate, keep=True, reasons=(*guards, "its database is not known"))
+    expiry = candidate.expires_at
+    if _expired(candidate, now):
+        return Verdict(candidate, keep=bool(guards), reasons=tuple(guards) or (f"expired {_text(expiry)}",))
+    if ruled:
+        return Verdict(candidate, keep=bool(guards or rules), reasons=(*guards, *rules) or ("no rule keeps it",))
+    return Verdict(candidate, keep=True, reasons=(*guards, f"not expired until {_text(expiry)}" if expiry else "never expires"))
+
+
+def _expired(candidate: Candidate, now: datetime) -> bool:
+    return candidate.expires_at is not None and candidate.expires_at <= now
+
+
+def _text(moment: datetime | None) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%MZ}" if moment else ""
+
+
+def _ruled(candidate: Candidate, policies: Mapping[str, Policy]) -> bool:
+    return not candidate.orphan and candidate.schedule in policies and policies[candidate.schedule or ""].keeps
+
+
+def _series(good: Sequence[Candidate], policies: Mapping[str, Policy]) -> Iterable[tuple[Policy, list[int]]]:
+    """What each schedule made of each database: indexes into `good`, newest first. Orphans are none of it: they keep nothing and shield nothing."""
+    series: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for at, candidate in enumerate(good):
+        if candidate.schedule in policies and candidate.identity is not None and not candidate.orphan:
+            series[candidate.schedule or "", candidate.identity].append(at)
+    return ((policies[schedule], members) for (schedule, _), members in series.items())
+
+
+def _guards(good: Sequence[Candidate], policies: Mapping[str, Policy]) -> dict[int, list[str]]:
+    """What keeps a candidate whether it has expired or not: index in `good` -> reasons."""
+    guards: dict[int, list[str]] = defaultdict(list)
+    seen: set[tuple[str, str, bool]] = set()
+    newest: set[int] = set()
+    for at, candidate in enumerate(good):
+        if candidate.pinned:
+            guards[at].append("pinned")
+        if candidate.in_use:
+            guards[at].append(f"in use by {candidate.in_use}")
+        if candidate.identity is None:
+            continue
+        # An orphan stays only where it is the newest of all; an object already where it is the newest object.
+        known = (candidate.storage, candidate.identity, False)
+        if known not in seen and (not candidate.orphan or (*known[:2], True) not in seen):
+            guards[at].append(f"newest good backup of {candidate.identity}")
+            newest.add(at)
+        seen.add((*known[:2], candidate.orphan))
+    for policy, members in _series(good, policies):
+        for at in members[: policy.min_keep]:
+            if policy.min_keep > 1 or at not in newest:
+                guards[at].append(f"minKeep {policy.min_keep}")
+    return guards
+
+
+def _rules(good: Sequence[Candidate], policies: Mapping[str, Policy], now: datetime) -> dict[int, list[str]]:
+    """What the keep rules keep: index in `good` -> reasons. What has expired fills no bucket, or it would push out what has not."""
+    rules: dict[int, list[str]] = defaultdict(list)
+    for policy, members in _series(good, policies):
+        if not policy.keeps:
+            continue
+        zone = ZoneInfo(policy.time_zone)
+        live = [at for at in members if not _expired(good[at], now)]
+        for at in live[: policy.keep_last or 0]:
+            rules[at].append(f"last {policy.keep_last}")
+        open_rules = [(getattr(policy, rule), set[object](), key, text) for rule, key, text in _BUCKETS if getattr(policy, rule) is not None]
+        for at in live:
+            if not open_rules:
+                break
+            local = good[at].time.astimezone(zone)
+            for entry in tuple(open_rules):
+                wanted, buckets, key_of, text_of = entry
+                key = key_of(local)
+                if key not in buckets and len(buckets) == wanted:
+                    open_rules.remove(entry)
+                elif key not in buckets:
+                    buckets.add(key)
+                    rules[at].append(text_of(local))
+    return rules
+
+
+class _Runs:
+    """What is known of the newest finished runs, schedule by schedule, and storage by storage for those that none governs."""
+
+    def __init__(self, candidates: Iterable[Candidate], policies: Mapping[str, Policy]) -> None:
+        self._policies = policies
+        self._good: dict[tuple[str | None, str, str], datetime] = {}
+        self._failed: dict[tuple[str | None, str, str | None], Candidate] = {}
+        self._failing: set[tuple[str | None, str]] = set()
+        for candidate in candidates:
+            if candidate.orphan:
+                continue
+            group = self._group(candidate)
+            if candidate.outcome == "good" and candidate.identity is not None:
+                key = (*group, candidate.identity)
+                self._good[key] = max(candidate.time, self._good.get(key, candidate.time))
+            elif candidate.outcome == "failed":
+                # By the best that is known: the identity, else =name, else nothing at all.
+                about = candidate.identity or (f"={candidate.database}" if candidate.database else None)
+                self._failing.add(group)
+                self._failed[*group, about] = max(candidate, self._failed.get((*group, about), candidate), key=lambda c: c.age)
+
+    def _group(self, candidate: Candidate) -> tuple[str | None, str]:
+        return (candidate.schedule, "") if candidate.schedule in self._policies else (None, candidate.storage)
+
+    def failing(self, candidate: Candidate) -> Candidate | None:
+        """The failed run that holds this good candidate: of its database, or of one that may be it, and no good run came after it.
+
+        A run of which nothing is known may be of any database of its schedule; one made by hand says nothing about others.
+        """
+        group = self._group(candidate)
+        if group not in self._failing:
+            return None
+        abouts = [candidate.identity, f"={candidate.database_name}", *([None] if group[0] is not None else [])]
+        found = [failed for about in abouts if (failed := self._failed.get((*group, about))) is not None]
+        failed = max(found, key=lambda c: c.age, default=None)
+        good = self._good.get((*group, candidate.identity or ""))
+        return failed if failed is not None and (good is None or failed.time >= good) else None
+
+
+def _breaker_group(candidate: Candidate, policies: Mapping[str, Policy]) -> Group:
+    if candidate.schedule in policies and not candidate.orphan:
+        return Group(schedule=candidate.schedule)
+    return Group(storage=candidate.storage)
+
+
+def _token(names: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:8]
+
+
+def prune(candidates: Iterable[Candidate], verdicts: Iterable[Verdict], policies: Mapping[str, Policy], approvals: Mapping[Group, str]) -> Pruning:
+    """What may go of what `decide` said of these candidates. A group that would lose more than FREE backups, and more than its share, loses none
+    until `approvals` holds its token.
+
+    The token is that of the names that would go. It holds good too for what is left of them once some are `going`, so that an operator that is
+    stopped half-way need not ask twice.
+    """
+    good: dict[Group, int] = defaultdict(int)
+    leaving: dict[Group, list[Verdict]] = defaultdict(list)
+    going: dict[Group, list[str]] = defaultdict(list)
+    for candidate in candidates:
+        if candidate.outcome == "going":
+            going[_breaker_group(candidate, policies)].append(candidate.name)
+    for verdict in verdicts:
+        group = _breaker_group(verdict.candidate, policies)
+        good[group] += 1
+        if not verdict.keep:
+            leaving[group].append(verdict)
+    removals: list[Verdict] = []
+    stopped: list[Stopped] = []
+    for group, gone in leaving.items():
+        names = tuple(sorted(verdict.candidate.name for verdict in gone))
+        share = policies[group.schedule].max_prune_share if group.schedule is not None else OTHERS_SHARE
+        tokens = (_token(names), _token((*names, *going[group])))
+        if len(names) <= FREE or 100 * len(names) <= share * good[group] or approvals.get(group) in tokens:
+            removals += gone
+        else:
+            stopped.append(Stopped(group, tokens[0], names, good[group], share))
+    return Pruning(tuple(sorted(removals, key=lambda v: v.candidate.age, reverse=True)), tuple(stopped))
+
+
+def failed_history(candidates: Iterable[Candidate], schedule: str, limit: int) -> list[Candidate]:
+    """Failed runs of the schedule beyond `limit` for each database, oldest first. One that holds a removal stays: without it nothing is held."""
+    mine = [candidate for candidate in candidates if candidate.schedule == schedule and not candidate.orphan]
+    runs = _Runs(mine, {schedule: Policy()})
+    holding = {failed.uid for c in mine if c.outcome == "good" and (failed := runs.failing(c)) is not None}
+    kept: dict[str | None, int] = defaultdict(int)
+    beyond = []
+    for candidate in sorted((c for c in mine if c.outcome == "failed"), key=lambda c: c.age, reverse=True):
+        kept[candidate.database_name] += 1
+        if kept[candidate.database_name] > limit and candidate.uid not in holding:
+            beyond.append(candidate)
+    return beyond[::-1]
+
+
+def next_removals(
+    candidates: Iterable[Candidate], policies: Mapping[str, Policy], schedule: str, now: datetime, due: datetime | None, count: int = 5
+) -> list[Upcoming]:
+    """The next `count` removals among the backups of the schedule, the next first: those that go now, those that a failed run holds, those that go
+    when the run of `due` (None: none is to come) has brought a good backup of each database, and those that expire later, if nothing else changes.
+    """
+    everything = list(candidates)
+    databases = {c.identity for c in everything if c.schedule == schedule and c.identity is not None}
+    near = [c for c in everything if c.schedule == schedule or c.identity in databases]
+    coming: list[Candidate] = []
+    found: dict[str, tuple[datetime, Upcoming]] = {}
+
+    def look(at: datetime, when: Callable[[Candidate], datetime | None]) -> None:
+        for verdict in decide((*near, *coming), policies, at):
+            candidate = verdict.candidate
+            goes = not verdict.keep or (verdict.held and at == now)
+            if goes and candidate.schedule == schedule and not candidate.orphan and candidate.uid not in found:
+                moment = None if verdict.held else when(candidate)
+                found[candidate.uid] = (moment or at, Upcoming(candidate, moment, "; ".join(verdict.reasons)))
+
+    look(now, lambda _: now)
+    if due is not None:
+        look(due, lambda candidate: candidate.expires_at)
+        for identity in sorted(databases):
+            last = max((c for c in near if c.schedule == schedule and c.identity == identity), key=lambda c: c.age)
+            name = f"{schedule} {due}"
+            coming.append(Candidate(name, f"{name} {identity}", last.storage, identity, last.database, due, "good", schedule))
+        look(due, lambda _: None)
+    horizon = max((c.expires_at for c in near if c.expires_at is not None), default=now)
+    if horizon > now:
+        look(horizon, lambda candidate: candidate.expires_at)
+    ordered = sorted(found.values(), key=lambda entry: (entry[0], entry[1].candidate.age))
+    return [upcoming for _, upcoming in ordered[:count]]
