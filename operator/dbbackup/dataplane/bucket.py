@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import nullcontext
+from dataclasses import dataclass
+
 from dbbackup.artifact import MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest, sha256_hex
 from dbbackup.dataplane.context import Run
 from dbbackup.errors import Failure
-from dbbackup.run import Owner
+from dbbackup.run import ArtifactReport, DatabaseReport, Owner
 from dbbackup.storage.base import Storage
+
+_LARGE = 1 << 20
+"""Bytes from which manifests are read one at a time, whoever asks: the Job's memory is small, and some have a hundred thousand tables."""
+_one_large = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A sealed artifact. `key` is its directory."""
+
+    key: str
+    manifest: Manifest
+    manifest_sha256: str
+
+    def report(self) -> ArtifactReport:
+        return ArtifactReport(
+            key=self.key,
+            sha256=self.manifest.artifact.sha256,
+            manifest_sha256=self.manifest_sha256,
+            size_bytes=self.manifest.artifact.size,
+            format=self.manifest.format,
+            compression=self.manifest.compression,
+            encrypted=self.manifest.encrypted,
+        )
+
+    def database_report(self) -> DatabaseReport:
+        database = self.manifest.database
+        return DatabaseReport(
+            identity=database.identity,
+            name=database.name,
+            server_version=database.server_version,
+            size_bytes=database.size_bytes,
+            tables=len(self.manifest.contents.tables),
+            rows=self.manifest.rows,
+            tls=database.tls,
+        )
 
 
 def open_bucket(run: Run, *, create: bool | None = None) -> Storage:
@@ -22,6 +62,25 @@ def open_bucket(run: Run, *, create: bool | None = None) -> Storage:
     storage = open_storage(target, secret_dir=str(run.paths.storage_secret), ca_dir=str(run.paths.storage_ca))
     storage.ensure_bucket(target.create_bucket if create is None else create)
     return storage
+
+
+def read_manifest(storage: Storage, directory: str, size: int, pinned: str | None = None) -> tuple[Manifest, str]:
+    """The manifest in `directory`, and its SHA-256. `size` in bytes, as far as it is known.
+
+    Failure ArtifactMissing, ArtifactCorrupt (too large), ManifestDigestMismatch, FormatUnsupported, ManifestInvalid.
+    """
+    key = f"{directory}/{MANIFEST}"
+    with _one_large if size > _LARGE else nullcontext():
+        data = storage.get(key, MANIFEST_LIMIT)
+        return parse_manifest(data, key, pinned), sha256_hex(data)
+
+
+def refuse_unreadable(directory: str, manifest: Manifest) -> None:
+    """Failure FormatUnsupported where this operator could not restore the artifact."""
+    if manifest.encrypted:
+        raise Failure("FormatUnsupported", f"{directory}/{MANIFEST}: the artifact is encrypted; this operator cannot read it")
+    if len(manifest.objects) != 1:
+        raise Failure("FormatUnsupported", f"{directory}/{MANIFEST}: the artifact has {len(manifest.objects)} objects; this operator reads one")
 
 
 def find_artifact(storage: Storage, key: str, owner: Owner) -> tuple[Manifest, str] | None:

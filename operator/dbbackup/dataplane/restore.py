@@ -20,6 +20,7 @@ from dbbackup.dataplane.databases import created_database
 from dbbackup.dataplane.dependants import Replaced, examine
 from dbbackup.dataplane.executor import Executor, Restored
 from dbbackup.dataplane.head import Head, read_head
+from dbbackup.dataplane.layout import SAFETY_SUFFIX
 from dbbackup.dataplane.locks import cancel, hold
 from dbbackup.dataplane.plan import Plan, completed, plan
 from dbbackup.dataplane.replace import Replacement
@@ -30,7 +31,6 @@ from dbbackup.errors import Failure
 from dbbackup.run import ArtifactReport, BackupOptions, DatabaseReport, Format, Progress, RestoredReport, RestoreOptions
 from dbbackup.storage.base import Storage
 
-SAFETY_SUFFIX = "-safety"
 _ANALYZE_LOCK_TIMEOUT = "5s"
 
 

@@ -15,20 +15,17 @@ from dbbackup.artifact import (
     MANIFEST_LIMIT,
     Tombstone,
     TransactionRecord,
-    clean_prefix,
-    key_component,
     leaf,
     parse_transaction,
     safety_report,
     transaction_key,
 )
-from dbbackup.dataplane.backup import Artifact
-from dbbackup.dataplane.bucket import delete_artifact, find_artifact, open_bucket
+from dbbackup.dataplane.bucket import Artifact, delete_artifact, find_artifact, open_bucket
 from dbbackup.dataplane.connection import Connection, connect, one, server_version, uses_tls
 from dbbackup.dataplane.conninfo import Conninfo, load
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.databases import drop_database
-from dbbackup.dataplane.restore import SAFETY_SUFFIX
+from dbbackup.dataplane.layout import SAFETY_SUFFIX, root, split
 from dbbackup.dataplane.source import load_manifest
 from dbbackup.dataplane.target import user_objects
 from dbbackup.dataplane.transaction import Opened, end_backend, transaction_status
@@ -59,11 +56,10 @@ def find_directories(storage: Storage, prefix: str, owner: Owner, suffix: str = 
     """Directories `<root>/<server>/<database>/<leaf>` in the bucket that are `owner`'s: objects and unfinished uploads, whatever server and database
     were called.
     """
-    root = "/".join(part for part in (clean_prefix(prefix), key_component(owner.namespace)) if part) + "/"
-    own = leaf(owner, suffix)
-    keys = [item.key for item in storage.list(root)] + [upload.key for upload in storage.list_uploads(root)]
-    below = (key.removeprefix(root).split("/") for key in keys if key.startswith(root))
-    return sorted({root + "/".join(parts[:3]) for parts in below if len(parts) > 3 and parts[2] == own})
+    below, own = root(prefix, owner.namespace), leaf(owner, suffix)
+    keys = [item.key for item in storage.list(below)] + [upload.key for upload in storage.list_uploads(below)]
+    places = (split(below, key) for key in keys)
+    return sorted({directory for directory, _ in filter(None, places) if directory.rpartition("/")[2] == own})
 
 
 # cleanup
@@ -86,9 +82,8 @@ def _clean_up(run: Run) -> None:
 
 
 def _refuse_foreign(key: str, prefix: str, owner: Owner) -> None:
-    root = "/".join(part for part in (clean_prefix(prefix), key_component(owner.namespace)) if part) + "/"
     parts = key.split("/")
-    if not key.startswith(root) or parts[-1] != leaf(owner) or {"", ".", ".."} & set(parts):
+    if not key.startswith(root(prefix, owner.namespace)) or parts[-1] != leaf(owner) or {"", ".", ".."} & set(parts):
         raise Failure("InvalidSpec", f"{key} is not the directory of {owner.kind} {owner.namespace}/{owner.name}: nothing was deleted")
 
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from dbbackup.artifact import MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest, sha256_hex
+from dbbackup.artifact import Manifest
+from dbbackup.dataplane.bucket import read_manifest, refuse_unreadable
 from dbbackup.dataplane.codec import decompress
 from dbbackup.dataplane.download import ArtifactReader
 from dbbackup.dataplane.filter import Filter
@@ -31,14 +32,9 @@ _END_SECONDS = 20.0
 
 def load_manifest(storage: Storage, directory: str, pinned: str | None) -> tuple[Manifest, str]:
     """The manifest and its SHA-256; Failure ArtifactMissing, ManifestDigestMismatch, FormatUnsupported, ManifestInvalid."""
-    key = f"{directory}/{MANIFEST}"
-    data = storage.get(key, MANIFEST_LIMIT)
-    manifest = parse_manifest(data, key, pinned)
-    if manifest.encrypted:
-        raise Failure("FormatUnsupported", f"{key}: the artifact is encrypted; this operator cannot read it")
-    if len(manifest.objects) != 1:
-        raise Failure("FormatUnsupported", f"{key}: the artifact has {len(manifest.objects)} objects; this operator reads one")
-    return manifest, sha256_hex(data)
+    manifest, digest = read_manifest(storage, directory, 0, pinned)
+    refuse_unreadable(directory, manifest)
+    return manifest, digest
 
 
 class Source:
