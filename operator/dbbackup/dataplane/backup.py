@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dbbackup import __version__
@@ -23,7 +22,7 @@ from dbbackup.artifact import (
     sha256_hex,
 )
 from dbbackup.dataplane import clients
-from dbbackup.dataplane.bucket import delete_artifact, find_artifact, open_bucket
+from dbbackup.dataplane.bucket import Artifact, delete_artifact, find_artifact, open_bucket
 from dbbackup.dataplane.clients import Client
 from dbbackup.dataplane.connection import connect
 from dbbackup.dataplane.conninfo import Conninfo, load
@@ -33,42 +32,11 @@ from dbbackup.dataplane.note import restore_note
 from dbbackup.dataplane.snapshot import Snapshot, Source
 from dbbackup.dataplane.transfer import Transfer
 from dbbackup.errors import Failure
-from dbbackup.run import ArtifactReport, BackupOptions, DatabaseReport
+from dbbackup.run import BackupOptions, Lifetime
 from dbbackup.storage.base import Storage
 
 LEAST_CLIENT_FOR_SCHEMAS = 14
 """pg_dump 14 knows --extension: without it a dump of some schemas leaves out the extensions that they need."""
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A sealed artifact. `key` is its directory."""
-
-    key: str
-    manifest: Manifest
-    manifest_sha256: str
-
-    def report(self) -> ArtifactReport:
-        return ArtifactReport(
-            key=self.key,
-            sha256=self.manifest.artifact.sha256,
-            manifest_sha256=self.manifest_sha256,
-            size_bytes=self.manifest.artifact.size,
-            format=self.manifest.format,
-            compression=self.manifest.compression,
-        )
-
-    def database_report(self) -> DatabaseReport:
-        database = self.manifest.database
-        return DatabaseReport(
-            identity=database.identity,
-            name=database.name,
-            server_version=database.server_version,
-            size_bytes=database.size_bytes,
-            tables=len(self.manifest.contents.tables),
-            rows=self.manifest.rows,
-            tls=database.tls,
-        )
 
 
 def execute(run: Run) -> None:
@@ -181,6 +149,7 @@ class BackupRun:
 
     def _manifest(self, stored: StoredObject, source: Source, transfer: Transfer, client: Client, started_at: datetime) -> Manifest:
         options = self._options
+        lifetime = self._run.spec.lifetime or Lifetime()
         rows = transfer.rows if options.row_counts == "Exact" else None
         contents = source.contents if rows is None else _with_rows(source.contents, rows)
         return Manifest(
@@ -197,6 +166,8 @@ class BackupRun:
             contents=contents,
             dump_bytes=transfer.bytes,
             rows=None if rows is None else sum(rows.values()),
+            expires_at=lifetime.expires_at,
+            schedule=lifetime.schedule,
         )
 
 

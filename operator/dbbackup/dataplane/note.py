@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+
 from dbbackup.artifact import MANIFEST, Manifest
 
 _DECOMPRESS = {"zstd": ("zstd -t {file}", "zstd -d --keep {file}"), "gzip": ("gzip -t {file}", "gzip -dk {file}"), "none": ("", "")}
@@ -22,6 +24,7 @@ def restore_note(manifest: Manifest, location: str) -> bytes:
             f" {manifest.started_at:%Y-%m-%d %H:%M:%S} UTC. {_extent(manifest)}"
         ),
         "",
+        *_expiry(manifest),
         "Nothing below needs the operator. `$TARGET` is the target's connection string, such as `postgresql://owner@db.example:5432/app`.",
         "",
         "## 1. Fetch and check",
@@ -44,6 +47,15 @@ def restore_note(manifest: Manifest, location: str) -> bytes:
         "",
     ]
     return "\n".join(lines).encode()
+
+
+def _expiry(manifest: Manifest) -> list[str]:
+    if manifest.expires_at is None:
+        return []
+    return [
+        f"The operator may delete it after {manifest.expires_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC: to keep it longer, copy it elsewhere.",
+        "",
+    ]
 
 
 def _plain(manifest: Manifest, dump: str) -> list[str]:
