@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
 import psycopg
@@ -37,16 +37,21 @@ def created_database(run: Run, info: Conninfo, like: SourceDatabase, *, wanted: 
         raise
 
 
-def _maintenance(info: Conninfo) -> Connection:
+def connect_first(info: Conninfo, names: Sequence[str], application_name: str) -> Connection:
+    """A session in the first of the server's databases `names` that takes this user; the first one's Failure where none does."""
     failure: Failure | None = None
-    for name in MAINTENANCE:
+    for name in names:
         try:
-            return connect(info.with_name(name), "dbbackup create")
+            return connect(info.with_name(name), application_name)
         except Failure as error:
             failure = failure or error
             if error.reason.name not in {"DatabaseNotFound", "InsufficientPrivilege", "AuthenticationFailed"}:
                 break
-    raise failure or Failure("DatabaseUnreachable", f"{info.who}: no database to connect to for CREATE DATABASE; tried {', '.join(MAINTENANCE)}")
+    raise failure or Failure("DatabaseUnreachable", f"{info.who}: no database to connect to; tried {', '.join(names)}")
+
+
+def _maintenance(info: Conninfo) -> Connection:
+    return connect_first(info, MAINTENANCE, "dbbackup create")
 
 
 def _create(run: Run, info: Conninfo, like: SourceDatabase) -> bool:

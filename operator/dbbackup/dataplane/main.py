@@ -23,7 +23,16 @@ from dbbackup.run import ENVIRONMENT, FailureReport, Report, RunSpec
 
 __all__ = ["Run", "Stop", "main", "run"]
 
-_PARTS = {"backup": "backup", "restore": "restore", "check": "settle", "cleanup": "settle"}
+_PARTS = {
+    "backup": "backup",
+    "restore": "restore",
+    "check": "settle",
+    "cleanup": "settle",
+    "inventory": "inventory",
+    "prune": "prune",
+    "discover": "discover",
+}
+"""The module that carries out each kind of run."""
 _OWN_WORD = frozenset({"DatabaseBusy", "OutcomeUnknown"})
 """Reasons that say more than that the run was told to stop."""
 TIMEOUT_GRACE = 90.0
