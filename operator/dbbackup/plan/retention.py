@@ -325,7 +325,7 @@ def prune(candidates: Iterable[Candidate], verdicts: Iterable[Verdict], policies
 
 def failed_history(candidates: Iterable[Candidate], schedule: str, limit: int) -> list[Candidate]:
     """Failed runs of the schedule beyond `limit` for each database, oldest first. One that holds a removal stays: without it nothing is held."""
-    mine = [candidate for candidate in candidates if candidate.schedule == schedule and not candidate.orphan]
+    mine = [candidate for candidate in candidates if candidate.schedule == schedule]
     runs = _Runs(mine, {schedule: Policy()})
     holding = {failed.uid for c in mine if c.outcome == "good" and (failed := runs.failing(c)) is not None}
     kept: dict[str | None, int] = defaultdict(int)
