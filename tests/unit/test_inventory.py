@@ -12,11 +12,12 @@ import pytest
 from tests.integration.artifacts import ROOT, Told, key_of, known, manifest_of, objects_of, owner_of
 from tests.unit.memory_storage import NOW, Memory, changed, failing, run, without
 
+from dbbackup.artifact import Leaf
 from dbbackup.dataplane import bucket as bucket_module
 from dbbackup.dataplane import inventory as inventory_module
 from dbbackup.dataplane import layout, main
 from dbbackup.dataplane.context import Stop
-from dbbackup.dataplane.layout import Leaf, parse_directory, parse_leaf, split
+from dbbackup.dataplane.layout import parse_directory, split
 from dbbackup.errors import Failure
 from dbbackup.run import InventoryOptions
 from dbbackup.storage.base import ObjectInfo, UploadInfo
@@ -57,9 +58,9 @@ def stops(monkeypatch: pytest.MonkeyPatch) -> list[Stop]:
 @pytest.mark.parametrize(
     ("text", "leaf"),
     [
-        ("20261123T010203Z-nightly-0d6c8f3e", Leaf(datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC), "0d6c8f3e")),
-        ("20261123T010203Z-a-b.c-0d6c8f3e", Leaf(datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC), "0d6c8f3e")),
-        ("20261123T010203Z-nightly-safety-0d6c8f3e", Leaf(datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC), "0d6c8f3e")),
+        ("20261123T010203Z-nightly-0d6c8f3e", Leaf(datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC), "nightly", "0d6c8f3e")),
+        ("20261123T010203Z-a-b.c-0d6c8f3e", Leaf(datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC), "a-b.c", "0d6c8f3e")),
+        ("20261123T010203Z-nightly-safety-0d6c8f3e", Leaf(datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC), "nightly-safety", "0d6c8f3e")),
         ("20261323T010203Z-nightly-0d6c8f3e", None),
         ("20261123T010203Z-nightly-0D6C8F3E", None),
         ("20261123T010203Z-nightly-0d6c8f3", None),
@@ -70,14 +71,15 @@ def stops(monkeypatch: pytest.MonkeyPatch) -> list[Stop]:
     ],
 )
 def test_what_an_artifacts_directory_is_called(text: str, leaf: Leaf | None) -> None:
-    assert parse_leaf(text) == leaf
+    assert parse_directory(ROOT, f"{ROOT}db_5432/app/{text}") == leaf
 
 
 def test_every_leaf_that_is_made_is_known_again() -> None:
     for number, kind in ((1, "DatabaseBackup"), (2, "DatabaseRestore")):
         owner = owner_of(number, kind).model_copy(update={"name": "ünï." + "x" * 300})
         found = parse_directory(ROOT, key_of(owner, database="../ä b", suffix=layout.SAFETY_SUFFIX))
-        assert found == Leaf(owner.created_at, owner.uid[:8])
+        assert found
+        assert (found.time, found.short_uid) == (owner.created_at, owner.uid[:8])
 
 
 @pytest.mark.parametrize("key", ["db_5432/{}", "{}", "a/b/c/{}", "../app/{}", "a/../{}", "/app/{}", "a/b/{}/", "a/b/{}/x", "a b/c/{}", "a/b/x{}"])

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
-from dbbackup.artifact import MANIFEST, Manifest, leaf
+from dbbackup.artifact import MANIFEST, Leaf, Manifest, leaf
 from dbbackup.dataplane.bucket import Artifact, open_bucket, read_manifest, refuse_unreadable
 from dbbackup.dataplane.context import Run
-from dbbackup.dataplane.layout import DUMPS, OWN_NAMES, PROBE, RESTORES, SAFETY_SUFFIX, Leaf, parse_directory, root, split
+from dbbackup.dataplane.layout import DUMPS, OWN_NAMES, PROBE, RESTORES, SAFETY_SUFFIX, parse_directory, root, split
 from dbbackup.dataplane.parallel import in_order
 from dbbackup.dataplane.probe import Probe, probe
 from dbbackup.errors import Failure

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import get_args
 
-from dbbackup.artifact import MANIFEST, RESTORE_NOTE, artifact_name, clean_prefix, key_component
+from dbbackup.artifact import MANIFEST, RESTORE_NOTE, Leaf, artifact_name, clean_prefix, key_component, parse_leaf
 from dbbackup.run import Algorithm, Format
 
 RESTORES = "=restores"
@@ -20,32 +18,12 @@ OWN_NAMES = frozenset({artifact_name(fmt, algorithm) for fmt in get_args(Format)
 """Names of the objects in an artifact's directory."""
 DUMPS = OWN_NAMES - {RESTORE_NOTE, MANIFEST}
 
-_LEAF = re.compile(r"(\d{8}T\d{6}Z)-.+-([0-9a-f]{8})")
 _COMPONENT = re.compile(r"(?!\.)[A-Za-z0-9._=-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """The last component of an artifact's directory: its object's creationTimestamp and the first 8 digits of its UID."""
-
-    time: datetime
-    short_uid: str
 
 
 def root(prefix: str, namespace: str) -> str:
     """The namespace's directory, with a trailing slash. Everything of its artifacts and restores lies below it."""
     return "/".join(part for part in (clean_prefix(prefix), key_component(namespace)) if part) + "/"
-
-
-def parse_leaf(text: str) -> Leaf | None:
-    """None where no artifact's directory is called so."""
-    found = _LEAF.fullmatch(text)
-    if not found or not _COMPONENT.fullmatch(text):
-        return None
-    try:
-        return Leaf(datetime.strptime(found[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC), found[2])
-    except ValueError:
-        return None
 
 
 def parse_directory(below: str, key: str) -> Leaf | None:
