@@ -210,6 +210,8 @@ class Report(Model):
     safety_backup: SafetyBackupReport | None = None
     bytes_read: int | None = None
     warnings: tuple[str, ...] = ()
+    uncleared: bool = False
+    """The run failed, and could not clear away what it had stored: a check Job does."""
 
     def fit(self) -> str:
         """JSON of at most REPORT_LIMIT bytes."""
