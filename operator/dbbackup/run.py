@@ -181,9 +181,11 @@ class DatabaseReport(Model):
 
 
 class RestoredReport(Model):
+    """`rows` and `bytes` are absent where a check settled the restore and its record could not tell them."""
+
     tables: int
-    rows: int
-    bytes: int
+    rows: int | None = None
+    bytes: int | None = None
     """Uncompressed bytes of the artifact that the server took."""
 
 

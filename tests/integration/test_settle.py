@@ -190,6 +190,15 @@ def test_a_committed_restore_is_told(restored: tuple[Job, TransactionRecord, str
     assert ended.report.database.identity == record.identity
 
 
+def test_what_a_record_does_not_tell_is_left_out(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
+    """Rows where the artifact counts none, bytes of a selection: no zeros are made up."""
+    job, record, target = restored
+    put(job, record.model_copy(update=transact(postgres, target, "COMMIT") | {"rows": None, "bytes": None}))
+    ended = check_restore(job)
+    assert ended.report.restored, ended.log
+    assert ended.report.restored.model_dump(exclude_none=True) == {"tables": 12}
+
+
 def test_an_aborted_restore_is_told(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
     job, record, target = restored
     put(job, record.model_copy(update=transact(postgres, target, "ROLLBACK")))

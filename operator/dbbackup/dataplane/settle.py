@@ -144,7 +144,7 @@ def _settle(run: Run) -> str | None:
     if not _committed(run, record):
         storage.delete([key])
         return f"its transaction {record.xid} was rolled back, the target is as it was"
-    run.facts["restored"] = RestoredReport(tables=record.tables, rows=record.rows or 0, bytes=record.bytes or 0)
+    run.facts["restored"] = RestoredReport(tables=record.tables, rows=record.rows, bytes=record.bytes)
     run.facts["artifact"] = _artifact(run, storage, record.artifact_key)
     return None
 
