@@ -23,8 +23,10 @@ def seen(jobs: list[Any], pods: list[Any], run: Any = "backup", after: float = 0
     return observe(jobs, pods, "nightly", UID, run, T0 + timedelta(seconds=after))
 
 
+LEFT = report(outcome="Failed", failure=("StorageUnavailable", True), uncleared=True)
 JOB = job_of(backup_obj(retries=1))
 FAILED = job_of(backup_obj(retries=1), conditions={"Failed": "BackoffLimitExceeded"}, failed=2)
+FAILED_ONCE = job_of(backup_obj(retries=0), conditions={"Failed": "BackoffLimitExceeded"}, failed=1)
 DEADLINE = job_of(backup_obj(retries=1), conditions={"FailureTarget": "DeadlineExceeded"})
 COMPLETE = job_of(backup_obj(), conditions={"Complete": "CompletionsReached"}, succeeded=1)
 FIRST_FAILED = pod(code=10, message=TRANSIENT)
@@ -44,7 +46,13 @@ CASES: list[tuple[str, list[Any], list[Any], str, str]] = [
     ("second attempt starts", [JOB], [pod(code=10, message=TRANSIENT), pod(number=2, state=WAITING)], "Retrying", ""),
     ("both attempts failed", [JOB], [pod(code=10, message=TRANSIENT), pod(number=2, code=10, message=TRANSIENT)], "Reported", ""),
     ("second attempt succeeded", [JOB], [pod(code=10, message=TRANSIENT), pod(number=2, code=0, message=DONE)], "Reported", ""),
-    ("failed, and the Job is over", [FAILED], [pod(code=10, message=TRANSIENT)], "Reported", ""),
+    ("failed, and the Job is over", [FAILED_ONCE], [pod(code=10, message=TRANSIENT)], "Reported", ""),
+    ("failed, and an attempt was not seen", [FAILED], [pod(code=10, message=TRANSIENT)], "Lost", "DatabaseUnreachable"),
+    ("failed after an attempt without a report", [FAILED], [pod(code=10), pod(number=2, code=10, message=TRANSIENT)], "Lost", "DatabaseUnreachable"),
+    ("failed for good after one", [JOB], [pod(code=10), pod(number=2, code=20, message=PERMANENT)], "Lost", "AuthenticationFailed"),
+    ("failed after a pod that never started", [JOB], [pod(state=WAITING, deleted=True), pod(number=2, code=21, message=PERMANENT)], "Reported", ""),
+    ("an earlier one left something", [JOB], [pod(code=10, message=LEFT), pod(number=2, code=21, message=PERMANENT)], "Lost", "AuthenticationFailed"),
+    ("left something, and comes again", [JOB], [pod(code=10, message=LEFT)], "Retrying", ""),
     ("failed, and the Job is gone", [], [pod(code=10, message=TRANSIENT, deleted=True)], "Reported", ""),
     ("a disruption does not count", [JOB], [FIRST_FAILED, pod(number=2, code=10, message=TRANSIENT, disrupted=True)], "Retrying", ""),
     ("no report, attempts left", [JOB], [pod(code=1)], "Retrying", ""),

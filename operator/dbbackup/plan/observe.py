@@ -104,7 +104,8 @@ class RunState:
     """Absent: neither Job nor pod. Starting: nothing has run yet. Retrying: between attempts, `report` being the last one's. Reported: `report` is
     final.
 
-    Lost: over, and no report tells how: `reason` and `message` say what is known; `started` whether a container is known to have run.
+    Lost: over, and somebody must look: `reason` and `message` say what is known; `started` whether a container is known to have run. How it ended
+    is known all the same where there is a `report`: only what was stored could not be cleared away.
     """
 
     phase: RunPhase
@@ -173,11 +174,22 @@ def observe(jobs: Sequence[Raw], pods: Sequence[Raw], name: str, uid: str, run: 
         return state("Absent")
     again = _comes_again(job, over, attempts, run)
     if told is not None and told.failure is not None and not (told.failure.retryable and again):
-        return state("Reported", report=told)
+        return state(**_failed(run, told, [attempt.report for attempt in started if attempt.report], count))
     if again:
         return state("Retrying" if started else "Starting", report=told)
     reason, message = _why_lost(job, over, last)
     return state("Lost", reason=reason, message=message)
+
+
+def _failed(run: RunKind, last: Report, reports: Sequence[Report], count: int) -> dict[str, Any]:
+    """Phase, reason, message and report after the last of `count` attempts, those that `reports` are of among them, has failed for good."""
+    lost = {"phase": "Lost", "reason": last.failure.reason, "message": last.failure.message} if last.failure else {}
+    if run == "backup" and len(reports) < count:
+        # An attempt that left no report may have sealed an artifact, and a later one that failed need not have seen the bucket.
+        return lost
+    if run in ("backup", "restore") and any(report.uncleared for report in reports):
+        return {**lost, "report": last}
+    return {"phase": "Reported", "report": last}
 
 
 def _comes_again(job: Raw | None, over: Raw | None, attempts: Sequence[Attempt], run: RunKind) -> bool:
