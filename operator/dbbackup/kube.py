@@ -7,7 +7,7 @@ Kopf's. There is no Secret in it.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -83,11 +83,13 @@ RESOURCES = (
 class ApiError(Exception):
     """The API server refused a call, or could not be reached (`status` 0)."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, fields: Sequence[str] = ()) -> None:
         super().__init__(f"{reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
+        self.fields = tuple(fields)
+        """Of an object that is invalid: the fields at fault, such as `status.warnings`."""
 
     @property
     def not_found(self) -> bool:
@@ -125,7 +127,9 @@ def _error(status: int, body: bytes) -> ApiError:
         told = {}
     if not isinstance(told, dict):
         told = {}
-    return ApiError(status, str(told.get("reason") or f"HTTP{status}"), str(told.get("message") or text[:500]))
+    causes = (told.get("details") or {}).get("causes") or ()
+    fields = [str(cause["field"]) for cause in causes if cause.get("field")]
+    return ApiError(status, str(told.get("reason") or f"HTTP{status}"), str(told.get("message") or text[:500]), fields)
 
 
 class Kube:
