@@ -340,7 +340,7 @@ def test_what_a_run_could_not_clear_away_is_removed_by_a_check(kind: str) -> Non
     pods = [pod(kind, code=10, message=report(kind, "Failed", failure=("StorageUnavailable", True), uncleared=True))]
     lost = decide(facts(obj, after=10, jobs=[over], pods=pods))
     assert created_spec(lost).check is not None
-    assert "removes what the run has stored" in lost.notes[0].message
+    assert "removes what the run has left" in lost.notes[0].message
     check = job(dict(lost.create or {}), conditions={"Failed": "BackoffLimitExceeded"})
     for told, says in (("StorageUnavailable", "could not be removed"), ("OutcomeUnknown", "could not be removed"), ("", "happened")):
         message = report("check", "Failed", failure=(told or "StorageUnavailable", bool(told)))

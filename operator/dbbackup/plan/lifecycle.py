@@ -227,7 +227,7 @@ def _uncertain(facts: Facts, state: RunState, message: str) -> dict[str, Any]:
 
 
 def _task(state: RunState) -> str:
-    return "removes what the run has stored" if state.report is not None else "finds out what became of the run"
+    return "removes what the run has left" if state.report is not None else "finds out what became of the run"
 
 
 def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decision:
@@ -261,7 +261,7 @@ def _unsettled(facts: Facts, run: Run, state: RunState, reason: str, message: st
     """Nobody could look: a backup may be sealed, a restore may have happened, and the status says so. What a report told stands all the same."""
     if state.report is not None and state.report.failure is not None:
         failure = state.report.failure
-        text = f"{failure.message}; what the run has stored could not be removed: {problem}"
+        text = f"{failure.message}; what the run has left could not be removed: {problem}"
         report = state.report.model_copy(update={"failure": failure.model_copy(update={"message": text})})
         return finish(facts, state, report, run.spec)
     text = f"{reason}: {message}; and it could not be checked what became of the run: {problem}"
