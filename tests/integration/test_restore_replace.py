@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.integration.conftest import PASSWORD, Ended, Job, Postgres
 from tests.integration.test_restore_refused import SOURCE, restore, untouched
+
+from dbbackup.dataplane.locks import hold
+from dbbackup.errors import Failure
+from dbbackup.run import RestoreOptions
 
 
 @pytest.fixture
@@ -181,6 +186,49 @@ def test_a_created_database_goes_again_when_the_restore_fails(job: Job, postgres
     target = drop_afterwards(new_database, postgres)
     ended = restore(job, backup, target, create_database=True)
     assert ended.reason == "ArtifactCorrupt", ended.log
+    assert postgres.execute(f"SELECT 1 FROM pg_database WHERE datname = '{target}'") == []
+
+
+def test_a_created_database_stays_when_somebody_has_used_it(
+    job: Job, postgres: Postgres, source: str, new_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application that waits for its database migrates it as soon as it is there: before the restore has begun."""
+    backup = job.backup()
+    target = drop_afterwards(new_database, postgres)
+
+    def migrate(*arguments: Any) -> None:
+        postgres.execute("CREATE TABLE public.migrated AS SELECT 1 AS version", target)
+        hold(*arguments)
+
+    monkeypatch.setattr("dbbackup.dataplane.restore.hold", migrate)
+    ended = restore(job, backup, target, create_database=True)
+    assert ended.reason == "TargetNotEmpty", ended.log
+    assert postgres.execute("SELECT version FROM migrated", target) == [(1,)]
+    assert len(ended.report.warnings) == 1
+    assert "had created, stays: somebody else has made objects in it meanwhile (table public.migrated)" in ended.report.warnings[0]
+    assert not ended.report.uncleared
+    assert not [key for key in job.keys() if "=restores" in key]  # noqa: SIM118
+
+
+def test_a_created_database_that_could_not_be_dropped_again_is_a_checks_to_drop(
+    job: Job, postgres: Postgres, source: str, new_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: Any) -> None:
+        raise Failure("ConnectionLost", "gone")
+
+    backup = job.backup()
+    assert backup.report.artifact
+    target = drop_afterwards(new_database, postgres)
+    with monkeypatch.context() as patched:
+        patched.setattr("dbbackup.dataplane.restore.hold", break_down)
+        patched.setattr("dbbackup.dataplane.databases.drop_database", break_down)
+        other = job.another("restore", "DatabaseRestore")
+        other.connect_to(target)
+        options = RestoreOptions(key=backup.report.artifact.key, create_database=True)
+        ended = other.run(other.spec("restore", restore=options))
+    assert (ended.reason, ended.report.uncleared) == ("ConnectionLost", True), ended.log
+    checked = other.run(other.spec("check", check={"run": "restore", "lostReason": "ConnectionLost", "lostMessage": "gone"}, timeout_seconds=20))
+    assert checked.reason == "ConnectionLost", checked.log
     assert postgres.execute(f"SELECT 1 FROM pg_database WHERE datname = '{target}'") == []
 
 
