@@ -31,13 +31,21 @@ DEADLINE = job_of(backup_obj(retries=1), conditions={"FailureTarget": "DeadlineE
 COMPLETE = job_of(backup_obj(), conditions={"Complete": "CompletionsReached"}, succeeded=1)
 FIRST_FAILED = pod(code=10, message=TRANSIENT)
 
+
+def with_sidecar(found: Any) -> Any:
+    """The pod as a mesh leaves it: its other container goes on, and so it is Running."""
+    found["status"]["phase"] = "Running"
+    found["status"]["containerStatuses"].append({"name": "proxy", "state": RUNNING})
+    return found
+
+
 CASES: list[tuple[str, list[Any], list[Any], str, str]] = [
     ("nothing", [], [], "Absent", ""),
     ("no pod yet", [JOB], [], "Starting", ""),
     ("container creating", [JOB], [pod(state=WAITING)], "Starting", ""),
     ("running", [JOB], [pod(state=RUNNING)], "Running", ""),
     ("success before the Job says so", [JOB], [pod(code=0, message=DONE)], "Reported", ""),
-    ("success, and a sidecar still runs", [JOB], [{**pod(code=0, message=DONE), "kind": "Pod"}], "Reported", ""),
+    ("success, and a sidecar still runs", [JOB], [with_sidecar(pod(code=0, message=DONE))], "Reported", ""),
     ("success of a deleted pod", [], [pod(code=0, message=DONE, deleted=True)], "Reported", ""),
     ("success told before a kill", [JOB], [pod(code=137, message=DONE)], "Reported", ""),
     ("permanent failure", [JOB], [pod(code=21, message=PERMANENT)], "Reported", ""),
@@ -101,6 +109,16 @@ def test_a_pod_on_a_dead_node_is_given_up() -> None:
     stuck = pod("restore", state=RUNNING, deletionTimestamp="2026-11-23T01:00:30Z")
     assert seen([RESTORE], [stuck], "restore", after=60).phase == "Running"
     assert seen([RESTORE], [stuck], "restore", after=600).phase == "Lost"
+
+
+@pytest.mark.parametrize(("message", "phase"), [(TRANSIENT, "Reported"), ("", "Lost")])
+def test_a_failed_attempt_whose_sidecar_goes_on_is_the_last(message: str, phase: str) -> None:
+    """The Job controller waits for the pod, and would until the deadline."""
+    held = with_sidecar(pod(code=10, message=message))
+    held["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = "2026-11-23T01:00:10Z"
+    assert [seen([JOB], [held], after=seconds).phase for seconds in (11, 60, 75)] == ["Retrying", "Retrying", phase]
+    held["status"]["phase"] = "Failed"
+    assert seen([JOB], [held], after=75).phase == "Retrying"
 
 
 def test_success_without_its_facts_is_no_success() -> None:

@@ -157,7 +157,9 @@ def _retrying(facts: Facts, state: RunState) -> Decision:
         why = f"{state.report.failure.reason}: {state.report.failure.message}"
     message = f"attempt {state.attempts} failed, another follows: {why}"
     note = Note("Retrying", statuses.cut(message, 900), warning=True, key=str(state.attempts))
-    return Decision(status=statuses.running(facts, state, "Retrying", message), notes=(note,), holds_slot=True)
+    return Decision(
+        status=statuses.running(facts, state, "Retrying", message), notes=(note,), holds_slot=True, requeue=facts.settings.progress_interval
+    )
 
 
 def _starting(facts: Facts, run: Run) -> Decision:

@@ -19,6 +19,8 @@ Raw = Mapping[str, Any]
 
 LOST_POD_AFTER = timedelta(minutes=5)
 """A pod that should have been gone for so long sits on a node that is gone."""
+HELD_AFTER = timedelta(minutes=1)
+"""A pod that goes on for so long after container `main` has ended is kept by a sidecar, and the Job controller starts no other beside it."""
 
 DELETED = "dbbackup.io/deleted"
 """Key that the cache sets at the top of a pod that was deleted, so that what it said last is not lost with it."""
@@ -65,6 +67,8 @@ class Attempt:
     disruption: str | None
     exit_code: int | None
     out_of_memory: bool
+    held: bool = False
+    """By a sidecar that does not end."""
 
 
 def _attempt(pod: Raw, uid: str, run: RunKind, now: datetime) -> Attempt:
@@ -93,6 +97,7 @@ def _attempt(pod: Raw, uid: str, run: RunKind, now: datetime) -> Attempt:
         disruption=disruption,
         exit_code=ended.get("exitCode"),
         out_of_memory=ended.get("reason") == "OOMKilled",
+        held=not gone and status.get("phase") == "Running" and now > (instant(ended.get("finishedAt")) or now) + HELD_AFTER,
     )
 
 
@@ -194,7 +199,7 @@ def _failed(run: RunKind, last: Report, reports: Sequence[Report], count: int) -
 
 def _comes_again(job: Raw | None, over: Raw | None, attempts: Sequence[Attempt], run: RunKind) -> bool:
     """Whether the Job controller will start another pod, as far as can be told before it says so."""
-    if job is None or over:
+    if job is None or over or (attempts and attempts[-1].held):
         return False
     counted = [attempt for attempt in attempts if not attempt.disruption or run == "restore"]
     if counted and counted[-1].exit_code is not None and 20 <= counted[-1].exit_code < 30:
