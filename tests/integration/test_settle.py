@@ -98,6 +98,16 @@ def test_a_bucket_that_is_gone(job: Job) -> None:
     assert check(job).reason == "RunLost"
 
 
+def test_a_bucket_that_may_not_be_looked_at_tells_nothing_of_the_run(job: Job, everything: str) -> None:
+    """The reason is the check's own, by which the operator knows that nobody has looked."""
+    assert job.backup().report.artifact
+    (job.paths.storage_secret / "secretAccessKey").write_text("wrong")
+    ended = check(job)
+    assert ended.reason == "StorageAuthenticationFailed"
+    assert ended.report.failure
+    assert "the pod is gone" not in ended.report.failure.message
+
+
 # cleanups
 
 
