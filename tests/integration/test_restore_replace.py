@@ -60,6 +60,28 @@ def test_what_drifted_since_the_backup_is_taken_back(job: Job, postgres: Postgre
     assert postgres.dump(source) == drifted
 
 
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_all_that_goes_with_what_is_replaced_is_told(job: Job, postgres: Postgres, source: str, form: str) -> None:
+    postgres.load("CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM child; CREATE INDEX older_index ON counted (n)", source)
+    postgres.load("CREATE RULE older_rule AS ON UPDATE TO seen DO INSTEAD NOTHING; CREATE STATISTICS older_stats ON id, text FROM parent", source)
+    backup = job.backup(format=form)
+    postgres.load(
+        "CREATE RULE newer_rule AS ON DELETE TO child DO ALSO SELECT 1; CREATE STATISTICS newer_stats ON id, mood FROM parent;"
+        "CREATE INDEX newer_index ON counted (n); CREATE SEQUENCE newer_sequence OWNED BY child.parent;"
+        "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';"
+        "CREATE TRIGGER newer_trigger INSTEAD OF INSERT ON seen FOR EACH ROW EXECUTE FUNCTION tf();"
+        "CREATE RULE newer_rule AS ON DELETE TO seen DO INSTEAD NOTHING",
+        source,
+    )
+    ended = restore(job, backup, source, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    told = (
+        "newer than the artifact, so gone with what was replaced: index public.newer_index, rule newer_rule on public.child,"
+        " rule newer_rule on public.seen, sequence public.newer_sequence, statistics object public.newer_stats, trigger newer_trigger on public.seen"
+    )
+    assert ended.report.warnings == (told,)
+
+
 def test_foreign_keys_of_tables_that_stay_come_back_as_they_were(job: Job, postgres: Postgres, source: str) -> None:
     backup = job.backup()
     postgres.load(
