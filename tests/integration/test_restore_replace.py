@@ -122,6 +122,40 @@ def test_only_the_same_arguments_make_the_same_function(job: Job, postgres: Post
     assert names == [(["a"],)]
 
 
+OPERATORS = """
+CREATE SCHEMA "App"; CREATE TYPE "App"."a, b" AS ENUM ('x');
+CREATE FUNCTION "App".same("App"."a, b", "App"."a, b") RETURNS bool LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION "App".near(double precision, double precision) RETURNS bool LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION "App".at(timestamp with time zone) RETURNS bool LANGUAGE sql AS 'SELECT true';
+CREATE OPERATOR "App".=== (leftarg = "App"."a, b", rightarg = "App"."a, b", function = "App".same);
+CREATE OPERATOR "App".=== (leftarg = double precision, rightarg = double precision, function = "App".near);
+CREATE OPERATOR public.<@> (rightarg = timestamp with time zone, function = "App".at);
+CREATE OPERATOR CLASS public.numbers FOR TYPE int USING hash AS OPERATOR 1 =, FUNCTION 1 hashint4(int);
+"""
+
+
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_operators_of_any_type_and_schema_are_replaced(
+    job: Job, postgres: Postgres, database: str, new_database: Callable[..., str], form: str
+) -> None:
+    postgres.load(OPERATORS, database)
+    backup = job.backup(format=form)
+    postgres.load(
+        'CREATE OPERATOR "App".=== (leftarg = int, rightarg = int, function = int4eq);'
+        "CREATE OPERATOR CLASS public.numbers FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >,"
+        " FUNCTION 1 btint4cmp(int, int)",
+        database,
+    )
+    before = postgres.dump(database)
+    ended = restore(job, backup, database, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    assert postgres.dump(database) == before
+    target = new_database()
+    postgres.execute("CREATE TABLE other ()", target)
+    ended = restore(job, backup, target, on_existing="Replace")
+    assert ended.code == 0, "types of the operators are not there: " + ended.log
+
+
 def test_functions_whose_types_names_differ_by_a_space_are_two(job: Job, postgres: Postgres, source: str) -> None:
     postgres.load("CREATE TYPE ab AS ENUM ('x'); CREATE FUNCTION g(ab) RETURNS int LANGUAGE sql AS 'SELECT 1'", source)
     backup = job.backup()
