@@ -241,7 +241,8 @@ def reasons() -> str:
         "cured, create it again under a new name, with whatever field the cure names.",
         "",
         "In each of these cases, `OutcomeUnknown` excepted, nothing was published in the bucket and nothing in a restore's target changed.",
-        "Only where a backup's message says `it could not be checked what became of the run` may its directory in the bucket hold a whole one.",
+        "Where a message says `what the run has left could not be removed`, objects that no manifest makes a backup still lie in the bucket, or an",
+        "empty database that a restore has created is still there.",
     ]
     for code, title in GROUPS.items():
         found = [reason for reason in REASONS.values() if reason.exit_code is code]

@@ -88,6 +88,11 @@ def transaction_key(prefix: str, owner: Owner) -> str:
     return "/".join(part for part in parts if part)
 
 
+def creation_key(prefix: str, owner: Owner) -> str:
+    """Where a restore records that it is about to create its database, so that a check Job can drop it again."""
+    return transaction_key(prefix, owner).removesuffix(".json") + "-database.json"
+
+
 def artifact_name(fmt: Format, algorithm: Algorithm) -> str:
     return ("dump.sql" if fmt == "plain" else "dump.custom") + _EXTENSIONS[algorithm]
 
@@ -230,6 +235,18 @@ class TransactionRecord(Model):
     rows: int | None = None
     bytes: int | None = None
     safety_backup: SafetyBackupReport | None = None
+
+
+class CreationRecord(Model):
+    """What a restore writes at `creation_key` before it creates its database, and again with the database's `oid` once that is there.
+
+    Only the oid tells the database that it made from one that somebody else made at that very moment.
+    """
+
+    type: Literal["dbbackup.io/creation"] = "dbbackup.io/creation"
+    owner: Owner
+    identity: str
+    oid: int | None = None
 
 
 class Tombstone(Model):

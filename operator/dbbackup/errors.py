@@ -332,8 +332,10 @@ _ALL = (
     Reason(
         "OutcomeUnknown",
         ExitCode.OUTCOME_UNKNOWN,
-        "The connection was lost during COMMIT and nobody can tell whether it took effect.",
-        "Compare the target with the backup before you decide (docs/restore-runbook.md, 5); nothing was tried again.",
+        "The connection was lost during a restore's COMMIT, or a backup left no report and the bucket could not be looked at: nobody can tell"
+        " whether it took effect.",
+        "Compare the target with the backup before you decide (docs/restore-runbook.md, 5); nothing was tried again. Of a backup look for"
+        " manifest.json in its directory.",
     ),
     # the run itself
     Reason("Timeout", ExitCode.TIMEOUT, "The run was not done within `timeout`.", "Raise `timeout`, or look for what slowed the run."),

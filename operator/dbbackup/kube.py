@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,11 +91,13 @@ RESOURCES = (
 class ApiError(Exception):
     """The API server refused a call, or could not be reached (`status` 0)."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, fields: Sequence[str] = ()) -> None:
         super().__init__(f"{reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
+        self.fields = tuple(fields)
+        """Of an object that is invalid: the fields at fault, such as `status.warnings`."""
 
     @property
     def not_found(self) -> bool:
@@ -133,7 +135,9 @@ def _error(status: int, body: bytes) -> ApiError:
         told = {}
     if not isinstance(told, dict):
         told = {}
-    return ApiError(status, str(told.get("reason") or f"HTTP{status}"), str(told.get("message") or text[:500]))
+    causes = (told.get("details") or {}).get("causes") or ()
+    fields = [str(cause["field"]) for cause in causes if cause.get("field")]
+    return ApiError(status, str(told.get("reason") or f"HTTP{status}"), str(told.get("message") or text[:500]), fields)
 
 
 class Clock:

@@ -284,9 +284,11 @@ class PagesReport(Model):
 
 
 class RestoredReport(Model):
+    """`rows` and `bytes` are absent where a check settled the restore and its record could not tell them."""
+
     tables: int
-    rows: int
-    bytes: int
+    rows: int | None = None
+    bytes: int | None = None
     """Uncompressed bytes of the artifact that the server took."""
 
 
@@ -315,6 +317,8 @@ class Report(Model):
     pages: PagesReport | None = None
     bytes_read: int | None = None
     warnings: tuple[str, ...] = ()
+    uncleared: bool = False
+    """The run failed, and could not clear away what it had stored: a check Job does."""
 
     def fit(self) -> str:
         """JSON of at most REPORT_LIMIT bytes."""

@@ -1,4 +1,4 @@
-"""Real S3 servers on loopback, each with an owner of everything and a second user who may do nothing."""
+"""Real S3 servers on loopback, each with an owner of everything, a second user who may do nothing, and a third who may read where he is let."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.config import Config
@@ -22,6 +23,7 @@ from botocore.session import Session
 ROOT = Path(__file__).resolve().parents[2]
 OWNER = ("contract-owner", "owner-secret-0123456789")
 STRANGER = ("contract-stranger", "stranger-secret-0123456789")
+READER = ("contract-reader", "reader-secret-0123456789")
 START_SECONDS = 60
 
 
@@ -75,8 +77,19 @@ class Server(ABC):
         self._await_ready()
 
     def add_stranger(self) -> None:
-        """Makes the second user, where `command` did not."""
+        """Makes the second and the third user, where `command` did not."""
         return
+
+    def let_read(self, bucket: str) -> None:
+        """Lets READER list and read everything in the bucket, where `command` did not."""
+        return
+
+    def client(self) -> Any:
+        """The owner's."""
+        config = Config(retries={"total_max_attempts": 1}, connect_timeout=1, read_timeout=5, s3={"addressing_style": "path"})
+        return Session().create_client(
+            "s3", region_name="us-east-1", endpoint_url=self.endpoint, aws_access_key_id=OWNER[0], aws_secret_access_key=OWNER[1], config=config
+        )
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -90,12 +103,8 @@ class Server(ABC):
 
     def ready(self) -> bool:
         """An answer to a signed request, of whatever kind but a failure of the server."""
-        config = Config(retries={"total_max_attempts": 1}, connect_timeout=1, read_timeout=5, s3={"addressing_style": "path"})
-        client = Session().create_client(
-            "s3", region_name="us-east-1", endpoint_url=self.endpoint, aws_access_key_id=OWNER[0], aws_secret_access_key=OWNER[1], config=config
-        )
         try:
-            client.list_objects_v2(Bucket="readiness")  # type: ignore[attr-defined]
+            self.client().list_objects_v2(Bucket="readiness")
         except ClientError as error:
             return bool(error.response["ResponseMetadata"]["HTTPStatusCode"] == 404)
         except BotoCoreError:
@@ -126,7 +135,17 @@ class Versitygw(Server):
     def add_stranger(self) -> None:
         binary = find("versitygw", hint="")
         admin = [binary, "admin", "--access", OWNER[0], "--secret", OWNER[1], "--endpoint-url", self.endpoint]
-        subprocess.run([*admin, "create-user", "--access", STRANGER[0], "--secret", STRANGER[1], "--role", "user"], check=True, capture_output=True)
+        for access, secret in (STRANGER, READER):
+            subprocess.run([*admin, "create-user", "--access", access, "--secret", secret, "--role", "user"], check=True, capture_output=True)
+
+    def let_read(self, bucket: str) -> None:
+        rule = {"Effect": "Allow", "Principal": {"AWS": [READER[0]]}}
+        actions = {
+            f"arn:aws:s3:::{bucket}": ["s3:ListBucket", "s3:ListBucketMultipartUploads"],
+            f"arn:aws:s3:::{bucket}/*": ["s3:GetObject"],
+        }
+        statements = [{**rule, "Action": action, "Resource": resource} for resource, action in actions.items()]
+        self.client().put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": statements}))
 
 
 class SeaweedFS(Server):
@@ -137,6 +156,7 @@ class SeaweedFS(Server):
         identities = [
             {"name": "owner", "credentials": [{"accessKey": OWNER[0], "secretKey": OWNER[1]}], "actions": ["Admin"]},
             {"name": "stranger", "credentials": [{"accessKey": STRANGER[0], "secretKey": STRANGER[1]}], "actions": ["Read:elsewhere"]},
+            {"name": "reader", "credentials": [{"accessKey": READER[0], "secretKey": READER[1]}], "actions": ["Read", "List"]},
         ]
         config, data = self.directory / "s3.json", self.directory / "data"
         config.write_text(json.dumps({"identities": identities}))

@@ -145,6 +145,14 @@ def bucket(shared_s3: S3) -> Iterator[Bucket]:
     found.remove()
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """pytest-xdist tells a group by the end of the test's id. A pytest that does not let it would run side by side what must be alone."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        loose = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+        if loose:
+            raise pytest.UsageError(f"the groups of pytest-xdist have no effect (run it with --dist loadgroup): {loose[0]}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[assignment]

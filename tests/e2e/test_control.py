@@ -167,6 +167,25 @@ def test_a_container_killed_for_memory_is_looked_after_and_told(tenant: Tenant, 
     assert {event["reason"] for event in tenant.events("DatabaseBackup", "one")} >= {"JobCreated", "Checking", "Failed"}
 
 
+def over_its_deadline(tenant: Tenant, obj: Raw) -> None:
+    """The Job controller's own deadline, which a run that keeps its `timeout` never meets, is over in a second."""
+    tenant.patch("job", obj["status"]["jobName"], {"spec": {"activeDeadlineSeconds": 1}})
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_the_job_controller_ends_a_backup_at_its_own_deadline(retries: int, tenant: Tenant, database: Databases, bucket: Bucket) -> None:
+    source = set_up(tenant, database, bucket)
+    with busy(source):
+        one = waiting(tenant, tenant.backup("one", retries=retries))
+        over_its_deadline(tenant, one)
+        ended = tenant.finished(one)
+    # The controller deletes the pod: its own report is to be seen for a moment only.
+    assert (ended["status"]["phase"], ended["status"]["failure"]["reason"] in ("DeadlineExceeded", "Terminated")) == ("Failed", True), ended["status"]
+    assert pods_made(tenant, ended) == 1
+    assert empty(bucket)
+    nothing_runs(tenant, one)
+
+
 # Pods that do not start
 
 

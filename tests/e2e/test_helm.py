@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,7 +17,7 @@ from tests.e2e.lib.postgres import Database
 from tests.e2e.lib.s3 import Bucket
 from tests.e2e.lib.tenant import Tenant
 from tests.e2e.lib.tenant import backup as backup_object
-from tests.e2e.test_control import busy, nothing_runs, pods_made, set_up, waiting
+from tests.e2e.test_control import busy, nothing_runs, pods_made, ready_reason, set_up, waiting
 
 Databases = Callable[..., Database]
 CRDS = ("backupstorages.dbbackup.io", "databasebackups.dbbackup.io", "databaserestores.dbbackup.io")
@@ -117,6 +119,48 @@ def test_install_upgrade_uninstall(tenant: Tenant, database: Databases, bucket: 
     tenant.wait_gone("dbb", "first")
     left = bucket.keys()
     assert {key.rsplit("/", 1)[0] for key in left} == {done["status"]["artifact"]["key"]}
+
+
+@pytest.mark.xdist_group("alone")
+def test_a_limit_for_the_whole_operator(tenant: Tenant, database: Databases, bucket: Bucket, operator: Operator, second: Release) -> None:
+    """Backups and restores, of whatever storage and database, in order of arrival; an operator that starts anew counts what runs."""
+    source, other = set_up(tenant, database, bucket), database(15)
+    tenant.add_storage(bucket, "second-storage")
+    tenant.add_database(other, "other")
+    second.install("--set", "crds.create=false", "--set", "maxConcurrent=1")
+    (deployment,) = operator.kube.objects("deployments", "app.kubernetes.io/component=operator")
+    try:
+        operator.kube.run("scale", "deployment", deployment["metadata"]["name"], "--replicas=0")
+        operator.kube.run("wait", "pod", "-l", "app.kubernetes.io/component=operator", "--for=delete", "--timeout=60s")
+        first = tenant.completed(tenant.backup("first"))
+        with busy(source):
+            held = waiting(tenant, tenant.backup("held"))
+            queued = [
+                queue(tenant, tenant.backup("next", "other", storageRef={"name": "second-storage"})),
+                queue(tenant, tenant.restore("back", "first", "other", onExisting="Replace")),
+            ]
+            second.kube.run("delete", "pod", second.pod(), "--grace-period=0", "--force", "--wait=false")
+            second.kube.run("rollout", "status", "deployment", "--timeout=90s")
+            last = queue(tenant, tenant.backup("last", "other"))
+            assert [job["metadata"]["name"] for job in tenant.objects("jobs")] == [held["status"]["jobName"]]
+        ended = [tenant.completed(obj)["status"] for obj in (held, *queued, last)]
+    finally:
+        operator.kube.run("scale", "deployment", deployment["metadata"]["name"], "--replicas=1")
+        operator.wait_ready()
+    assert other.value("SELECT count(*) FROM things") == 300
+    for before, after in itertools.pairwise(ended):
+        assert before["completionTime"] <= after["startTime"], "one after the other, the older first"
+    assert first["status"]["phase"] == "Completed"
+
+
+def queue(tenant: Tenant, obj: Raw) -> Raw:
+    """The object once it waits for its turn, and says so; a second later than the one before, as age is counted in seconds."""
+    name = obj["metadata"]["name"]
+    seen = tenant.wait_until(obj["kind"].lower(), name, lambda found: ready_reason(found) == "WaitingForTurn", 60, "waiting for its turn")
+    assert seen["status"]["phase"] == "Pending"
+    assert "the operator allows one run at once" in seen["status"]["conditions"][0]["message"]
+    time.sleep(1.1)
+    return seen
 
 
 @pytest.mark.xdist_group("alone")

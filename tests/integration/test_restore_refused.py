@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,8 +38,14 @@ def untouched(postgres: Postgres, database: str) -> Iterator[None]:
     before = postgres.dump(database)
     yield
     assert postgres.dump(database) == before
-    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    assert postgres.execute(sessions, database) == [(0,)]
+    sessions = (
+        "SELECT pid, application_name, query FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    deadline = time.monotonic() + 5  # the server notices the end of a session a moment later
+    while left := postgres.execute(sessions, database):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
 
 
 def nothing_written(job: Job) -> bool:
@@ -166,6 +173,25 @@ def test_a_publication_of_another_owner_is_told_before_anything_is_done(job: Job
     assert ended.report.failure
     assert "does not own the publications theirs (postgres)" in ended.report.failure.message
     assert nothing_written(job)
+
+
+def test_a_subscription_would_fill_its_replaced_table_no_more(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
+    backup = job.backup()
+    target = new_database(f'TEMPLATE "{source}"')
+    postgres.execute("CREATE PUBLICATION p FOR TABLE parent", source)
+    password = PASSWORD.replace("\\", "\\\\").replace("'", "\\'")
+    connection = f"host=127.0.0.1 port={postgres.port} user=postgres dbname={source} password='{password}'".replace("'", "''")
+    postgres.execute(f"CREATE SUBSCRIPTION filler CONNECTION '{connection}' PUBLICATION p WITH (enabled = false, create_slot = false)", target)
+    try:
+        with untouched(postgres, target):
+            ended = restore(job, backup, target, on_existing="Replace")
+        assert ended.reason == "DependentObjects", ended.log
+        assert ended.report.failure
+        assert "replication into replaced tables would end: subscription filler fills table public.parent:" in ended.report.failure.message
+        assert nothing_written(job)
+    finally:
+        postgres.execute("ALTER SUBSCRIPTION filler SET (slot_name = NONE)", target)
+        postgres.execute("DROP SUBSCRIPTION filler", target)
 
 
 def test_everything_that_stands_in_the_way_is_told_at_once(job: Job, postgres: Postgres, database: str, user: str) -> None:

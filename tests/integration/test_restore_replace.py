@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.integration.conftest import PASSWORD, Ended, Job, Postgres
 from tests.integration.test_restore_refused import SOURCE, restore, untouched
+
+from dbbackup.dataplane.locks import hold
+from dbbackup.errors import Failure
+from dbbackup.run import RestoreOptions
 
 
 @pytest.fixture
@@ -55,6 +60,28 @@ def test_what_drifted_since_the_backup_is_taken_back(job: Job, postgres: Postgre
     assert postgres.dump(source) == drifted
 
 
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_all_that_goes_with_what_is_replaced_is_told(job: Job, postgres: Postgres, source: str, form: str) -> None:
+    postgres.load("CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM child; CREATE INDEX older_index ON counted (n)", source)
+    postgres.load("CREATE RULE older_rule AS ON UPDATE TO seen DO INSTEAD NOTHING; CREATE STATISTICS older_stats ON id, text FROM parent", source)
+    backup = job.backup(format=form)
+    postgres.load(
+        "CREATE RULE newer_rule AS ON DELETE TO child DO ALSO SELECT 1; CREATE STATISTICS newer_stats ON id, mood FROM parent;"
+        "CREATE INDEX newer_index ON counted (n); CREATE SEQUENCE newer_sequence OWNED BY child.parent;"
+        "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';"
+        "CREATE TRIGGER newer_trigger INSTEAD OF INSERT ON seen FOR EACH ROW EXECUTE FUNCTION tf();"
+        "CREATE RULE newer_rule AS ON DELETE TO seen DO INSTEAD NOTHING",
+        source,
+    )
+    ended = restore(job, backup, source, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    told = (
+        "newer than the artifact, so gone with what was replaced: index public.newer_index, rule newer_rule on public.child,"
+        " rule newer_rule on public.seen, sequence public.newer_sequence, statistics object public.newer_stats, trigger newer_trigger on public.seen"
+    )
+    assert ended.report.warnings == (told,)
+
+
 def test_foreign_keys_of_tables_that_stay_come_back_as_they_were(job: Job, postgres: Postgres, source: str) -> None:
     backup = job.backup()
     postgres.load(
@@ -93,6 +120,40 @@ def test_only_the_same_arguments_make_the_same_function(job: Job, postgres: Post
         names = session.execute("SELECT proargnames FROM pg_proc WHERE proname = 'p'").fetchall()
     assert rows == [("old", "new", "old", "new", "new", "old")]
     assert names == [(["a"],)]
+
+
+OPERATORS = """
+CREATE SCHEMA "App"; CREATE TYPE "App"."a, b" AS ENUM ('x');
+CREATE FUNCTION "App".same("App"."a, b", "App"."a, b") RETURNS bool LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION "App".near(double precision, double precision) RETURNS bool LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION "App".at(timestamp with time zone) RETURNS bool LANGUAGE sql AS 'SELECT true';
+CREATE OPERATOR "App".=== (leftarg = "App"."a, b", rightarg = "App"."a, b", function = "App".same);
+CREATE OPERATOR "App".=== (leftarg = double precision, rightarg = double precision, function = "App".near);
+CREATE OPERATOR public.<@> (rightarg = timestamp with time zone, function = "App".at);
+CREATE OPERATOR CLASS public.numbers FOR TYPE int USING hash AS OPERATOR 1 =, FUNCTION 1 hashint4(int);
+"""
+
+
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_operators_of_any_type_and_schema_are_replaced(
+    job: Job, postgres: Postgres, database: str, new_database: Callable[..., str], form: str
+) -> None:
+    postgres.load(OPERATORS, database)
+    backup = job.backup(format=form)
+    postgres.load(
+        'CREATE OPERATOR "App".=== (leftarg = int, rightarg = int, function = int4eq);'
+        "CREATE OPERATOR CLASS public.numbers FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >,"
+        " FUNCTION 1 btint4cmp(int, int)",
+        database,
+    )
+    before = postgres.dump(database)
+    ended = restore(job, backup, database, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    assert postgres.dump(database) == before
+    target = new_database()
+    postgres.execute("CREATE TABLE other ()", target)
+    ended = restore(job, backup, target, on_existing="Replace")
+    assert ended.code == 0, "types of the operators are not there: " + ended.log
 
 
 def test_functions_whose_types_names_differ_by_a_space_are_two(job: Job, postgres: Postgres, source: str) -> None:
@@ -181,6 +242,49 @@ def test_a_created_database_goes_again_when_the_restore_fails(job: Job, postgres
     target = drop_afterwards(new_database, postgres)
     ended = restore(job, backup, target, create_database=True)
     assert ended.reason == "ArtifactCorrupt", ended.log
+    assert postgres.execute(f"SELECT 1 FROM pg_database WHERE datname = '{target}'") == []
+
+
+def test_a_created_database_stays_when_somebody_has_used_it(
+    job: Job, postgres: Postgres, source: str, new_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application that waits for its database migrates it as soon as it is there: before the restore has begun."""
+    backup = job.backup()
+    target = drop_afterwards(new_database, postgres)
+
+    def migrate(*arguments: Any) -> None:
+        postgres.execute("CREATE TABLE public.migrated AS SELECT 1 AS version", target)
+        hold(*arguments)
+
+    monkeypatch.setattr("dbbackup.dataplane.restore.hold", migrate)
+    ended = restore(job, backup, target, create_database=True)
+    assert ended.reason == "TargetNotEmpty", ended.log
+    assert postgres.execute("SELECT version FROM migrated", target) == [(1,)]
+    assert len(ended.report.warnings) == 1
+    assert "had created, stays: somebody else has made objects in it meanwhile (table public.migrated)" in ended.report.warnings[0]
+    assert not ended.report.uncleared
+    assert not [key for key in job.keys() if "=restores" in key]  # noqa: SIM118
+
+
+def test_a_created_database_that_could_not_be_dropped_again_is_a_checks_to_drop(
+    job: Job, postgres: Postgres, source: str, new_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: Any) -> None:
+        raise Failure("ConnectionLost", "gone")
+
+    backup = job.backup()
+    assert backup.report.artifact
+    target = drop_afterwards(new_database, postgres)
+    with monkeypatch.context() as patched:
+        patched.setattr("dbbackup.dataplane.restore.hold", break_down)
+        patched.setattr("dbbackup.dataplane.databases.drop_database", break_down)
+        other = job.another("restore", "DatabaseRestore")
+        other.connect_to(target)
+        options = RestoreOptions(key=backup.report.artifact.key, create_database=True)
+        ended = other.run(other.spec("restore", restore=options))
+    assert (ended.reason, ended.report.uncleared) == ("ConnectionLost", True), ended.log
+    checked = other.run(other.spec("check", check={"run": "restore", "lostReason": "ConnectionLost", "lostMessage": "gone"}, timeout_seconds=20))
+    assert checked.reason == "ConnectionLost", checked.log
     assert postgres.execute(f"SELECT 1 FROM pg_database WHERE datname = '{target}'") == []
 
 

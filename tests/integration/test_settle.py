@@ -13,12 +13,17 @@ from tests.integration.conftest import Ended, Job, Postgres
 from tests.integration.stock import load_everything
 from tests.integration.test_backup_failures import subprocess_of, wait_for, with_client
 
-from dbbackup.artifact import TransactionRecord, leaf, transaction_key
+from dbbackup.artifact import CreationRecord, SourceDatabase, TransactionRecord, creation_key, leaf, transaction_key
 from dbbackup.dataplane.backup import BackupRun
 from dbbackup.dataplane.conninfo import load
 from dbbackup.dataplane.context import Run, Stop
+from dbbackup.dataplane.databases import Creation
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.run import BackupOptions, CheckOptions, CleanupOptions, RestoreOptions
+
+SOURCE = SourceDatabase(
+    identity="", host="", port=1, name="", server_version="15", server_version_num=150000, size_bytes=1, encoding="UTF8", collate="C", ctype="C"
+)
 
 
 @pytest.fixture
@@ -91,6 +96,16 @@ def test_a_damaged_artifact_is_no_backup(job: Job, everything: str, damage: str)
 def test_a_bucket_that_is_gone(job: Job) -> None:
     job.storage_target = job.storage_target.model_copy(update={"bucket": "no-such-bucket-here"})
     assert check(job).reason == "RunLost"
+
+
+def test_a_bucket_that_may_not_be_looked_at_tells_nothing_of_the_run(job: Job, everything: str) -> None:
+    """The reason is the check's own, by which the operator knows that nobody has looked."""
+    assert job.backup().report.artifact
+    (job.paths.storage_secret / "secretAccessKey").write_text("wrong")
+    ended = check(job)
+    assert ended.reason == "StorageAuthenticationFailed"
+    assert ended.report.failure
+    assert "the pod is gone" not in ended.report.failure.message
 
 
 # cleanups
@@ -190,6 +205,15 @@ def test_a_committed_restore_is_told(restored: tuple[Job, TransactionRecord, str
     assert ended.report.database.identity == record.identity
 
 
+def test_what_a_record_does_not_tell_is_left_out(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
+    """Rows where the artifact counts none, bytes of a selection: no zeros are made up."""
+    job, record, target = restored
+    put(job, record.model_copy(update=transact(postgres, target, "COMMIT") | {"rows": None, "bytes": None}))
+    ended = check_restore(job)
+    assert ended.report.restored, ended.log
+    assert ended.report.restored.model_dump(exclude_none=True) == {"tables": 12}
+
+
 def test_an_aborted_restore_is_told(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
     job, record, target = restored
     put(job, record.model_copy(update=transact(postgres, target, "ROLLBACK")))
@@ -200,11 +224,58 @@ def test_an_aborted_restore_is_told(restored: tuple[Job, TransactionRecord, str]
     assert postgres.execute("SELECT count(*) FROM pg_database WHERE datname = current_database()", target) == [(1,)]
 
 
-def test_a_database_that_the_lost_restore_had_created_is_dropped(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
+CREATED = {
+    "dropped": (0, "it had changed nothing"),
+    "rolled back": (0, "the target is as it was"),
+    "used": (1, "which it may have created, stays: somebody else has made objects in it meanwhile (table public.migrated)"),
+    "another's": (1, "it had changed nothing"),
+    "perhaps": (1, "which it may have created, stays: it is there, and whether this restore made it nobody can tell"),
+    "unreachable": (1, "which it may have created, could not be looked at: OutcomeUnknown"),
+}
+
+
+@pytest.mark.parametrize("how", CREATED)
+def test_a_database_that_the_lost_restore_had_created(restored: tuple[Job, TransactionRecord, str], postgres: Postgres, how: str) -> None:
+    """It is dropped again where nobody else has a part in it, whether or not the transaction had begun."""
     job, record, target = restored
-    put(job, record.model_copy(update=transact(postgres, target, "ROLLBACK") | {"created_database": True}))
-    assert check_restore(job).reason == "RunLost"
-    assert postgres.execute(f"SELECT count(*) FROM pg_database WHERE datname = '{target}'") == [(0,)]
+    postgres.execute(f"DROP DATABASE {target}")
+    run = Run(job.spec("restore", restore=RestoreOptions(key="x")), job.paths, Reporter(), Stop())
+    creation = Creation(run, load(job.target, job.paths), job.storage)
+    assert creation.make(SOURCE)  # and then it is killed
+    key = creation_key(job.storage_target.prefix, job.owner)
+    if how == "rolled back":
+        put(job, record.model_copy(update=transact(postgres, target, "ROLLBACK") | {"created_database": True}))
+    if how == "used":
+        postgres.execute("CREATE TABLE public.migrated ()", target)
+    if how == "another's":
+        postgres.execute(f"DROP DATABASE {target}")
+        postgres.execute(f"CREATE DATABASE {target}")
+    if how == "perhaps":
+        found = CreationRecord.model_validate_json(job.storage.get(key, 1 << 20))
+        job.storage.put(key, found.model_copy(update={"oid": None}).to_json().encode(), "application/json")
+    if how == "unreachable":
+        job.secret(host="127.0.0.1", port="1", dbname=target, username="postgres", password="x")
+        found = CreationRecord.model_validate_json(job.storage.get(key, 1 << 20))
+        job.storage.put(key, found.model_copy(update={"identity": f"127.0.0.1:1/{target}"}).to_json().encode(), "application/json")
+    count, told = CREATED[how]
+    ended = check_restore(job, timeout_seconds=8)
+    assert ended.reason == "RunLost", ended.log
+    assert ended.report.failure
+    assert told in ended.report.failure.message
+    assert ended.report.failure.message.endswith(told) or how == "unreachable"
+    assert postgres.execute(f"SELECT count(*) FROM pg_database WHERE datname = '{target}'") == [(count,)]
+    assert (key in job.leftovers()) is (how == "unreachable")
+
+
+def test_a_database_that_a_committed_restore_had_created_stays(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
+    job, record, target = restored
+    postgres.execute(f"DROP DATABASE {target}")
+    run = Run(job.spec("restore", restore=RestoreOptions(key="x")), job.paths, Reporter(), Stop())
+    assert Creation(run, load(job.target, job.paths), job.storage).make(SOURCE)
+    put(job, record.model_copy(update=transact(postgres, target, "COMMIT") | {"created_database": True}))
+    assert check_restore(job).code == 0
+    assert postgres.execute("SELECT count(*) FROM public.made", target) == [(0,)]
+    assert creation_key(job.storage_target.prefix, job.owner) not in job.leftovers()
 
 
 def test_a_server_process_that_still_runs_is_ended(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:

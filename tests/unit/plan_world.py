@@ -21,7 +21,22 @@ SETTINGS = Settings(image="registry/operator@sha256:0", started_at=T0 - timedelt
 
 Raw = dict[str, Any]
 
-__all__ = ["RUNNING", "SETTINGS", "T0", "UID", "backup_obj", "decide", "facts", "job", "job_of", "pod", "report", "restore_obj", "storage_obj"]
+__all__ = [
+    "RUNNING",
+    "SETTINGS",
+    "T0",
+    "UID",
+    "backup_obj",
+    "decide",
+    "facts",
+    "job",
+    "job_of",
+    "pod",
+    "report",
+    "restore_obj",
+    "seen",
+    "storage_obj",
+]
 
 
 def storage_obj(**spec: Any) -> Raw:
@@ -150,6 +165,12 @@ def decide(known: Facts) -> Decision:
     module: Callable[[Facts], Decision] = backup.decide if known.obj["kind"] == "DatabaseBackup" else restore.decide
     decision = module(known)
     return module(replace(known, slot=Slot(granted=True))) if decision.want == {"slot"} else decision
+
+
+def seen(obj: Raw, *, at: float = 0, **more: Any) -> Raw:
+    """The object with the status that it gets so many seconds after T0."""
+    decision = decide(facts(obj, after=at, **more))
+    return {**obj, "status": dict(decision.status or {})}
 
 
 def job_of(obj: Raw, **more: Any) -> Raw:

@@ -139,6 +139,19 @@ def test_a_run_that_hangs_after_its_commit_has_succeeded(tmp_path: Path, monkeyp
     assert Report.model_validate_json((tmp_path / "report").read_text()).outcome == "Succeeded"
 
 
+def test_a_run_that_hangs_while_it_clears_up_says_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(tmp_path, "restore")
+    run.uncleared.add("database db:5432/app, which this restore had created")
+    run.stop.set(Failure("Timeout", "too long"))
+    monkeypatch.setattr(os, "_exit", lambda code: _leave([], code))
+    with pytest.raises(SystemExit):
+        main._give_up(run)
+    report = Report.model_validate_json((tmp_path / "report").read_text())
+    assert report.uncleared
+    assert report.failure
+    assert report.failure.message == "too long; clearing up was not done in time: database db:5432/app, which this restore had created"
+
+
 def _leave(codes: list[int], code: int) -> None:
     codes.append(code)
     raise SystemExit(code)

@@ -280,3 +280,9 @@ def test_run_names_are_object_names(length: int, database: str) -> None:
     name = run_name("s" * length, at("2026-11-22T03:00"), database)
     assert len(name) <= NAME_LIMIT
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)
+
+
+def test_an_hourly_run_follows_real_time() -> None:
+    for start, hours in (("2026-03-28T22:59", 23), ("2026-10-24T21:59", 25)):
+        assert parse("0 * * * *", "Europe/Berlin").count(at(start), at(start) + timedelta(hours=hours)) == hours
+        assert len({due[:10] for due in dues("0 * * * *", "Europe/Berlin", start, hours)}) == 1

@@ -23,11 +23,21 @@ def seen(jobs: list[Any], pods: list[Any], run: Any = "backup", after: float = 0
     return observe(jobs, pods, "nightly", UID, run, T0 + timedelta(seconds=after))
 
 
+LEFT = report(outcome="Failed", failure=("StorageUnavailable", True), uncleared=True)
 JOB = job_of(backup_obj(retries=1))
 FAILED = job_of(backup_obj(retries=1), conditions={"Failed": "BackoffLimitExceeded"}, failed=2)
+FAILED_ONCE = job_of(backup_obj(retries=0), conditions={"Failed": "BackoffLimitExceeded"}, failed=1)
 DEADLINE = job_of(backup_obj(retries=1), conditions={"FailureTarget": "DeadlineExceeded"})
 COMPLETE = job_of(backup_obj(), conditions={"Complete": "CompletionsReached"}, succeeded=1)
 FIRST_FAILED = pod(code=10, message=TRANSIENT)
+
+
+def with_sidecar(found: Any) -> Any:
+    """The pod as a mesh leaves it: its other container goes on, and so it is Running."""
+    found["status"]["phase"] = "Running"
+    found["status"]["containerStatuses"].append({"name": "proxy", "state": RUNNING})
+    return found
+
 
 CASES: list[tuple[str, list[Any], list[Any], str, str]] = [
     ("nothing", [], [], "Absent", ""),
@@ -35,7 +45,7 @@ CASES: list[tuple[str, list[Any], list[Any], str, str]] = [
     ("container creating", [JOB], [pod(state=WAITING)], "Starting", ""),
     ("running", [JOB], [pod(state=RUNNING)], "Running", ""),
     ("success before the Job says so", [JOB], [pod(code=0, message=DONE)], "Reported", ""),
-    ("success, and a sidecar still runs", [JOB], [{**pod(code=0, message=DONE), "kind": "Pod"}], "Reported", ""),
+    ("success, and a sidecar still runs", [JOB], [with_sidecar(pod(code=0, message=DONE))], "Reported", ""),
     ("success of a deleted pod", [], [pod(code=0, message=DONE, deleted=True)], "Reported", ""),
     ("success told before a kill", [JOB], [pod(code=137, message=DONE)], "Reported", ""),
     ("permanent failure", [JOB], [pod(code=21, message=PERMANENT)], "Reported", ""),
@@ -44,7 +54,13 @@ CASES: list[tuple[str, list[Any], list[Any], str, str]] = [
     ("second attempt starts", [JOB], [pod(code=10, message=TRANSIENT), pod(number=2, state=WAITING)], "Retrying", ""),
     ("both attempts failed", [JOB], [pod(code=10, message=TRANSIENT), pod(number=2, code=10, message=TRANSIENT)], "Reported", ""),
     ("second attempt succeeded", [JOB], [pod(code=10, message=TRANSIENT), pod(number=2, code=0, message=DONE)], "Reported", ""),
-    ("failed, and the Job is over", [FAILED], [pod(code=10, message=TRANSIENT)], "Reported", ""),
+    ("failed, and the Job is over", [FAILED_ONCE], [pod(code=10, message=TRANSIENT)], "Reported", ""),
+    ("failed, and an attempt was not seen", [FAILED], [pod(code=10, message=TRANSIENT)], "Lost", "DatabaseUnreachable"),
+    ("failed after an attempt without a report", [FAILED], [pod(code=10), pod(number=2, code=10, message=TRANSIENT)], "Lost", "DatabaseUnreachable"),
+    ("failed for good after one", [JOB], [pod(code=10), pod(number=2, code=20, message=PERMANENT)], "Lost", "AuthenticationFailed"),
+    ("failed after a pod that never started", [JOB], [pod(state=WAITING, deleted=True), pod(number=2, code=21, message=PERMANENT)], "Reported", ""),
+    ("an earlier one left something", [JOB], [pod(code=10, message=LEFT), pod(number=2, code=21, message=PERMANENT)], "Lost", "AuthenticationFailed"),
+    ("left something, and comes again", [JOB], [pod(code=10, message=LEFT)], "Retrying", ""),
     ("failed, and the Job is gone", [], [pod(code=10, message=TRANSIENT, deleted=True)], "Reported", ""),
     ("a disruption does not count", [JOB], [FIRST_FAILED, pod(number=2, code=10, message=TRANSIENT, disrupted=True)], "Retrying", ""),
     ("no report, attempts left", [JOB], [pod(code=1)], "Retrying", ""),
@@ -93,6 +109,16 @@ def test_a_pod_on_a_dead_node_is_given_up() -> None:
     stuck = pod("restore", state=RUNNING, deletionTimestamp="2026-11-23T01:00:30Z")
     assert seen([RESTORE], [stuck], "restore", after=60).phase == "Running"
     assert seen([RESTORE], [stuck], "restore", after=600).phase == "Lost"
+
+
+@pytest.mark.parametrize(("message", "phase"), [(TRANSIENT, "Reported"), ("", "Lost")])
+def test_a_failed_attempt_whose_sidecar_goes_on_is_the_last(message: str, phase: str) -> None:
+    """The Job controller waits for the pod, and would until the deadline."""
+    held = with_sidecar(pod(code=10, message=message))
+    held["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = "2026-11-23T01:00:10Z"
+    assert [seen([JOB], [held], after=seconds).phase for seconds in (11, 60, 75)] == ["Retrying", "Retrying", phase]
+    held["status"]["phase"] = "Failed"
+    assert seen([JOB], [held], after=75).phase == "Retrying"
 
 
 def test_success_without_its_facts_is_no_success() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,6 +115,28 @@ def test_golden(path: Path) -> None:
 
 def test_there_are_golden_files() -> None:
     assert len(GOLDEN) >= 20
+
+
+@pytest.mark.parametrize(
+    ("stem", "lines"),
+    [("worked-example", slice(None)), ("ttl", slice(None)), ("held-by-a-failed-run", slice(0, None, 2))],
+    ids=lambda value: str(value),
+)
+def test_the_page_shows_what_the_code_says(stem: str, lines: slice) -> None:
+    page = (ROOT / "docs" / "retention.md").read_text()
+    case = _read((GOLDEN[0].parent / f"{stem}.txt").read_text().partition("=>")[0])
+    assert "```\n" + "\n".join(_said(decide(case.candidates, case.policies, case.now))[lines]) + "\n```" in page
+
+
+def test_the_page_shows_the_worked_examples_rules_and_what_goes_next() -> None:
+    page = (ROOT / "docs" / "retention.md").read_text()
+    case = _read((GOLDEN[0].parent / "worked-example.txt").read_text().partition("=>")[0])
+    spec = next(document["spec"] for document in yaml.safe_load_all(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0]))
+    assert {"nightly": Policy.of(Retention.model_validate(spec["retention"]), spec["timeZone"])} == case.policies
+    left = [verdict.candidate for verdict in decide(case.candidates, case.policies, case.now) if verdict.keep]
+    due = parse(spec["schedule"], spec["timeZone"]).next(case.now)
+    (entry,) = next_removals(left, case.policies, "nightly", case.now, due)
+    assert f"next:\n  - name: {entry.candidate.name}\n    reason: {entry.reason}\n```" in page
 
 
 def backup(name: str, time: datetime, schedule: str | None = "nightly", **changes: object) -> Candidate:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.plan_world import RUNNING, SETTINGS, T0, UID, Raw, backup_obj, decide, facts, job, job_of, pod, report, restore_obj, storage_obj
+from tests.unit.plan_world import RUNNING, SETTINGS, T0, UID, Raw, backup_obj, decide, facts, job, job_of, pod, report, restore_obj, seen, storage_obj
 
 from dbbackup.plan import backup, restore
 from dbbackup.plan.facts import FINALIZER, Decision, LogView, Refusal, Slot, merge_patch
@@ -61,21 +61,45 @@ def test_a_finalizer_only_with_deletion_policy_delete() -> None:
     ("after", "phase", "reason"), [(0, "Pending", "WaitingForStorage"), (599, "Pending", "WaitingForStorage"), (601, "Failed", "StorageNotFound")]
 )
 def test_a_storage_may_come_later(after: float, phase: str, reason: str) -> None:
-    decision = decide(facts(backup_obj(), after=after, no_storage=True))
+    decision = decide(facts(seen(backup_obj(), no_storage=True), after=after, no_storage=True))
     assert (state_of(decision)[0], reason_of(decision), decision.create) == (phase, reason, None)
     if phase == "Pending":
         assert decision.requeue == timedelta(seconds=600 - after)
 
 
 def test_time_without_an_operator_does_not_count() -> None:
-    late = replace(facts(backup_obj(), after=7200, no_storage=True), settings=replace(SETTINGS, started_at=T0 + timedelta(seconds=7190)))
-    assert reason_of(decide(late)) == "WaitingForStorage"
+    waiting = seen(backup_obj(), no_storage=True)
+    late = replace(facts(waiting, after=7200, no_storage=True), settings=replace(SETTINGS, started_at=T0 + timedelta(seconds=7190)))
+    assert (reason_of(decide(late)), decide(late).requeue) == ("WaitingForStorage", timedelta(seconds=590))
+    assert reason_of(decide(facts(backup_obj(), after=7200, no_storage=True))) == "WaitingForStorage", "nobody has looked before"
+
+
+QUOTA_USED = Refusal("Refused", "exceeded quota: q")
+
+
+@pytest.mark.parametrize("before", ["turn", "storage"])
+def test_a_deadline_counts_from_when_its_own_hindrance_began(before: str) -> None:
+    """Who waited for a turn for twenty minutes has not waited for a quota."""
+    queued = Slot(granted=False, message="waits for its turn")
+    if before == "turn":
+        waiting = {**backup_obj(), "status": dict(backup.decide(replace(facts(backup_obj()), slot=queued)).status or {})}
+    else:
+        waiting = seen(backup_obj(), no_storage=True)
+    refused = seen(waiting, at=1200 if before == "turn" else 500, refusal=QUOTA_USED)
+    assert refused["status"]["phase"] == "Pending"
+    began = 1200 if before == "turn" else 500
+    assert reason_of(decide(facts(refused, after=began + 599, refusal=QUOTA_USED))) == "PodRefused"
+    ended = decide(facts(refused, after=began + 601, refusal=QUOTA_USED))
+    assert (state_of(ended)[0], reason_of(ended), "waitingSince" in (ended.status or {})) == ("Failed", "PodRefused", False)
+    turn = backup.decide(replace(facts(refused, after=began + 550), slot=queued))
+    again = seen({**refused, "status": dict(turn.status or {})}, at=began + 900, refusal=QUOTA_USED)
+    assert again["status"]["phase"] == "Pending", "another turn, another measure"
 
 
 def test_a_storage_that_cannot_be_used_says_why() -> None:
     broken = storage_obj(maxConcurrent=0)
     assert "maxConcurrent" in decide(facts(backup_obj(), storage=broken)).status["conditions"][0]["message"]  # type: ignore[index]
-    assert reason_of(decide(facts(backup_obj(), storage=broken, after=601))) == "InvalidSpec"
+    assert reason_of(decide(facts(seen(backup_obj(), storage=broken), storage=broken, after=601))) == "InvalidSpec"
 
 
 def test_a_spec_that_cannot_be_carried_out_fails_at_once() -> None:
@@ -90,7 +114,8 @@ def test_a_spec_that_cannot_be_carried_out_fails_at_once() -> None:
     [("Refused", 5, "Pending", "PodRefused"), ("Refused", 601, "Failed", "PodRefused"), ("Invalid", 5, "Failed", "InvalidSpec")],
 )
 def test_a_job_that_the_api_server_refuses(kind: Any, after: float, phase: str, reason: str) -> None:
-    decision = decide(facts(backup_obj(), after=after, refusal=Refusal(kind, "exceeded quota: q")))
+    refusal = Refusal(kind, "exceeded quota: q")
+    decision = decide(facts(seen(backup_obj(), refusal=QUOTA_USED), after=after, refusal=refusal))
     assert (state_of(decision)[0], reason_of(decision), decision.create) == (phase, reason, None)
     assert "exceeded quota" in decision.status["conditions"][0]["message"]  # type: ignore[index]
 
@@ -243,7 +268,7 @@ def test_a_lost_run_is_settled_by_a_check_and_never_guessed() -> None:
     assert (state_of(busy)[0], busy.create) == ("Running", None)
     found = decide(facts(backup_obj(RUN), after=14, jobs=[over, check], pods=[pod(code=137), pod("check", code=0, message=report("check"))]))
     assert (state_of(found)[0], {j["metadata"]["name"] for j in found.delete}) == ("Completed", {over["metadata"]["name"], check["metadata"]["name"]})
-    nothing = report("check", "Failed", failure=("OutOfMemory", True))
+    nothing = report("check", "Failed", failure=("OutOfMemory", True)).replace("OutOfMemory happened", spec.check.lost_message)
     ended = decide(facts(backup_obj(RUN), after=14, jobs=[over, check], pods=[pod(code=137), pod("check", code=10, message=nothing)], tail=[]))
     assert (state_of(ended)[0], reason_of(ended)) == ("Failed", "OutOfMemory")
 
@@ -273,10 +298,58 @@ def test_a_check_that_cannot_tell(kind: str) -> None:
     check = job(dict(lost.create or {}), conditions={"Failed": "BackoffLimitExceeded"})
     unreachable = report("check", "Failed", failure=("StorageUnavailable", True))
     ended = decide(facts(obj, after=99, jobs=[over, check], pods=[pod(kind, code=1), pod("check", code=10, message=unreachable)], tail=[]))
-    assert (state_of(ended)[0], reason_of(ended)) == ("Failed", "RunLost" if kind == "backup" else "OutcomeUnknown")
-    assert "StorageUnavailable" in (ended.status or {})["failure"]["message"]
+    failure = (ended.status or {})["failure"]
+    assert (state_of(ended)[0], reason_of(ended), failure["reason"]) == ("Failed", "OutcomeUnknown", "OutcomeUnknown")
+    assert "RunLost" in failure["message"]
+    assert "StorageUnavailable" in failure["message"]
+    assert ("manifest.json" in failure["hint"]) is (kind == "backup")
     if kind == "restore":
         assert created_spec(lost).check.xid == "77"  # type: ignore[union-attr]
+
+
+AWAY = report(outcome="Failed", failure=("StorageUnavailable", True))
+
+
+def test_a_seal_that_nobody_saw_is_looked_for_whatever_later_attempts_say() -> None:
+    """The first attempt's manifest took effect, its answer was lost, and the storage has been away since."""
+    over = job_of(backup_obj(), conditions={"Failed": "BackoffLimitExceeded"}, failed=3)
+    pods = [pod(code=10), pod(number=2, code=10, message=AWAY), pod(number=3, code=10, message=AWAY)]
+    lost = decide(facts(backup_obj(RUN), after=10, jobs=[over], pods=pods))
+    told = created_spec(lost).check
+    assert told is not None
+    assert (told.lost_reason, told.lost_message, state_of(lost)[0]) == ("StorageUnavailable", "StorageUnavailable happened", "Running")
+    check = job(dict(lost.create or {}))
+
+    def after_check(code: int, message: str, **conditions: str) -> Decision:
+        jobs = [over, {**check, "status": job(check, conditions=conditions)["status"]}]
+        return decide(facts(backup_obj(RUN), after=60, jobs=jobs, pods=[*pods, pod("check", code=code, message=message)], tail=[]))
+
+    assert state_of(after_check(0, report("check")))[0] == "Completed"
+    nothing = report("check", "Failed", failure=("StorageUnavailable", True))
+    assert reason_of(after_check(10, nothing)) == "StorageUnavailable"
+    still_away = nothing.replace("StorageUnavailable happened", "GET failed")
+    assert state_of(after_check(10, still_away))[0] == "Running", "the check is tried again"
+    assert reason_of(after_check(10, still_away, Failed="BackoffLimitExceeded")) == "OutcomeUnknown"
+
+
+@pytest.mark.parametrize("kind", ["backup", "restore"])
+def test_what_a_run_could_not_clear_away_is_removed_by_a_check(kind: str) -> None:
+    """How it ended is known, and is told so also where the storage stays away."""
+    obj = backup_obj(RUN) if kind == "backup" else restore_obj(RUN)
+    over = job_of(backup_obj() if kind == "backup" else restore_obj(), conditions={"Failed": "BackoffLimitExceeded"}, failed=1)
+    pods = [pod(kind, code=10, message=report(kind, "Failed", failure=("StorageUnavailable", True), uncleared=True))]
+    lost = decide(facts(obj, after=10, jobs=[over], pods=pods))
+    assert created_spec(lost).check is not None
+    assert "removes what the run has left" in lost.notes[0].message
+    check = job(dict(lost.create or {}), conditions={"Failed": "BackoffLimitExceeded"})
+    for told, says in (("StorageUnavailable", "could not be removed"), ("OutcomeUnknown", "could not be removed"), ("", "happened")):
+        message = report("check", "Failed", failure=(told or "StorageUnavailable", bool(told)))
+        if told == "StorageUnavailable":
+            message = message.replace("StorageUnavailable happened", "GET failed")
+        ended = decide(facts(obj, after=99, jobs=[over, check], pods=[*pods, pod("check", code=10, message=message)], tail=[]))
+        assert (state_of(ended)[0], reason_of(ended)) == ("Failed", "StorageUnavailable")
+        assert says in (ended.status or {})["failure"]["message"]
+        assert {item["metadata"]["name"] for item in ended.delete} == {over["metadata"]["name"], check["metadata"]["name"]}
 
 
 # Restores
@@ -305,14 +378,23 @@ def test_a_restore_pins_the_manifest_that_the_backup_recorded() -> None:
         (None, 5, "Pending", "WaitingForBackup"),
         (None, 601, "Failed", "BackupNotFound"),
         (backup_source("Running"), 5, "Pending", "WaitingForBackup"),
-        (backup_source("Running"), 601, "Failed", "BackupNotCompleted"),
+        (backup_source("Running"), 100_000, "Pending", "WaitingForBackup"),
+        (backup_source("Pending"), 100_000, "Pending", "WaitingForBackup"),
         (backup_source("Failed"), 5, "Failed", "BackupNotCompleted"),
         (backup_source("Deleting"), 5, "Failed", "BackupNotCompleted"),
     ],
 )
 def test_a_source_that_is_not_there_or_not_good(source: Raw | None, after: float, phase: str, reason: str) -> None:
-    decision = decide(facts(by_backup(), source=source, after=after))
+    waiting = seen(by_backup(), source=None if source is None else backup_source("Running"))
+    decision = decide(facts(waiting, source=source, after=after))
     assert (state_of(decision)[0], reason_of(decision), decision.create) == (phase, reason, None)
+
+
+def test_a_backup_that_goes_after_it_was_waited_for_is_waited_for_anew() -> None:
+    waiting = seen(by_backup(), source=backup_source("Running"))
+    gone = seen(waiting, at=1200)
+    assert gone["status"]["phase"] == "Pending"
+    assert reason_of(decide(facts(gone, after=1801))) == "BackupNotFound"
 
 
 def test_a_restore_first_seen_too_late_is_refused() -> None:
@@ -393,6 +475,13 @@ def test_deletion_never_hangs(more: dict[str, Any], why: str) -> None:
     assert (decision.remove_finalizer, decision.create) == (True, None)
     assert why in decision.notes[0].message
     assert "backups/team/k stays in the bucket" in decision.notes[0].message
+
+
+def test_a_backup_of_unknown_outcome_is_cleaned_up_too() -> None:
+    """Nobody saw it start, and nobody could look into the bucket."""
+    unseen = {"phase": "Failed", "jobName": "j", "failure": {"reason": "OutcomeUnknown"}}
+    assert decide(facts(deleted(unseen))).create is not None
+    assert decide(facts(deleted({**unseen, "failure": {"reason": "StartDeadlineExceeded"}}))).create is None
 
 
 def test_a_cleanup_that_failed_for_good_gives_up() -> None:

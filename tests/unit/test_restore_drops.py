@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbbackup.dataplane.drops import Drop, arguments, parse_drop, split_names, takes
+from dbbackup.dataplane.drops import Drop, arguments, parse_drop, plain, split_names, takes
 from dbbackup.dataplane.head import read_head
 from dbbackup.dataplane.sql import Piece, Splitter
 from dbbackup.errors import Failure
@@ -24,7 +24,8 @@ from dbbackup.errors import Failure
         ("DROP FOREIGN DATA WRAPPER IF EXISTS fdw;", Drop("FOREIGN DATA WRAPPER", "", "fdw")),
         ('DROP PROCEDURE IF EXISTS app.p(INOUT a int, IN "w d" app.mood);', Drop("PROCEDURE", "app", "p", '(INOUT a int, IN "w d" app.mood)')),
         ("DROP AGGREGATE IF EXISTS app.anything(*);", Drop("AGGREGATE", "app", "anything", "(*)")),
-        ("DROP OPERATOR IF EXISTS app.=== (integer, integer);", Drop("OPERATOR", "", "app.=== (integer, integer)")),
+        ("DROP OPERATOR IF EXISTS app.=== (integer, integer);", Drop("OPERATOR", "app", "===", "(integer, integer)")),
+        ('DROP OPERATOR IF EXISTS "A.p".<@> (NONE, "A.p"."a, b");', Drop("OPERATOR", "A.p", "<@>", '(NONE, "A.p"."a, b")')),
         ("DROP OPERATOR CLASS IF EXISTS app.int_ops USING hash;", Drop("OPERATOR CLASS", "app", "int_ops", "USING hash")),
         ("DROP CAST IF EXISTS (app.comp AS text);", Drop("CAST", "", "(app.comp AS text)")),
         ("DROP USER MAPPING IF EXISTS FOR app SERVER srv;", Drop("USER MAPPING", "", "FOR app SERVER srv")),
@@ -61,6 +62,11 @@ def test_arguments() -> None:
     assert arguments("(*)") == ""
     assert arguments("()") == ""
     assert arguments('("a  b", public."c,d")') == '"a  b", public."c,d"', "a quoted name is left as it is"
+
+
+def test_a_name_is_the_same_whether_or_not_it_is_quoted_without_need() -> None:
+    assert plain('FOR "user" SERVER\n  srv') == plain("FOR user SERVER srv") == "FOR user SERVER srv"
+    assert plain('("a  b" AS text)') == '("a  b" AS text)' != plain("(ab AS text)")
 
 
 @pytest.mark.parametrize(

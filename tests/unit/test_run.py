@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dbbackup.run import REPORT_LIMIT, ArtifactReport, BackupOptions, DatabaseTarget, FailureReport, Owner, Report, RunSpec, StorageTarget
+from dbbackup.plan.status import success_message
+from dbbackup.run import (
+    REPORT_LIMIT,
+    ArtifactReport,
+    BackupOptions,
+    DatabaseTarget,
+    FailureReport,
+    Owner,
+    Report,
+    RestoredReport,
+    RunSpec,
+    StorageTarget,
+)
 
 NOW = datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)
 OWNER = Owner(kind="DatabaseBackup", namespace="team-a", name="nightly", uid="u-1", created_at=NOW)
@@ -71,3 +83,10 @@ def test_a_long_message_keeps_its_beginning() -> None:
     assert read.failure.message.startswith("pg_dump: error xxx")
     assert read.failure.message.endswith("…")
     assert len(read.failure.message) > 400
+
+
+def test_no_figure_is_made_up_where_a_check_could_not_learn_it() -> None:
+    told = report().model_copy(update={"restored": RestoredReport(tables=3)})
+    assert success_message(told) == "restored 3 tables"
+    assert '"restored":{"tables":3}' in told.to_json()
+    assert success_message(told.model_copy(update={"restored": RestoredReport(tables=3, rows=0)})) == "restored 0 rows of 3 tables"

@@ -15,6 +15,8 @@ State = Literal["progressing", "done", "failed"]
 
 MESSAGE_LIMIT = 4096
 """Characters; the CRDs allow more, people don't read more."""
+CONDITIONS = 16
+"""What the CRDs allow."""
 
 _STATUSES: dict[State, dict[str, str]] = {
     "progressing": {"Ready": "False", "Reconciling": "True", "Stalled": "False", "Finished": "False"},
@@ -40,8 +42,8 @@ def build(
 ) -> list[Condition]:
     """The conditions of an object in `state`.
 
-    A condition whose status stays keeps its lastTransitionTime; those of other types stay as they are. `finishes` is False for kinds that
-    are no run (BackupStorage), which have no Finished.
+    A condition whose status stays keeps its lastTransitionTime; those of other types stay as they are, as far as there is room. `finishes` is False
+    for kinds that are no run (BackupStorage), which have no Finished.
     """
     wanted = {kind: status for kind, status in _STATUSES[state].items() if finishes or kind != "Finished"}
     message = message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
@@ -61,7 +63,7 @@ def build(
             }
         )
     result.extend(dict(condition) for condition in old.values())
-    return result
+    return result[:CONDITIONS]
 
 
 def find(conditions: Iterable[Mapping[str, Any]], kind: str) -> Mapping[str, Any] | None:

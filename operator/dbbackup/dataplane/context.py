@@ -77,6 +77,8 @@ class Run:
 
     `committing` is true while a COMMIT, or the write of a backup's manifest, is under way whose end is not known: if the process must end then, it
     leaves no report, and a check Job settles it.
+
+    `uncleared` names what the run has made and has not removed again: where it fails with something left, a check Job clears up.
     """
 
     spec: RunSpec
@@ -87,6 +89,7 @@ class Run:
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     committing: bool = False
+    uncleared: set[str] = field(default_factory=set)
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)

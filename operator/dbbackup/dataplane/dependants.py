@@ -49,6 +49,10 @@ JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid JOIN pg_catalog.pg_roles o
 WHERE r.prrelid = ANY(%s::oid[]) AND NOT p.oid = ANY(%s::oid[]) AND NOT pg_catalog.pg_has_role(p.pubowner, 'USAGE')
 ORDER BY 1
 """
+_SUBSCRIBED = """
+SELECT DISTINCT pg_catalog.pg_describe_object('pg_catalog.pg_subscription'::regclass, srsubid, 0) || ' fills table ' || srrelid::regclass::text
+FROM pg_catalog.pg_subscription_rel WHERE srrelid = ANY(%s::oid[]) ORDER BY 1
+"""
 _DESCRIBE = """
 SELECT pg_catalog.pg_describe_object(c, o, s), pg_catalog.pg_describe_object(rc, ro, 0)
 FROM unnest(%s::oid[], %s::oid[], %s::int[], %s::oid[], %s::oid[]) u(c, o, s, rc, ro)
@@ -95,6 +99,8 @@ class Replaced:
     """Oids of the relations among the members: tables, indexes, sequences, views, TOAST left out."""
     publications: tuple[str, ...] = ()
     """Publications (and their owners) that hold replaced tables and that the user could not put them back into."""
+    subscriptions: tuple[str, ...] = ()
+    """Subscriptions, and the replaced tables that each fills: they would silently fill them no more."""
 
 
 def examine(connection: Connection, roots: Sequence[Root]) -> Replaced:
@@ -134,6 +140,7 @@ def examine(connection: Connection, roots: Sequence[Root]) -> Replaced:
         own_keys=_foreign_keys(connection, [oid for oid in keys if (constraint_class, oid) in members]),
         relations=tuple(relations),
         publications=tuple(name for (name,) in connection.execute(_PUBLISHED, (relations, [root.address[1] for root in roots]))),
+        subscriptions=tuple(name for (name,) in connection.execute(_SUBSCRIBED, (relations,))),
     )
 
 

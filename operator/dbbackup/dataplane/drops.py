@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 _IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"().,;]+))')
 _SPACE = re.compile(r'("(?:[^"]|"")*")|\s+')
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+_SAFE = re.compile(r"[a-z_][a-z0-9_$]*")
 _ARGUMENT = re.compile(r'(?:"(?:[^"]|"")*"|[^",])+')
 _MODE_AND_NAME = r'(?:(?:IN|INOUT|VARIADIC) )?(?:(?:"(?:[^"]|"")*"|[^\s",]+) )?'
 _DUMMY_VIEW = re.compile(r"CREATE OR REPLACE VIEW\s|DO \$dbbackup\S*\s+BEGIN\s+IF pg_catalog\.to_regclass")
@@ -37,8 +39,8 @@ IN_SCHEMA = (
     "TEXT SEARCH TEMPLATE",
 )
 BY_METHOD = ("OPERATOR CLASS", "OPERATOR FAMILY")
-BY_TEXT = ("OPERATOR", "CAST", "TRANSFORM", "USER MAPPING")
-_KINDS = (*RELATIONS, *ROUTINES, *TYPES, *GLOBALS, *IN_SCHEMA, *BY_METHOD, *BY_TEXT, "SCHEMA", "EXTENSION")
+BY_TEXT = ("CAST", "TRANSFORM", "USER MAPPING")
+_KINDS = (*RELATIONS, *ROUTINES, *TYPES, *GLOBALS, *IN_SCHEMA, *BY_METHOD, *BY_TEXT, "OPERATOR", "SCHEMA", "EXTENSION")
 _DROP = re.compile(rf"DROP ({'|'.join(sorted(_KINDS, key=len, reverse=True))})\s+(?:IF EXISTS\s+)?(.*?);?\s*$", re.DOTALL)
 
 
@@ -83,6 +85,11 @@ def split_names(text: str) -> tuple[list[str], str]:
             break
         at += 1
     return names, text[at:].strip()
+
+
+def plain(text: str) -> str:
+    """The same for each way to write one thing: white space but within quotes is one blank, and only names that must be are quoted."""
+    return _QUOTED.sub(lambda found: found[1] if _SAFE.fullmatch(found[1]) else found[0], _SPACE.sub(lambda found: found[1] or " ", text)).strip()
 
 
 def arguments(rest: str) -> str:

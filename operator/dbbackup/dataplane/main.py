@@ -92,6 +92,7 @@ def _report(context: Run, failure: Failure | None) -> int:
         finished_at=datetime.now(UTC),
         failure=told,
         warnings=tuple(redact(warning) for warning in context.warnings),
+        uncleared=failure is not None and bool(context.uncleared),
         **context.facts,
     )
     code = failure.reason.exit_code if failure else ExitCode.OK
@@ -152,5 +153,6 @@ def _give_up(context: Run) -> None:
     failure = context.stop.failure or Failure("Timeout", "the run did not end")
     code: int = failure.reason.exit_code
     if not context.committing:
-        code = _report(context, Failure(failure.reason.name, f"{failure.message}; clearing up was not done in time", failure.hint))
+        left = f": {'; '.join(sorted(context.uncleared))}" if context.uncleared else ""
+        code = _report(context, Failure(failure.reason.name, f"{failure.message}; clearing up was not done in time{left}", failure.hint))
     os._exit(code)

@@ -254,6 +254,9 @@ def _dependants(replaced: Replaced) -> Iterable[Problem]:
         yield Problem("DependentObjects", some([f"{d.description} needs {d.on}" for d in replaced.outside]))
     if replaced.partitions:
         yield Problem("DependentObjects", f"partitions that the artifact lacks would go with their tables: {some(replaced.partitions)}")
+    if replaced.subscriptions:
+        cure = "take the tables out of the publication and refresh the subscription, or drop the subscription, and restore then"
+        yield Problem("DependentObjects", f"replication into replaced tables would end: {some(replaced.subscriptions)}: {cure}")
 
 
 def _locks(server: Server, needs: Needs, replaced: Replaced) -> Iterable[Problem]:

@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from dbbackup.dataplane import grants
 from dbbackup.dataplane.connection import Connection
 from dbbackup.dataplane.dependants import Replaced
-from dbbackup.dataplane.drops import ROUTINES
+from dbbackup.dataplane.drops import RELATIONS, ROUTINES
 from dbbackup.dataplane.ordering import components
 from dbbackup.dataplane.refusals import statement_failure
 from dbbackup.dataplane.target import Address, Root
@@ -43,11 +43,16 @@ SELECT i.type || ' ' || i.identity FROM (
     AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
   UNION ALL SELECT 'pg_trigger'::regclass, oid, 0 FROM pg_trigger WHERE tgrelid = ANY(%(oids)s::oid[]) AND NOT tgisinternal
   UNION ALL SELECT 'pg_policy'::regclass, oid, 0 FROM pg_policy WHERE polrelid = ANY(%(oids)s::oid[])
+  UNION ALL SELECT 'pg_rewrite'::regclass, oid, 0 FROM pg_rewrite WHERE ev_class = ANY(%(oids)s::oid[]) AND rulename <> '_RETURN'
+  UNION ALL SELECT 'pg_statistic_ext'::regclass, oid, 0 FROM pg_statistic_ext WHERE stxrelid = ANY(%(oids)s::oid[])
+  UNION ALL SELECT 'pg_class'::regclass, d.objid, 0 FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY(%(oids)s::oid[]) AND d.deptype IN ('a', 'i')
   UNION ALL SELECT 'pg_constraint'::regclass, oid, 0 FROM pg_constraint WHERE conrelid = ANY(%(oids)s::oid[]) AND contype <> 't'
   UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
     WHERE attrelid = ANY(%(oids)s::oid[]) AND attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'f')
 ) x(classid, objid, subid), LATERAL pg_catalog.pg_identify_object(classid, objid, subid) i
 """
+_WITH_PARTS = frozenset(RELATIONS) - {"SEQUENCE"}
 _RELATIONS_NOW = "SELECT oid FROM pg_catalog.pg_class WHERE oid::regclass::text = ANY(%s::text[])"
 
 
@@ -93,7 +98,7 @@ class Replacement:
         """Captures what is to be put back, then drops."""
         self._replaced = replaced
         self._before = grants.capture(self._connection)
-        self._parts_before = self._parts([root.address[1] for root in replaced.roots if root.drop.kind == "TABLE"])
+        self._parts_before = self._parts([root.address[1] for root in replaced.roots if root.drop.kind in _WITH_PARTS])
         for key in (*replaced.foreign_keys, *replaced.own_keys):
             self._run(f"ALTER TABLE {key.table} DROP CONSTRAINT {key.name}")
         for statement in self._in_order():
@@ -161,13 +166,13 @@ class Replacement:
         return {text for (text,) in self._connection.execute(_LOSSES, {"oids": list(relations)})}
 
     def _lost(self) -> list[str]:
-        names = [root.name for root in self._replaced.roots if root.drop.kind == "TABLE"]
+        names = [root.name for root in self._replaced.roots if root.drop.kind in _WITH_PARTS]
         now = [oid for (oid,) in self._connection.execute(_RELATIONS_NOW, (names,))]
         lost = sorted(self._parts_before - self._parts(now))
         if not lost:
             return []
         more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
-        return [f"newer than the artifact, so gone with the tables that were replaced: {', '.join(lost[:10])}{more}"]
+        return [f"newer than the artifact, so gone with what was replaced: {', '.join(lost[:10])}{more}"]
 
     def _run(self, statement: str) -> None:
         try:

@@ -45,7 +45,7 @@ def execute(run: Run) -> None:
     manifest, digest = load_manifest(storage, options.key, options.manifest_sha256)
     run.facts["artifact"] = _artifact_report(options.key, manifest, digest)
     planned = plan(run, storage, options, manifest)
-    with created_database(run, info, manifest.database, wanted=options.create_database) as created, _session(run, info) as connection:
+    with created_database(run, info, storage, manifest.database, wanted=options.create_database) as created, _session(run, info) as connection:
         hold(connection, info, "exclusive", run.stop, run.reporter)
         with completed(planned, connection, run) as whole:
             Restore(run, info, storage, options, manifest, whole, created=created).execute(connection)

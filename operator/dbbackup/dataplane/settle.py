@@ -5,16 +5,19 @@ A backup is what its manifest says, or nothing. A restore is what the server say
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 
 from dbbackup.artifact import (
     MANIFEST_LIMIT,
+    CreationRecord,
     Tombstone,
     TransactionRecord,
+    creation_key,
     leaf,
     parse_transaction,
     safety_report,
@@ -24,16 +27,17 @@ from dbbackup.dataplane.bucket import Artifact, delete_artifact, find_artifact, 
 from dbbackup.dataplane.connection import Connection, connect, one, server_version, uses_tls
 from dbbackup.dataplane.conninfo import Conninfo, load
 from dbbackup.dataplane.context import Run
-from dbbackup.dataplane.databases import drop_database
+from dbbackup.dataplane.databases import drop_database, find_database, maintenance
 from dbbackup.dataplane.layout import SAFETY_SUFFIX, root, split
 from dbbackup.dataplane.source import load_manifest
-from dbbackup.dataplane.target import user_objects
 from dbbackup.dataplane.transaction import Opened, end_backend, transaction_status
 from dbbackup.errors import Failure
 from dbbackup.run import ArtifactReport, CheckOptions, DatabaseReport, Owner, RestoredReport
 
 if TYPE_CHECKING:
     from dbbackup.storage.base import Storage
+
+T = TypeVar("T")
 
 _POLL = 1.0
 _PATIENCE = 0.8
@@ -102,11 +106,9 @@ def _check_backup(run: Run, options: CheckOptions) -> None:
                 return
         removed = sum(delete_artifact(storage, directory) for directory in directories)
     except Failure as failure:
-        if failure.reason.name == "BucketNotFound":
-            raise Failure(options.lost_reason, options.lost_message) from None
-        if failure.reason.retryable:
-            raise
-        raise Failure(options.lost_reason, f"{options.lost_message}; and the bucket could not be looked at: {failure}") from None
+        if failure.reason.name != "BucketNotFound":
+            raise  # nobody has looked: the operator says that the outcome is unknown
+        raise Failure(options.lost_reason, options.lost_message) from None
     run.reporter.info(f"no sealed artifact; {removed} objects of the lost run were deleted")
     raise Failure(options.lost_reason, options.lost_message)
 
@@ -132,15 +134,16 @@ def _settle(run: Run) -> str | None:
     key = transaction_key(run.spec.storage.prefix, run.spec.owner)
     record = _record(storage, key, run.spec.owner)
     if record is None:
-        return "it had changed nothing"
+        return f"it had changed nothing{_created(run, storage)}"
     if record.owner.uid != run.spec.owner.uid:
         raise Failure("OutcomeUnknown", f"{key} is the record of another restore")
     run.reporter.transaction(record.xid)
     if not _committed(run, record):
         storage.delete([key])
-        return f"its transaction {record.xid} was rolled back, the target is as it was"
-    run.facts["restored"] = RestoredReport(tables=record.tables, rows=record.rows or 0, bytes=record.bytes or 0)
+        return f"its transaction {record.xid} was rolled back, the target is as it was{_created(run, storage)}"
+    run.facts["restored"] = RestoredReport(tables=record.tables, rows=record.rows, bytes=record.bytes)
     run.facts["artifact"] = _artifact(run, storage, record.artifact_key)
+    storage.delete([creation_key(run.spec.storage.prefix, run.spec.owner)])
     return None
 
 
@@ -180,25 +183,58 @@ def _find_safety_backup(run: Run, storage: Storage) -> None:
             delete_artifact(storage, directory)
 
 
+def _created(run: Run, storage: Storage) -> str:
+    """Drops the database that the restore had created, if it had; what to tell of one that stays."""
+    key = creation_key(run.spec.storage.prefix, run.spec.owner)
+    if storage.head(key) is None:
+        return ""
+    record = CreationRecord.model_validate_json(storage.get(key, MANIFEST_LIMIT))
+    try:
+        kept = _ask(run, lambda info: _drop(run, info, record))
+    except Failure as failure:
+        kept = f"could not be looked at: {failure}"
+    else:
+        storage.delete([key])
+    return f"; database {record.identity}, which it may have created, {kept}" if kept else ""
+
+
+def _drop(run: Run, info: Conninfo, record: CreationRecord) -> str:
+    if info.identity != record.identity:
+        return f"was not looked for: the Secret now leads to {info.identity}"
+    if record.oid is not None:
+        return drop_database(run, info, record.oid)
+    with closing(maintenance(info)) as session:
+        return "" if find_database(session, info.name) is None else "stays: it is there, and whether this restore made it nobody can tell"
+
+
 def _committed(run: Run, record: TransactionRecord) -> bool:
-    """As the server says; Failure OutcomeUnknown where it can't, after it was asked again for most of the run's time."""
+    """As the server says; Failure OutcomeUnknown where it can't."""
+    return _ask(
+        run,
+        lambda info: _told_committed(run, info, record),
+        f"nobody can tell whether transaction {record.xid} on {record.identity} was committed",
+    )
+
+
+def _ask(run: Run, question: Callable[[Conninfo], T], unanswered: str = "nobody can tell") -> T:
+    """Asks the database again for most of the run's time; Failure OutcomeUnknown where it does not answer."""
     if run.spec.database is None:
         raise Failure("InvalidSpec", "a restore's check tells no database")
     while True:
         try:
             info = load(run.spec.database, run.paths)
             run.reporter.secret(info.password)
-            return _ask(run, info, record)
+            return question(info)
         except (Failure, psycopg.Error) as error:
             if isinstance(error, Failure) and not error.reason.retryable:
                 raise
             answer = " ".join(str(error).split())
         if datetime.now(UTC) >= run.started_at + timedelta(seconds=run.spec.timeout_seconds * _PATIENCE):
-            raise Failure("OutcomeUnknown", f"nobody can tell whether transaction {record.xid} on {record.identity} was committed: {answer}")
+            raise Failure("OutcomeUnknown", f"{unanswered}: {answer}")
         run.stop.wait(_POLL)
 
 
-def _ask(run: Run, info: Conninfo, record: TransactionRecord) -> bool:
+def _told_committed(run: Run, info: Conninfo, record: TransactionRecord) -> bool:
     if info.identity != record.identity:
         raise Failure("OutcomeUnknown", f"transaction {record.xid} ran on {record.identity}; the Secret now leads to {info.identity}")
     try:
@@ -219,12 +255,8 @@ def _ask(run: Run, info: Conninfo, record: TransactionRecord) -> bool:
                 raise Failure("ConnectionLost", f"server process {record.backend_pid} of transaction {record.xid} does not end")
             status, _ = transaction_status(session, record.xid)
         run.facts["database"] = _database(session, info, record)
-        if status in {"committed", "aborted"}:
-            empty = status == "aborted" and record.created_database and not user_objects(session, 1)[1]
-        else:
+        if status not in {"committed", "aborted"}:
             raise Failure("OutcomeUnknown", f"the server of {info.identity} does not know any more what became of transaction {record.xid}")
-    if empty:
-        drop_database(run, info)
     return status == "committed"
 
 

@@ -36,6 +36,15 @@ _GLOBAL_KINDS: dict[str, tuple[str, str]] = {
     "PROCEDURAL LANGUAGE": ("pg_language", "lan"),
     "ACCESS METHOD": ("pg_am", "am"),
 }
+_METHOD = "'USING ' || (SELECT pg_catalog.quote_ident(amname) FROM pg_catalog.pg_am WHERE oid = {})"
+_FURTHER = {
+    "pg_class": "c.relkind::text",
+    "pg_opclass": _METHOD.format("c.opcmethod"),
+    "pg_opfamily": _METHOD.format("c.opfmethod"),
+}
+"""What else is asked of an object than its name and its owner."""
+_TOLD_APART = {"pg_operator", "pg_opclass", "pg_opfamily"}
+"""Kinds of which several may have one name: of these the dump's statement tells arguments or access method as well."""
 _OWNERLESS = {"pg_ts_parser", "pg_ts_template", "pg_am"}
 
 USER_OBJECTS = """
@@ -96,8 +105,12 @@ JOIN pg_catalog.pg_proc c ON c.pronamespace = ns.oid AND c.proname = u.n
 LEFT JOIN pg_catalog.pg_roles r ON r.oid = c.proowner
 """
 _OPERATORS = """
-SELECT u.i::int, 'pg_operator'::regclass::oid, c.oid, c.oprowner, r.rolname, pg_catalog.pg_has_role(c.oprowner, 'USAGE'), ''
-FROM unnest(%(names)s::text[]) WITH ORDINALITY u(n, i) JOIN pg_catalog.pg_operator c ON c.oid = pg_catalog.to_regoperator(u.n)
+SELECT u.i::int, 'pg_operator'::regclass::oid, c.oid, c.oprowner, r.rolname, pg_catalog.pg_has_role(c.oprowner, 'USAGE'),
+       (SELECT pg_catalog.string_agg(CASE t WHEN 0 THEN 'NONE' ELSE pg_catalog.format_type(t, NULL) END, ', ' ORDER BY n)
+        FROM (VALUES (1, c.oprleft), (2, c.oprright)) a(n, t))
+FROM unnest(%(schemas)s::text[], %(names)s::text[]) WITH ORDINALITY u(s, n, i)
+JOIN pg_catalog.pg_namespace ns ON ns.nspname = u.s
+JOIN pg_catalog.pg_operator c ON c.oprnamespace = ns.oid AND c.oprname = u.n
 LEFT JOIN pg_catalog.pg_roles r ON r.oid = c.oprowner
 """
 _OTHERS = """
@@ -158,15 +171,14 @@ def _catalog(kind: str) -> tuple[str, str]:
 def _find(connection: Connection, catalog: str, prefix: str, group: list[Drop]) -> Iterable[tuple[Drop, Address, str | None, bool, str]]:
     parameters: dict[str, list[str]] = {"schemas": [d.schema for d in group], "names": [d.name for d in group]}
     if catalog == "":
-        texts = {_flat(text): (classid, oid) for classid, oid, text in connection.execute(_OTHERS)}
-        return [(d, texts[_flat(d.name)], None, True, "") for d in group if _flat(d.name) in texts]
+        texts = {drops.plain(text): (classid, oid) for classid, oid, text in connection.execute(_OTHERS)}
+        return [(d, texts[drops.plain(d.name)], None, True, "") for d in group if drops.plain(d.name) in texts]
     if catalog == "pg_proc":
         return _routines(connection.execute(_ROUTINES, parameters).fetchall(), group)
     if catalog == "pg_largeobject":
         query = _LARGE_OBJECTS
     elif catalog == "pg_operator":
         query = _OPERATORS
-        parameters["names"] = [_flat(d.name) for d in group]
     else:
         owner = "NULL::oid" if catalog in _OWNERLESS else f"c.{prefix}owner"
         in_schema = (catalog, prefix) in _SCHEMA_KINDS.values()
@@ -176,11 +188,13 @@ def _find(connection: Connection, catalog: str, prefix: str, group: list[Drop]) 
             owner=owner,
             role="r.rolname",
             member="true" if catalog in _OWNERLESS else f"pg_catalog.pg_has_role({owner}, 'USAGE')",
-            kind="c.relkind::text" if catalog == "pg_class" else "''",
+            kind=_FURTHER.get(catalog, "''"),
             namespace=f"JOIN pg_catalog.pg_namespace ns ON ns.oid = c.{prefix}namespace AND ns.nspname = u.s" if in_schema else "",
         )
     return [
-        (group[i - 1], (classid, oid), role, bool(owned), kind) for i, classid, oid, _, role, owned, kind in connection.execute(query, parameters)
+        (group[i - 1], (classid, oid), role, bool(owned), kind)
+        for i, classid, oid, _, role, owned, kind in connection.execute(query, parameters)
+        if catalog not in _TOLD_APART or kind == drops.arguments(group[i - 1].rest)
     ]
 
 
@@ -195,10 +209,6 @@ def _routines(
         for i, classid, oid, _, role, owned, text, types in rows
         if drops.arguments(text) == (told := drops.arguments(group[i - 1].rest)) or drops.takes(told, types)
     ]
-
-
-def _flat(text: str) -> str:
-    return "".join(text.split()).replace('"', "")
 
 
 def identities(connection: Connection, addresses: list[Address]) -> dict[Address, tuple[str, str]]:

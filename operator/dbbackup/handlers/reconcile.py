@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -28,6 +29,8 @@ PASSES = 8
 """A decision may ask for four facts and be refused once or twice; more is a defect."""
 TAIL_LINES = 60
 EFFECTS_AT_ONCE = 8
+ESSENTIAL = frozenset({"phase", "conditions", "observedGeneration"})
+"""Of a status: without these it tells nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,14 +297,32 @@ class Reconciler:
         patch = merge_patch(obj.get("status") or {}, status)
         if not patch:
             return obj
-        metadata = obj["metadata"]
-        written = await self._kube.patch(KINDS[key.kind].status, key.namespace, key.name, metadata["resourceVersion"], {"status": patch})
+        metadata, resource = obj["metadata"], KINDS[key.kind].status
+        try:
+            written = await self._kube.patch(resource, key.namespace, key.name, metadata["resourceVersion"], {"status": patch})
+        except k.ApiError as error:
+            if not error.invalid:
+                raise
+            status = await self._without_refused(key, obj, status, error)
+            patch = merge_patch(obj.get("status") or {}, status)
+            written = await self._kube.patch(resource, key.namespace, key.name, metadata["resourceVersion"], {"status": patch})
         self._cache.put(written)
         before, after = (obj.get("status") or {}).get("phase"), status.get("phase")
         if before != after:
             reason = next((c["reason"] for c in status["conditions"] if c["type"] == "Ready"), "")
             log.info("phase", extra={"object": str(key), "uid": metadata["uid"], "from": before, "to": after, "reason": reason})
         return written
+
+    async def _without_refused(self, key: Key, obj: Raw, status: Raw, error: k.ApiError) -> Raw:
+        """The status without what the API server does not take, so that a run's end is told whatever else cannot be. A defect, and told as one."""
+        refused = {match[1] for field in error.fields if (match := re.match(r"status\.(\w+)", field))}
+        log.error("the API server refused the status", extra={"object": str(key), "fields": list(error.fields), "error": str(error)})
+        message = f"a defect of the operator, please report it: the API server refused the status: {error.message}"
+        await self._note(key, obj, Note("StatusRefused", message, warning=True))
+        if not refused or refused & ESSENTIAL:
+            raise error
+        old = obj.get("status") or {}
+        return {name: value for name, value in {**status, **{name: old.get(name) for name in refused}}.items() if value is not None}
 
     async def _finalizer(self, key: Key, obj: Raw, *, present: bool) -> Raw:
         metadata = obj["metadata"]

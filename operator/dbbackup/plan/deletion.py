@@ -66,7 +66,8 @@ def _cleaning(facts: Facts, left: timedelta) -> Decision:
 def _may_hold_something(facts: Facts) -> bool:
     # The finalizer is put on in the pass that makes the Job, so only a run that never was leaves nothing.
     status = facts.status
-    return bool(status.get("jobName")) and not (status.get("phase") == "Failed" and "startTime" not in status)
+    unknown = (status.get("failure") or {}).get("reason") == "OutcomeUnknown"
+    return bool(status.get("jobName")) and not (status.get("phase") == "Failed" and "startTime" not in status and not unknown)
 
 
 def _clean_up(facts: Facts, message: str) -> Decision:

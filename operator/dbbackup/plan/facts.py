@@ -118,11 +118,6 @@ class Facts:
     def created(self) -> datetime:
         return datetime.fromisoformat(self.obj["metadata"]["creationTimestamp"])
 
-    @property
-    def waited(self) -> timedelta:
-        """How long the object has been there while an operator was."""
-        return self.now - max(self.created, self.settings.started_at)
-
 
 @dataclass(frozen=True, slots=True)
 class Note:

@@ -9,16 +9,23 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from dbbackup.api.conditions import timestamp
 from dbbackup.api.specs import JobSettings
 from dbbackup.plan import starting
 from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import Decision, Facts, Note, Raw
 from dbbackup.plan.jobs import CONTAINER, SMALL_RUN_SECONDS, job_manifest
 from dbbackup.plan.observe import DELETED, RunState, instant, observe, of_run, pods_of_run
-from dbbackup.run import ENVIRONMENT, CheckOptions, Report, RunKind, RunSpec
+from dbbackup.run import ENVIRONMENT, CheckOptions, FailureReport, Report, RunKind, RunSpec
 
 QUIET_START = 3.0
 """Seconds that a pod may take to start before Events are asked for the reason: pulled images start in about one."""
+CHECKED_LIMIT = 1000
+"""Characters of a lost run's message that its check is told, and tells again whole: a report holds 4 KiB."""
+UNSEEN_BACKUP = (
+    "Once the storage answers, look for manifest.json in the backup's directory (docs/bucket.md): with it the artifact is whole and can be restored"
+    " by `source.artifact`; without it delete the directory, and create a new backup."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +66,14 @@ def fail(facts: Facts, reason: str, message: str) -> Decision:
 
 
 def wait(facts: Facts, reason: str, message: str, *, deadline: timedelta | None, failure: str) -> Decision:
-    """Pending for something that may still appear; Failed with `failure` once the deadline has passed."""
-    if deadline is not None and facts.waited >= deadline:
+    """Pending for something that may still appear; Failed with `failure` once it has been waited for until the deadline, for that reason alone."""
+    if deadline is None:
+        return Decision(status=statuses.pending(facts, reason, message))
+    since = statuses.waiting_since(facts, reason)
+    left = deadline - (facts.now - since)
+    if left <= timedelta(0):
         return fail(facts, failure, message)
-    left = None if deadline is None else deadline - facts.waited
-    return Decision(status=statuses.pending(facts, reason, message), requeue=left)
+    return Decision(status=statuses.pending(facts, reason, message, waitingSince=timestamp(since)), requeue=left)
 
 
 def start(facts: Facts, run: Run) -> Decision:
@@ -147,7 +157,9 @@ def _retrying(facts: Facts, state: RunState) -> Decision:
         why = f"{state.report.failure.reason}: {state.report.failure.message}"
     message = f"attempt {state.attempts} failed, another follows: {why}"
     note = Note("Retrying", statuses.cut(message, 900), warning=True, key=str(state.attempts))
-    return Decision(status=statuses.running(facts, state, "Retrying", message), notes=(note,), holds_slot=True)
+    return Decision(
+        status=statuses.running(facts, state, "Retrying", message), notes=(note,), holds_slot=True, requeue=facts.settings.progress_interval
+    )
 
 
 def _starting(facts: Facts, run: Run) -> Decision:
@@ -198,6 +210,7 @@ def _lost(facts: Facts, run: Run, state: RunState) -> Decision:
         if facts.refusal.kind == "Invalid":
             return _unsettled(facts, run, state, reason, message, problem)
         return Decision(status=_uncertain(facts, state, f"{message}; {problem}"), requeue=statuses.LOOK_AGAIN)
+    message = statuses.cut(message, CHECKED_LIMIT)
     xid = facts.log.xid or facts.status.get("transactionID")
     check = CheckOptions(run=run.kind, lost_reason=reason, lost_message=message, xid=xid)
     spec = run.spec.model_copy(update={"run": "check", "check": check, "timeout_seconds": SMALL_RUN_SECONDS})
@@ -205,14 +218,18 @@ def _lost(facts: Facts, run: Run, state: RunState) -> Decision:
     return Decision(
         create=manifest,
         status=_uncertain(facts, state, message),
-        notes=(Note("Checking", f"{message}; Job {manifest['metadata']['name']} finds out what became of the run", warning=True),),
+        notes=(Note("Checking", f"{message}; Job {manifest['metadata']['name']} {_task(state)}", warning=True),),
         holds_slot=True,
         requeue=statuses.LOOK_AGAIN,
     )
 
 
 def _uncertain(facts: Facts, state: RunState, message: str) -> dict[str, Any]:
-    return statuses.running(facts, state, "Checking", f"{message}; a check Job finds out what became of the run")
+    return statuses.running(facts, state, "Checking", f"{message}; a check Job {_task(state)}")
+
+
+def _task(state: RunState) -> str:
+    return "removes what the run has left" if state.report is not None else "finds out what became of the run"
 
 
 def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decision:
@@ -221,7 +238,7 @@ def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decis
     reason, message = (options.lost_reason, options.lost_message) if options else ("RunLost", "the run left no report")
     if check.phase == "Reported" and check.report is not None:
         failure = check.report.failure
-        if failure is None or failure.reason in (reason, "OutcomeUnknown") or not failure.retryable:
+        if failure is None or _settled(failure, reason, message) or (failure.reason == "OutcomeUnknown" and state.report is None):
             return finish(facts, state, check.report, spec or run.spec)
         return _unsettled(facts, run, state, reason, message, f"the check failed: {failure.reason}: {failure.message}")
     if check.phase == "Lost":
@@ -232,18 +249,27 @@ def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decis
         if statuses.since(made, facts.now) >= run.start_deadline.total_seconds():
             return _unsettled(facts, run, state, reason, message, "the check Job did not start in time")
         return Decision(status=_uncertain(facts, state, message), holds_slot=True, requeue=statuses.LOOK_AGAIN)
-    if check.report is not None and check.report.failure is not None and check.report.failure.reason == reason:
+    if check.report is not None and check.report.failure is not None and _settled(check.report.failure, reason, message):
         return finish(facts, state, check.report, spec or run.spec)
     return Decision(status=_uncertain(facts, state, message), holds_slot=True, requeue=statuses.LOOK_AGAIN)
 
 
+def _settled(failure: FailureReport, reason: str, message: str) -> bool:
+    """Whether the check has looked, and tells what it was told. It may itself fail for the reason that the run did: as the storage is still away."""
+    return failure.reason == reason and failure.message.startswith(message)
+
+
 def _unsettled(facts: Facts, run: Run, state: RunState, reason: str, message: str, problem: str) -> Decision:
-    """Nobody could look. A backup without a manifest that anybody saw is Failed; a restore may have happened, and its status says so."""
-    if run.kind == "restore":
-        reason = "OutcomeUnknown"
-    text = f"{message}; and it could not be checked what became of the run: {problem}"
-    note = Note("Failed", f"{reason}: {text}", warning=True)
-    return Decision(status=statuses.failed(facts, state, statuses.failure(reason, text)), notes=(note,), delete=tuple(facts.jobs))
+    """Nobody could look: a backup may be sealed, a restore may have happened, and the status says so. What a report told stands all the same."""
+    if state.report is not None and state.report.failure is not None:
+        failure = state.report.failure
+        text = f"{failure.message}; what the run has left could not be removed: {problem}"
+        report = state.report.model_copy(update={"failure": failure.model_copy(update={"message": text})})
+        return finish(facts, state, report, run.spec)
+    text = f"{reason}: {message}; and it could not be checked what became of the run: {problem}"
+    told = statuses.failure("OutcomeUnknown", text, UNSEEN_BACKUP if run.kind == "backup" else None)
+    note = Note("Failed", f"OutcomeUnknown: {text}", warning=True)
+    return Decision(status=statuses.failed(facts, state, told), notes=(note,), delete=tuple(facts.jobs))
 
 
 def finish(facts: Facts, state: RunState, report: Report, spec: RunSpec | None) -> Decision:

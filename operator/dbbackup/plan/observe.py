@@ -19,6 +19,8 @@ Raw = Mapping[str, Any]
 
 LOST_POD_AFTER = timedelta(minutes=5)
 """A pod that should have been gone for so long sits on a node that is gone."""
+HELD_AFTER = timedelta(minutes=1)
+"""A pod that goes on for so long after container `main` has ended is kept by a sidecar, and the Job controller starts no other beside it."""
 
 DELETED = "dbbackup.io/deleted"
 """Key that the cache sets at the top of a pod that was deleted, so that what it said last is not lost with it."""
@@ -71,6 +73,8 @@ class Attempt:
     disruption: str | None
     exit_code: int | None
     out_of_memory: bool
+    held: bool = False
+    """By a sidecar that does not end."""
 
 
 def _attempt(pod: Raw, uid: str, run: RunKind, now: datetime) -> Attempt:
@@ -99,6 +103,7 @@ def _attempt(pod: Raw, uid: str, run: RunKind, now: datetime) -> Attempt:
         disruption=disruption,
         exit_code=ended.get("exitCode"),
         out_of_memory=ended.get("reason") == "OOMKilled",
+        held=not gone and status.get("phase") == "Running" and now > (instant(ended.get("finishedAt")) or now) + HELD_AFTER,
     )
 
 
@@ -110,7 +115,8 @@ class RunState:
     """Absent: neither Job nor pod. Starting: nothing has run yet. Retrying: between attempts, `report` being the last one's. Reported: `report` is
     final.
 
-    Lost: over, and no report tells how: `reason` and `message` say what is known; `started` whether a container is known to have run.
+    Lost: over, and somebody must look: `reason` and `message` say what is known; `started` whether a container is known to have run. How it ended
+    is known all the same where there is a `report`: only what was stored could not be cleared away.
     """
 
     phase: RunPhase
@@ -182,16 +188,27 @@ def observe(jobs: Sequence[Raw], pods: Sequence[Raw], name: str, uid: str, run: 
         return state("Absent")
     again = _comes_again(job, over, attempts, run)
     if told is not None and told.failure is not None and not (told.failure.retryable and again):
-        return state("Reported", report=told)
+        return state(**_failed(run, told, [attempt.report for attempt in started if attempt.report], count))
     if again:
         return state("Retrying" if started else "Starting", report=told)
     reason, message = _why_lost(job, over, last)
     return state("Lost", reason=reason, message=message)
 
 
+def _failed(run: RunKind, last: Report, reports: Sequence[Report], count: int) -> dict[str, Any]:
+    """Phase, reason, message and report after the last of `count` attempts, those that `reports` are of among them, has failed for good."""
+    lost = {"phase": "Lost", "reason": last.failure.reason, "message": last.failure.message} if last.failure else {}
+    if run == "backup" and len(reports) < count:
+        # An attempt that left no report may have sealed an artifact, and a later one that failed need not have seen the bucket.
+        return lost
+    if run in ("backup", "restore") and any(report.uncleared for report in reports):
+        return {**lost, "report": last}
+    return {"phase": "Reported", "report": last}
+
+
 def _comes_again(job: Raw | None, over: Raw | None, attempts: Sequence[Attempt], run: RunKind) -> bool:
     """Whether the Job controller will start another pod, as far as can be told before it says so."""
-    if job is None or over:
+    if job is None or over or (attempts and attempts[-1].held):
         return False
     counted = [attempt for attempt in attempts if not attempt.disruption or run == "restore"]
     if counted and counted[-1].exit_code is not None and 20 <= counted[-1].exit_code < 30:

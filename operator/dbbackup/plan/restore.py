@@ -152,7 +152,8 @@ def _source_missing(facts: Facts, spec: RestoreSpec, run: lifecycle.Run) -> Deci
     message = f"DatabaseBackup {name} is {phase}"
     if phase in ("Failed", "Deleting", "Expired", "Completed"):
         return lifecycle.fail(facts, "BackupNotCompleted", message if phase != "Completed" else f"DatabaseBackup {name} names no artifact")
-    return lifecycle.wait(facts, "WaitingForBackup", message, deadline=run.start_deadline, failure="BackupNotCompleted")
+    # However long: a backup that is there ends by its own deadlines.
+    return lifecycle.wait(facts, "WaitingForBackup", message, deadline=None, failure="")
 
 
 def _no_backup_of_schedule(facts: Facts, source: ScheduleSource, run: lifecycle.Run) -> Decision:

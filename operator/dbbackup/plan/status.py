@@ -20,23 +20,55 @@ LOOK_AGAIN = timedelta(seconds=5)
 """After which something that no watch tells is looked at again."""
 TAIL_LINES = 20
 TAIL_LIMIT = 8000
+# What follows keeps within the CRDs: a status that breaks one limit is refused whole, and the run's end would never be told.
 MESSAGE_LIMIT = 4000
 WARNING_LIMIT = 2000
+WARNINGS = 16
+_READ = {"database.identity": 512, "database.name": 255, "database.serverVersion": 128, "progress.phase": 64}
+_LOOKED_UP = {
+    "artifact.key": 1024,
+    "artifact.sha256": 64,
+    "artifact.manifestSha256": 64,
+    "safetyBackup.key": 1024,
+    "safetyBackup.sha256": 64,
+    "safetyBackup.manifestSha256": 64,
+    "transactionID": 32,
+}
 
 
 def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def capped(warnings: Sequence[str]) -> list[str]:
+    """At most WARNINGS, each cut; the last one then says how many more there are."""
+    told = [cut(warning, WARNING_LIMIT) for warning in warnings]
+    return told if len(told) <= WARNINGS else [*told[: WARNINGS - 1], f"and {len(told) - WARNINGS + 1} more"]
+
+
+def bounded(value: Any, path: str = "") -> Any:
+    """A status with its texts within the CRDs' limits: what people read is cut, what is looked up is left out, as half a key leads nowhere."""
+    if isinstance(value, Mapping):
+        inner = {key: bounded(child, f"{path}.{key}" if path else key) for key, child in value.items()}
+        return {key: child for key, child in inner.items() if child is not None}
+    if path in _LOOKED_UP:
+        return value if len(value) <= _LOOKED_UP[path] else None
+    return cut(value, _READ[path]) if path in _READ else value
+
+
 def _dump(model: Model, **more: Any) -> dict[str, Any]:
     return {**model.model_dump(mode="json", by_alias=True, exclude_none=True), **more}
 
 
-def _with(facts: Facts, phase: str, state: conditions.State, reason: str, message: str, status: Status | None = None) -> Status:
-    status = facts.status if status is None else status
+def _before(facts: Facts) -> Status:
+    """The status as it stands, without what holds only as long as it is said again."""
+    return {key: value for key, value in facts.status.items() if key != "waitingSince"}
+
+
+def _with(facts: Facts, phase: str, state: conditions.State, reason: str, message: str, status: Status) -> Status:
     generation = facts.obj["metadata"].get("generation", 1)
     return {
-        **status,
+        **bounded(status),
         **_job_name(facts, status),
         "phase": phase,
         "observedGeneration": generation,
@@ -60,34 +92,46 @@ def _tries(facts: Facts, run: RunState) -> Status:
 
 
 def pending(facts: Facts, reason: str, message: str, **more: Any) -> Status:
-    return {**_with(facts, "Pending", "progressing", reason, message), **more}
+    return _with(facts, "Pending", "progressing", reason, message, {**_before(facts), **more})
+
+
+def waiting_since(facts: Facts, reason: str) -> datetime:
+    """When the object began to wait for that reason; now where it did not before. Time without an operator does not count."""
+    ready = conditions.find(facts.status.get("conditions") or (), "Ready") or {}
+    since = instant(facts.status.get("waitingSince")) if ready.get("reason") == reason else None
+    return max(since, facts.settings.started_at) if since else facts.now
 
 
 def running(facts: Facts, run: RunState, reason: str, message: str) -> Status:
-    """Going on, or between attempts. Progress and key are taken from the log, at most once in `settings.progress_interval`."""
-    status = _with(facts, "Running", "progressing", reason, message)
-    status.update(_tries(facts, run))
+    """Going on, or between attempts."""
+    status = {**_before(facts), **_tries(facts, run)}
     if run.started_at and "startTime" not in status:
         status["startTime"] = timestamp(run.started_at)
     if facts.log.xid and facts.obj["kind"] == "DatabaseRestore":
         status["transactionID"] = facts.log.xid
+    return _with(facts, "Running", "progressing", reason, message, {**status, **_live(facts, status)})
+
+
+def _live(facts: Facts, status: Status) -> Status:
+    """Progress and key as the log tells them, at most once in `settings.progress_interval`."""
     began = instant(status.get("startTime")) or facts.now
     shown = instant((status.get("progress") or {}).get("updatedAt"))
     interval = facts.settings.progress_interval
     if facts.now - began < interval or (shown is not None and facts.now - shown < interval):
-        return status
+        return {}
+    live: Status = {}
     if facts.log.key and facts.obj["kind"] == "DatabaseBackup":
-        status["artifact"] = {**(status.get("artifact") or {}), "key": facts.log.key}
+        live["artifact"] = {**(status.get("artifact") or {}), "key": facts.log.key}
     if facts.log.progress:
         progress = _dump(facts.log.progress)
         before = {key: value for key, value in (status.get("progress") or {}).items() if key != "updatedAt"}
         if progress != before:
-            status["progress"] = {**progress, "updatedAt": timestamp(facts.now)}
-    return status
+            live["progress"] = {**progress, "updatedAt": timestamp(facts.now)}
+    return live
 
 
 def _ended(facts: Facts, run: RunState, report: Report | None) -> Status:
-    status = {key: value for key, value in facts.status.items() if key not in ("progress", "failure")}
+    status = {key: value for key, value in _before(facts).items() if key not in ("progress", "failure")}
     status.update(_tries(facts, run))
     began = instant(status.get("startTime")) or run.started_at or (report.started_at if report else None)
     ended = report.finished_at if report else facts.now
@@ -98,7 +142,7 @@ def _ended(facts: Facts, run: RunState, report: Report | None) -> Status:
     if report and report.database:
         status["database"] = _dump(report.database)
     if report and report.warnings:
-        status["warnings"] = [cut(warning, WARNING_LIMIT) for warning in report.warnings]
+        status["warnings"] = capped(report.warnings)
     if report and report.safety_backup:
         status["safetyBackup"] = {**(status.get("safetyBackup") or {}), **_dump(report.safety_backup)}
     return status
@@ -123,7 +167,8 @@ def completed(facts: Facts, run: RunState, report: Report, spec: RunSpec | None)
 
 def success_message(report: Report) -> str:
     if report.restored:
-        return f"restored {report.restored.rows} rows of {report.restored.tables} tables"
+        rows = report.restored.rows
+        return f"restored {report.restored.tables} tables" if rows is None else f"restored {rows} rows of {report.restored.tables} tables"
     if report.artifact:
         return f"stored {size_text(report.artifact.size_bytes)} at {report.artifact.key}"
     return "settled by a check: the run had succeeded"
@@ -142,7 +187,7 @@ def failure(reason: str, message: str, hint: str | None = None, tail: Sequence[s
     """status.failure. A reason that this version does not know (an older Job's) is told as it is."""
     known = REASONS.get(reason)
     told = {
-        "reason": cut(reason, 64),
+        "reason": cut(reason, 64) or "InternalError",
         "message": cut(message, MESSAGE_LIMIT),
         "hint": cut(hint or (known.hint if known else ""), MESSAGE_LIMIT),
         "retryable": bool(known and known.retryable),
@@ -174,7 +219,7 @@ def put_condition(existing: Sequence[Mapping[str, Any]], kind: str, told: bool, 
 
 
 def deleting(facts: Facts, message: str) -> Status:
-    return _with(facts, "Deleting", "progressing", "Deleting", message)
+    return _with(facts, "Deleting", "progressing", "Deleting", message, _before(facts))
 
 
 def readable(line: str) -> str:
