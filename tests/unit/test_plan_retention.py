@@ -120,12 +120,21 @@ def test_there_are_golden_files() -> None:
 @pytest.mark.parametrize(
     ("stem", "lines"),
     [("worked-example", slice(None)), ("ttl", slice(None)), ("held-by-a-failed-run", slice(0, None, 2))],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_the_page_shows_what_the_code_says(stem: str, lines: slice) -> None:
     page = (ROOT / "docs" / "retention.md").read_text()
     case = _read((GOLDEN[0].parent / f"{stem}.txt").read_text().partition("=>")[0])
     assert "```\n" + "\n".join(_said(decide(case.candidates, case.policies, case.now))[lines]) + "\n```" in page
+
+
+def test_the_page_shows_a_prune_that_stopped() -> None:
+    page = (ROOT / "docs" / "retention.md").read_text()
+    case = _read((GOLDEN[0].parent / "breaker.txt").read_text().partition("=>")[0])
+    stopped = prune(case.candidates, decide(case.candidates, case.policies, case.now), case.policies, {}).stopped
+    (many,) = [stop for stop in stopped if stop.group.schedule == "many"]
+    assert f"```\n{many.message}\n```" in page
+    assert page.count(many.token) == 2
 
 
 def test_the_page_shows_the_worked_examples_rules_and_what_goes_next() -> None:

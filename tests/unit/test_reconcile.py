@@ -41,7 +41,7 @@ class ApiServer:
         self.created.append(body)
         return body
 
-    async def delete_job(self, namespace: str, name: str, uid: str) -> None:
+    async def delete(self, resource: k.Resource, namespace: str, name: str, uid: str) -> None:
         self.deleted.append(name)
 
 
