@@ -180,6 +180,13 @@ def test_two_years_night_by_night() -> None:
     assert len(names) == 23 + 4 + 7
 
 
+def test_a_zone_that_is_not_known_removes_nothing_by_rules() -> None:
+    policies = {"nightly": Policy(keep_last=1, time_zone="Mars/Olympus")}
+    verdicts = decide([run(1), run(2), run(3, expires_at=NOW)], policies, NOW)
+    assert [verdict.keep for verdict in verdicts] == [True, True, False], "its own expiry needs no zone"
+    assert verdicts[1].reasons[0].startswith('not decided: time zone "Mars/Olympus" is unknown')
+
+
 def test_policy_of_a_spec() -> None:
     retention = Retention.model_validate({"keepLast": 1, "keepYearly": 2, "minKeep": 3, "maxPruneShare": 20})
     assert Policy.of(retention, "Europe/Berlin") == Policy(keep_last=1, keep_yearly=2, min_keep=3, max_prune_share=20, time_zone="Europe/Berlin")

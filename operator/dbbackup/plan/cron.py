@@ -137,7 +137,7 @@ class Cron:
 @lru_cache(maxsize=4096)
 def parse(schedule: str, time_zone: str) -> Cron:
     """The schedule in that IANA time zone, or CronError."""
-    zone = _zone(time_zone)
+    zone = zone_named(time_zone)
     fields = _ALIASES.get(schedule.strip().lower()) or _checked(schedule)
     try:
         sim = CronSim(fields, datetime(2000, 1, 1))  # noqa: DTZ001
@@ -174,7 +174,8 @@ def _zones() -> frozenset[str]:
     return frozenset(files("tzdata").joinpath("zones").read_text(encoding="utf-8").split())
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_named(name: str) -> ZoneInfo:
+    """The IANA time zone of that name, or CronError."""
     # The package's list, not the machine's files: those have `localtime`, and `right/...` with leap seconds.
     if name in _zones():
         return ZoneInfo(name)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 from dbbackup.api.specs import Retention
+from dbbackup.plan.cron import CronError, zone_named
 
 OTHERS_SHARE = 50
 """Per cent: the share that counts where no schedule governs."""
@@ -56,7 +56,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A schedule's retention. Hours, days, weeks, months and years are those of `time_zone`, which must be one that `plan.cron` takes."""
+    """A schedule's retention. Hours, days, weeks, months and years are those of `time_zone`; by one that is not known nothing goes."""
 
     keep_last: int | None = None
     keep_hourly: int | None = None
@@ -223,8 +223,13 @@ def _rules(good: Sequence[Candidate], policies: Mapping[str, Policy], now: datet
     for policy, members in _series(good, policies):
         if not policy.keeps:
             continue
-        zone = ZoneInfo(policy.time_zone)
         live = [at for at in members if not _expired(good[at], now)]
+        try:
+            zone = zone_named(policy.time_zone)
+        except CronError as error:
+            for at in live:
+                rules[at].append(f"not decided: {error}")
+            continue
         for at in live[: policy.keep_last or 0]:
             rules[at].append(f"last {policy.keep_last}")
         open_rules = [(getattr(policy, rule), set[object](), key, text) for rule, key, text in _BUCKETS if getattr(policy, rule) is not None]
