@@ -1,3 +1,3 @@
 """Logical backup and restore of PostgreSQL on Kubernetes."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
