@@ -131,9 +131,9 @@ class Reconciler:
             return Related()
         return Related(
             backups=group("storage", key.namespace, key.name),
+            elsewhere=[found for found in group("kind", key.namespace, "DatabaseBackup") if backup.storage_name(found) != key.name],
             restores=group("kind", key.namespace, "DatabaseRestore"),
             schedules=group("kind", key.namespace, "DatabaseBackupSchedule"),
-            names=frozenset(found["metadata"]["name"] for found in group("kind", key.namespace, "DatabaseBackup")),
         )
 
     def contender(self, key: Key, obj: Raw) -> Contender:

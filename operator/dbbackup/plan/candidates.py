@@ -15,6 +15,7 @@ from dbbackup.plan.restore import source_name
 from dbbackup.plan.retention import Candidate, Group, Policy
 from dbbackup.run import ManifestSummary
 
+UNREADABLE = Policy(min_keep=1 << 30)
 OVER = ("Completed", "Failed", "Expired")
 
 
@@ -99,12 +100,13 @@ def of_artifact(key: str, summary: ManifestSummary, storage: str, reading: Mappi
 
 
 def policies(schedules: Sequence[Raw]) -> dict[str, Policy]:
-    """Retention of each schedule that can be read; of one that cannot, nothing is known and nothing is removed."""
+    """Retention of each schedule. Of one that cannot be read nothing is removed."""
     found: dict[str, Policy] = {}
     for obj in schedules:
         try:
             spec = parse_schedule(obj)
         except SpecError:
+            found[str(obj["metadata"]["name"])] = UNREADABLE
             continue
         found[str(obj["metadata"]["name"])] = Policy.of(spec.retention, spec.time_zone)
     return found

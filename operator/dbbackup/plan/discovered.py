@@ -59,7 +59,7 @@ def adopt(found: Found, facts: Facts) -> list[Effect]:
 
 def objects(found: Found, facts: Facts) -> list[Effect]:
     """A DatabaseBackup for each artifact of a backup, under its old name where that is free. Safety backups are restored by their key."""
-    taken = set(facts.related.names)
+    taken = {obj["metadata"]["name"] for obj in (*facts.related.backups, *facts.related.elsewhere)}
     standing = {(obj.get("spec") or {}).get("artifactKey") for obj in facts.related.backups}
     effects = []
     for item in found.orphans:

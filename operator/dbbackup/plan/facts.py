@@ -70,13 +70,12 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """Other objects of the namespace: of a schedule its backups; of a storage its backups, and all restores and schedules."""
+    """Other objects of the namespace: of a schedule its backups; of a storage its backups, those `elsewhere`, and all restores and schedules."""
 
     backups: Sequence[Raw] = ()
     restores: Sequence[Raw] = ()
     schedules: Sequence[Raw] = ()
-    names: frozenset[str] = frozenset()
-    """Of all DatabaseBackups of the namespace, for a storage."""
+    elsewhere: Sequence[Raw] = ()
 
 
 @dataclass(frozen=True, slots=True)

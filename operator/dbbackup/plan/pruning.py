@@ -40,10 +40,10 @@ def next_step(facts: Facts, spec: StorageSpec) -> Decision | None:
             return _pruned(facts, run)
     if runs:
         return None
+    if (step := _mark(facts)) is not None:
+        return step  # all of them before any is deleted: an approval is for all
     marked = [obj for obj in facts.related.backups if expiring(obj) and not obj["metadata"].get("deletionTimestamp")]
-    if marked:
-        return _delete_artifacts(facts, spec, marked)
-    return _mark(facts)
+    return _delete_artifacts(facts, spec, marked) if marked else None
 
 
 # Which
@@ -51,7 +51,9 @@ def next_step(facts: Facts, spec: StorageSpec) -> Decision | None:
 
 def _judged(facts: Facts, more: Sequence[retention.Candidate] = ()) -> retention.Pruning:
     reading = candidates.readers(facts.related.restores)
-    known = [found for obj in facts.related.backups if (found := candidates.of_backup(obj, reading)) is not None]
+    # Also what lies in other storages: the rules of a schedule that has moved count it too.
+    everywhere = (*facts.related.backups, *facts.related.elsewhere)
+    known = [found for obj in everywhere if (found := candidates.of_backup(obj, reading)) is not None]
     approvals = candidates.approvals(facts.related.schedules)
     if token := annotation(facts.obj, APPROVE_PRUNE):
         approvals[retention.Group(storage=facts.name)] = token
