@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 import urllib.error
@@ -201,7 +202,26 @@ def test_many_uploads(storage: Storage, server: Server) -> None:
     assert list(storage.list_uploads("")) == []
 
 
+def test_what_is_in_one_directory_is_listed_together(storage: Storage) -> None:
+    """Over the end of a page too; whether whole keys are sorted, or names directory by directory, differs from server to server."""
+    directories = [f"d/{name}{number}" for name in ("app/", "app-2/", "app.3/") for number in range(120)]
+    names = [f"{directory}/{name}" for directory in directories for name in ("RESTORE.md", "dump", "manifest.json")]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: storage.put(key, b"1", "text/plain"), names))
+    listed = keys(storage, "d/")
+    assert sorted(listed) == sorted(names)
+    assert [key for key, _ in itertools.groupby(listed, lambda key: key.rpartition("/")[0])] == list(
+        dict.fromkeys(key.rpartition("/")[0] for key in listed)
+    )
+
+
 # --- uploads
+
+
+def test_an_upload_tells_when_it_began(storage: Storage) -> None:
+    storage.start_upload("a", "text/plain").part(1, b"1")
+    (found,) = storage.list_uploads("a")
+    assert abs(time.time() - found.initiated.timestamp()) < 60
 
 
 def test_upload_shows_only_when_complete(storage: Storage) -> None:

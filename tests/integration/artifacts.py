@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -127,7 +126,8 @@ class Upkeep:
     def storage(self) -> Storage:
         return open_storage(self.target, secret_dir=str(self.path / "storage"))
 
-    def keys(self) -> list[str]:
+    def stored(self) -> list[str]:
+        """All keys in the bucket."""
         return sorted(info.key for info in self.storage.list(""))
 
     def uploads(self) -> list[str]:
@@ -154,8 +154,3 @@ class Upkeep:
 def known(owners: Iterable[Owner]) -> str:
     """Of an inventory's options: these objects are there."""
     return "".join(owner.uid[:8] for owner in owners)
-
-
-def as_json(line: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(line)
-    return found
