@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check cluster cluster-down image gen e2e bench lock clean
+.PHONY: help demo test check cluster cluster-down image gen e2e disaster bench lock clean
 
 CLUSTER ?= rig
 K ?=
@@ -44,6 +44,11 @@ gen: $(READY) ## whatever is derived: CRDs, chart copies, references; GEN=--chec
 e2e: $(READY) ## end-to-end tests alone; K=expression chooses
 	@tests/rig/prepare.sh
 	@$(PYTEST) tests/e2e -n $(WORKERS) --dist loadgroup $(if $(K),-k '$(K)') $(ARGS)
+
+disaster: $(READY) ## docs/disaster-recovery.md, word for word: destroys the rig's cluster and brings every database back from the bucket
+	@tests/rig/prepare.sh
+	@command -v aws >/dev/null || $(RIG) packages awscli
+	@$(PYTEST) tests/disaster $(ARGS)
 
 bench: $(READY) ## the demo's times, and the data plane against pg_dump
 	@tests/rig/prepare.sh

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# make test: the checks, then every suite in one pytest run, whose summary is the last line.
+# make test: the checks, disaster recovery (which destroys the cluster and makes it anew), then every other suite in one pytest run, whose summary is
+# the last line.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 start=$SECONDS
@@ -9,6 +10,10 @@ build/venv/bin/python tools/gen.py --check
 # The integration tests run a PostgreSQL server of this machine.
 [ "${CLUSTER:-rig}" = existing ] || "$HERE/rig" packages postgresql postgresql-client zstd
 echo "test: ready after $((SECONDS - start)) s"
+if [ "${CLUSTER:-rig}" != existing ]; then
+  command -v aws >/dev/null || "$HERE/rig" packages awscli
+  build/venv/bin/python -m pytest tests/disaster -q -p no:cacheprovider
+fi
 suites=()
 for suite in unit contract integration chart e2e faults; do
   ! compgen -G "tests/$suite/**/test_*.py" >/dev/null && ! compgen -G "tests/$suite/test_*.py" >/dev/null || suites+=("tests/$suite")
