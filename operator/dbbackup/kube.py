@@ -258,13 +258,17 @@ class Kube:
     async def create(self, resource: Resource, namespace: str, body: Mapping[str, Any]) -> Raw:
         return await self._json("create", resource, namespace, body=dict(body))
 
-    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
-        """Exactly that object, and what it owns with it. One that is gone, or another of the same name, counts as deleted."""
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": {"uid": uid}}
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str, version: str | None = None) -> None:
+        """Exactly that object, and what it owns with it. One that is gone, or another of the same name, counts as deleted.
+
+        `version`: only as it is in that one; anything else is a conflict.
+        """
+        preconditions = {"uid": uid} | ({"resourceVersion": version} if version is not None else {})
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": preconditions}
         try:
             await self._json("delete", resource, namespace, name, body=body)
         except ApiError as error:
-            if not (error.not_found or error.conflict):
+            if not (error.not_found or (error.conflict and version is None)):
                 raise
 
     async def events_about(self, namespace: str, uid: str) -> list[Raw]:

@@ -17,8 +17,8 @@ from dbbackup.api.conditions import timestamp
 from dbbackup.api.specs import SpecError, parse_storage
 from dbbackup.handlers.cache import RUN_KINDS, TERMINAL, Cache, Key, Raw, key_of, version_of
 from dbbackup.handlers.follow import Follower
-from dbbackup.plan import backup, restore, schedule, storage
-from dbbackup.plan.facts import FINALIZER, Decision, Effect, Facts, Items, Note, Read, Refusal, Related, Slot, merge_patch
+from dbbackup.plan import backup, discovered, restore, schedule, storage
+from dbbackup.plan.facts import FINALIZER, SCHEDULE, Decision, Effect, Facts, Items, Note, Read, Refusal, Related, Slot, merge_patch
 from dbbackup.plan.jobs import CONTAINER, OWNER_UID
 from dbbackup.plan.settings import Settings
 from dbbackup.plan.slots import Contender, Slots
@@ -29,6 +29,7 @@ PASSES = 8
 """A decision may ask for four facts and be refused once or twice; more is a defect."""
 TAIL_LINES = 60
 EFFECTS_AT_ONCE = 8
+EFFECT_TRIES = 3
 ESSENTIAL = frozenset({"phase", "conditions", "observedGeneration"})
 """Of a status: without these it tells nothing."""
 
@@ -247,27 +248,31 @@ class Reconciler:
         raise errors[0]
 
     async def _effect(self, effect: Effect) -> None:
-        obj, key = effect.obj, key_of(effect.obj)
-        try:
-            if effect.do == "create":
-                obj = await self._create_object(key, obj)
-            if effect.status is not None and not (effect.do == "create" and self._stands(obj)):
-                obj = await self._write_status(key, obj, effect.status)
-        except k.ApiError as error:
-            if not (error.conflict or error.not_found):
-                raise
-            await self._refresh(key, obj)
-            return
+        key = key_of(effect.obj)
+        for _ in range(EFFECT_TRIES):
+            try:
+                await self._carry_out(key, effect)
+                return
+            except k.ApiError as error:
+                if not (error.conflict or error.not_found):
+                    raise
+                if effect.do != "create":
+                    await self._refresh(key, effect.obj)
+                if effect.do != "create" or error.not_found:
+                    return
+                # What was just made has been looked at by another worker already: its status is still ours to write.
+
+    async def _carry_out(self, key: Key, effect: Effect) -> None:
+        obj = await self._create_object(key, effect.obj) if effect.do == "create" else effect.obj
+        if effect.status is not None and (effect.do != "create" or discovered.waits(obj)):
+            obj = await self._write_status(key, obj, effect.status)
         for note in effect.notes:
             await self._note(key, obj, note)
         if effect.do == "delete":
-            await self._kube.delete(KINDS[key.kind].resource, key.namespace, key.name, obj["metadata"]["uid"])
-            log.info("deleted", extra={"object": str(key), "uid": obj["metadata"]["uid"]})
-
-    @staticmethod
-    def _stands(obj: Raw) -> bool:
-        """Whether somebody else has written what a new object's status is to be."""
-        return bool((obj.get("status") or {}).get("phase"))
+            metadata = obj["metadata"]
+            await self._kube.delete(KINDS[key.kind].resource, key.namespace, key.name, metadata["uid"], metadata["resourceVersion"])
+            log.info("deleted", extra={"object": str(key), "uid": metadata["uid"]})
+            self._cache.put(self._going(obj))
 
     async def _create_object(self, key: Key, manifest: Raw) -> Raw:
         """Makes the object, or takes the one of its name that another pass or operator made."""
@@ -280,6 +285,8 @@ class Reconciler:
             found = await self._kube.get(resource, key.namespace, key.name)
             if found is None:
                 raise
+            if not _same(found, manifest):
+                raise k.ApiError(422, "Invalid", f"there is a {key.kind} {key.name} already that is something else") from None
             made = found
         else:
             log.info("created", extra={"object": str(key), "uid": made["metadata"]["uid"]})
@@ -363,9 +370,12 @@ class Reconciler:
             return
         await self._kube.delete(k.JOBS, key.namespace, metadata["name"], metadata["uid"])
         log.info("Job deleted", extra={"object": str(key), "job": metadata["name"]})
-        # Until the watch says so: it is not to be deleted again, nor taken for one that still works.
-        marked = {**metadata, "deletionTimestamp": timestamp(self._kube.clock.now()), "resourceVersion": str(version_of(job) + 1)}
-        self._cache.put_child({**job, "metadata": marked})
+        self._cache.put_child(self._going(job))
+
+    def _going(self, obj: Raw) -> Raw:
+        """What was deleted, until the watch says so: it is not to be deleted again, nor taken for one that still works."""
+        marked = {"deletionTimestamp": timestamp(self._kube.clock.now()), "resourceVersion": str(version_of(obj) + 1)}
+        return {**obj, "metadata": {**obj["metadata"], **marked}}
 
     async def _note(self, key: Key, obj: Raw, note: Note) -> None:
         """An Event on the object. Its name comes from what it says, so that it is told once."""
@@ -398,6 +408,13 @@ class Reconciler:
             # An Event is a courtesy: that it cannot be told changes nothing.
             if not error.already_exists:
                 log.info("Event not told", extra={"object": str(key), "event": note.reason, "message_text": note.message, "error": str(error)})
+
+
+def _same(found: Raw, manifest: Raw) -> bool:
+    """Whether an object is the one that was to be made: of the same schedule, or of the same artifact."""
+    labels = [(obj["metadata"].get("labels") or {}).get(SCHEDULE) for obj in (found, manifest)]
+    artifacts = [obj["spec"].get("artifactKey") for obj in (found, manifest)]
+    return labels[0] == labels[1] and artifacts[0] == artifacts[1]
 
 
 def _refusal(error: k.ApiError) -> Refusal | None:
