@@ -207,7 +207,8 @@ def with_preview(facts: Facts, own: Sequence[retention.Candidate], due: datetime
             {
                 "name": coming.candidate.name,
                 "reason": statuses.cut(coming.reason, 500),
-                **({"time": timestamp(coming.when)} if coming.when is not None else {}),
+                # What goes now has no time to be told: it would be another one at each look, for as long as a person is waited for.
+                **({"time": timestamp(coming.when)} if coming.when is not None and coming.when > facts.now else {}),
             }
             for coming in retention.next_removals(own, policies, schedule, facts.now, due)
         ],
