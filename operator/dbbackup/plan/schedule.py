@@ -15,7 +15,7 @@ from dbbackup.plan import candidates, cron, pruning, retention
 from dbbackup.plan import status as statuses
 from dbbackup.plan.backup import expiring
 from dbbackup.plan.cron import Cron, CronError
-from dbbackup.plan.facts import RUN_NOW, SCHEDULE, SCHEDULED_AT, SUSPEND, Decision, Effect, Facts, Note, Raw, annotation
+from dbbackup.plan.facts import RUN_NOW, SCHEDULE, SCHEDULED_AT, SUSPEND, Decision, Effect, Facts, Note, Raw, Refusal, annotation
 from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_name
 from dbbackup.plan.names import matches
 from dbbackup.plan.observe import instant
@@ -47,7 +47,8 @@ class Schedule:
 
     @property
     def active(self) -> list[Raw]:
-        return [obj for obj in self.own if (obj.get("status") or {}).get("phase") not in OVER and not expiring(obj)]
+        running = (obj for obj in self.own if (obj.get("status") or {}).get("phase") not in OVER and not _discovered(obj))
+        return [obj for obj in running if not expiring(obj)]
 
     @property
     def next(self) -> datetime:
@@ -75,13 +76,17 @@ def decide(facts: Facts) -> Decision:
         clock = cron.parse(spec.schedule, spec.time_zone)
     except (SpecError, CronError) as error:
         message = error.message if isinstance(error, SpecError) else f"spec: {error}"
-        return Decision(status=_conditions(facts, dict(facts.status), "failed", "InvalidSpec", message), delete=tuple(facts.jobs))
+        status = {key: value for key, value in facts.status.items() if key != "nextScheduleTime"}
+        return Decision(status=_conditions(facts, status, "failed", "InvalidSpec", message), delete=tuple(facts.jobs))
     schedule = _schedule(facts, spec, clock)
+    if not facts.status.get("consideredUntil"):
+        # Remembered before anything is made: an operator that is killed half-way must find the same due time again.
+        return Decision(status=_told(schedule), requeue=timedelta(0))
     due = _due(schedule)
     if due is None:
         return _idle(schedule)
     if facts.refusal is not None:
-        return _refused(schedule, facts.refusal.kind, facts.refusal.message)
+        return _refused(schedule, due, facts.refusal)
     return _run(schedule, due)
 
 
@@ -89,11 +94,17 @@ def _schedule(facts: Facts, spec: ScheduleSpec, clock: Cron) -> Schedule:
     own = [obj for obj in facts.related.backups if not obj["metadata"].get("deletionTimestamp")]
     considered = instant(facts.status.get("consideredUntil"))
     if considered is None:
-        # The status is new, or was lost: what was made last tells.
-        considered = max((_scheduled_at(obj) for obj in own), default=facts.created)
+        # The status is new, or was lost: what was made last tells. With `immediate` its own creation is a due time.
+        created = facts.created - timedelta(seconds=1) if spec.immediate else facts.created
+        considered = max((created, *(_scheduled_at(obj) for obj in own if not _discovered(obj))))
     elif facts.status.get("effectiveSchedule") != _effective(spec):
         considered = facts.now
     return Schedule(facts, spec, clock, own, considered, cron.jitter(facts.obj["metadata"]["namespace"], facts.name, spec.jitter))
+
+
+def _discovered(obj: Raw) -> bool:
+    """Whether it stands for an artifact that was found in the bucket: it is no run."""
+    return (obj.get("spec") or {}).get("origin") == "Discovered"
 
 
 def _effective(spec: ScheduleSpec) -> str:
@@ -120,7 +131,7 @@ def _due(schedule: Schedule) -> Due | None:
         return Due(f"{schedule.name}-now-{digest}", facts.now, token)
     if schedule.suspended:
         return None
-    if spec.immediate and not facts.status.get("consideredUntil") and not schedule.own:
+    if spec.immediate and schedule.considered < facts.created:
         return Due(cron.run_name(schedule.name, facts.created), facts.created)
     latest = schedule.cron.latest(schedule.considered, facts.now - schedule.offset)
     if latest is None:
@@ -138,13 +149,18 @@ def _run(schedule: Schedule, due: Due) -> Decision:
     active = _others(schedule, due)
     if active and spec.concurrency_policy == "Forbid":
         names = ", ".join(obj["metadata"]["name"] for obj in active[:3])
-        message = f"the run that was due at {timestamp(due.at)} starts when {names} has ended (concurrencyPolicy Forbid)"
-        return Decision(status=_told(schedule, reason="WaitingForPreviousRun", message=message), requeue=LONGEST_WAIT)
+        which = "asked for by hand" if due.token else f"due at {timestamp(due.at)}"
+        message = f"the run that was {which} starts when {names} has ended (concurrencyPolicy Forbid)"
+        wait = min(schedule.next - facts.now, LONGEST_WAIT)
+        if due.token is None and spec.starting_deadline is not None:
+            wait = min(wait, timedelta(seconds=spec.starting_deadline + 1) - late)
+        return Decision(status=_told(schedule, reason="WaitingForPreviousRun", message=message), requeue=wait)
     if spec.databases is None:
         return _make(schedule, due, [None])
-    if not spec.databases.discovers:
-        return _make(schedule, due, _chosen(spec.databases, spec.databases.include))
-    return _discover(schedule, due, spec.databases)
+    if spec.databases.discovers:
+        return _discover(schedule, due, spec.databases)
+    chosen = _chosen(spec.databases, spec.databases.include)
+    return _make(schedule, due, chosen) if chosen else _nothing_made(schedule, due, "`databases` excludes all that it includes")
 
 
 def _others(schedule: Schedule, due: Due) -> list[Raw]:
@@ -165,19 +181,20 @@ def _discover(schedule: Schedule, due: Due, databases: Databases) -> Decision:
     wanted = job_name("discover", facts.name, facts.uid, due.stem)
     run = next((run for run in side_runs(facts, "discover") if run.name == wanted), None)
     if run is None:
-        return Decision(create=_discover_job(schedule, due), status=_told(schedule, reason="Discovering", message=_asking(wanted)))
+        told = _told(schedule, reason="Discovering", message=_asking(wanted))
+        return Decision(create=_discover_job(schedule, due), status=told, requeue=statuses.LOOK_AGAIN)
     if run.trouble is not None:
-        return _not_discovered(schedule, due, run, f"{run.trouble.reason}: {run.trouble.message}")
+        return _nothing_made(schedule, due, f"{run.trouble.reason}: {run.trouble.message}", run)
     if run.report is None:
         return Decision(status=_told(schedule, reason="Discovering", message=_asking(wanted)), requeue=statuses.LOOK_AGAIN)
     if facts.items is None:
         return read_items(run, DiscoveredItem)
     if facts.items.problem is not None:
-        return _not_discovered(schedule, due, run, f"the list of databases could not be read: {facts.items.problem}")
+        return _nothing_made(schedule, due, f"the list of databases could not be read: {facts.items.problem}", run)
     names = [item.name for item in facts.items.values if isinstance(item, DiscoveredItem)]
     chosen = _chosen(databases, names)
     if not chosen:
-        return _not_discovered(schedule, due, run, f"none of the {len(names)} databases of the server is chosen by `databases`")
+        return _nothing_made(schedule, due, f"none of the {len(names)} databases of the server is chosen by `databases`", run)
     return _make(schedule, due, chosen, run)
 
 
@@ -198,11 +215,11 @@ def _discover_job(schedule: Schedule, due: Due) -> Mapping[str, Any]:
     return side_job(facts, run, template.job, due.stem)
 
 
-def _not_discovered(schedule: Schedule, due: Due, run: SideRun, why: str) -> Decision:
+def _nothing_made(schedule: Schedule, due: Due, why: str, run: SideRun | None = None) -> Decision:
     """A run that failed before there was a backup."""
     note = Note("DiscoveryFailed", f"the run of {timestamp(due.at)} made no backups: {why}", warning=True, key=due.stem)
     status = _told(schedule, considered=None if due.token else due.at, missed=due.missed, failed_at=due.at, token=due.token)
-    return Decision(status=status, notes=(note,), delete=(run.job,), requeue=timedelta(0))
+    return Decision(status=status, notes=(note,), delete=(run.job,) if run is not None else (), requeue=timedelta(0))
 
 
 # Making the backups
@@ -249,12 +266,14 @@ def _backup(schedule: Schedule, due: Due, database: str | None) -> dict[str, Any
     }
 
 
-def _refused(schedule: Schedule, kind: str, message: str) -> Decision:
+def _refused(schedule: Schedule, due: Due, refusal: Refusal) -> Decision:
     """Kubernetes did not take a backup or a Job: a quota, a policy."""
-    if kind == "Terminating":
+    if refusal.kind == "Terminating":
         return Decision()
-    status = _told(schedule, reason="RunRefused", message=f"Kubernetes refused what the run needs: {message}")
-    return Decision(status=status, requeue=timedelta(minutes=1))
+    message = f"Kubernetes refused what the run needs: {refusal.message}"
+    note = Note("RunRefused", f"{message}; it is tried again every minute", warning=True, key=due.stem)
+    status = _told(schedule, state="progressing", reason="RunRefused", message=message)
+    return Decision(status=status, notes=(note,), requeue=timedelta(minutes=1))
 
 
 # Between runs, and the status
@@ -264,8 +283,8 @@ def _idle(schedule: Schedule) -> Decision:
     facts = schedule.facts
     considered = schedule.considered
     if schedule.suspended:
-        # What was due while it was suspended is not made up for.
-        considered = schedule.cron.latest(considered, facts.now) or considered
+        # What was due while it was suspended is not made up for, nor its first run.
+        considered = max(schedule.cron.latest(considered, facts.now) or considered, facts.created)
     history = retention.failed_history(_candidates(schedule), schedule.name, schedule.spec.failed_history_limit)
     by_uid = {obj["metadata"]["uid"]: obj for obj in schedule.own}
     effects = tuple(Effect("delete", by_uid[found.uid]) for found in history if found.uid in by_uid)
@@ -281,6 +300,7 @@ def _candidates(schedule: Schedule) -> list[retention.Candidate]:
 def _told(
     schedule: Schedule,
     *,
+    state: conditions.State = "done",
     reason: str = "",
     message: str = "",
     considered: datetime | None = None,
@@ -314,7 +334,7 @@ def _told(
     elif not reason:
         reason, message = "Scheduled", f"runs next at {timestamp(following)}"
     due = None if schedule.suspended else following
-    return pruning.with_preview(facts, _candidates(schedule), due, _conditions(facts, status, "done", reason, message))
+    return pruning.with_preview(facts, _candidates(schedule), due, _conditions(facts, status, state, reason, message))
 
 
 def _streak(schedule: Schedule, failed_at: datetime | None) -> dict[str, Any]:
@@ -323,6 +343,8 @@ def _streak(schedule: Schedule, failed_at: datetime | None) -> dict[str, Any]:
     counted, streak = instant(status.get("failuresCountedUntil")), int(status.get("consecutiveFailures") or 0)
     runs: dict[datetime, set[str]] = {}
     for obj in schedule.own:
+        if _discovered(obj):
+            continue
         runs.setdefault(_scheduled_at(obj), set()).add(str((obj.get("status") or {}).get("phase") or "Pending"))
     ended = [(moment, "Failed" in phases) for moment, phases in sorted(runs.items()) if phases <= set(OVER)]
     if failed_at is not None:
