@@ -133,10 +133,13 @@ class Versitygw(Server):
         return {"ROOT_ACCESS_KEY": OWNER[0], "ROOT_SECRET_KEY": OWNER[1]}
 
     def add_stranger(self) -> None:
-        binary = find("versitygw", hint="")
-        admin = [binary, "admin", "--access", OWNER[0], "--secret", OWNER[1], "--endpoint-url", self.endpoint]
-        for access, secret in (STRANGER, READER):
-            subprocess.run([*admin, "create-user", "--access", access, "--secret", secret, "--role", "user"], check=True, capture_output=True)
+        for user in (STRANGER, READER):
+            self.add_user(*user)
+
+    def add_user(self, access: str, secret: str) -> None:
+        """Who may do nothing until a bucket's policy lets him."""
+        admin = [find("versitygw", hint=""), "admin", "--access", OWNER[0], "--secret", OWNER[1], "--endpoint-url", self.endpoint]
+        subprocess.run([*admin, "create-user", "--access", access, "--secret", secret, "--role", "user"], check=True, capture_output=True)
 
     def let_read(self, bucket: str) -> None:
         rule = {"Effect": "Allow", "Principal": {"AWS": [READER[0]]}}
