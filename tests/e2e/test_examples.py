@@ -95,7 +95,8 @@ def test_every_example_completes(tenant: Tenant) -> None:
         assert_same(before, everything(named(copy), *BARE))
 
     without_sessions = [f"--exclude-table-data={table}" for table in generate.EXCLUDED_ROWS]
-    assert_same(everything(source, *BARE, *without_sessions), everything(named("assetdex_newest"), *BARE))
+    assert_same(everything(source, *BARE, *without_sessions), everything(named("assetdex_newest"), *BARE, *without_sessions))
+    assert named("assetdex_newest").value("SELECT count(*) FROM auth.sessions") == 0
     weekly = [made for schedule in applied(TRIED["server"]) for made in ran(tenant, schedule)]
     assert {made["status"]["database"]["name"] for made in weekly} == {database["dbname"], "assetdex_copy", "assetdex_from_bucket", "assetdex_newest"}
 

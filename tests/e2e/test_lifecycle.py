@@ -90,9 +90,12 @@ def test_keep_rules_and_the_breaker(tenant: Tenant, database: Callable[..., Data
     assert told["count"] == 4
     assert f"approve-prune={told['token']}" in told["message"]
 
+    *older, newest = sorted(made(tenant), key=lambda obj: obj["metadata"]["creationTimestamp"])
     annotate(tenant, "dbs", "nightly", approve_prune=told["token"])
-    tenant.wait_until("dbs", "nightly", lambda _seen: len(made(tenant)) == 1, 90, "one backup")
+    for obj in older:
+        tenant.wait_gone("dbb", obj["metadata"]["name"], 90)
     [kept] = made(tenant)
+    assert kept["metadata"]["name"] == newest["metadata"]["name"]
     assert {key.rsplit("/", 1)[0] for key in sorted(bucket.keys())} == {kept["status"]["artifact"]["key"]}
     tenant.wait_until("dbs", "nightly", lambda seen: condition(seen, "PruneHeld") is None, 60, "nothing held")
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from dbbackup.api import targets
 from dbbackup.api.specs import BackupSpec, SpecError, parse_backup, parse_storage
 from dbbackup.plan import lifecycle
 from dbbackup.plan import status as statuses
 from dbbackup.plan.deletion import delete_backup
-from dbbackup.plan.facts import FINALIZER, PIN, SCHEDULE, Decision, Facts, Raw, annotation
+from dbbackup.plan.facts import FINALIZER, SCHEDULE, Decision, Facts, Raw
 from dbbackup.run import Lifetime, RunSpec
 
 EXPIRING = "Expiring"
@@ -72,7 +71,7 @@ def decide(facts: Facts) -> Decision:
         return change
     phase = facts.status.get("phase")
     if phase == "Completed":
-        text = expires_text(facts.obj)
+        text = statuses.expires_text(facts.obj, facts.status)
         told = None if facts.status.get("expires", "never") == text else {**facts.status, "expires": text}
         return Decision(status=told, delete=tuple(facts.jobs))
     if phase in ("Failed", "Expired") or expiring(facts.obj):
@@ -90,15 +89,6 @@ def decide(facts: Facts) -> Decision:
     if run.spec is None:
         return no_storage(facts, spec.storage_ref.name, run.start_deadline)
     return lifecycle.start(facts, run)
-
-
-def expires_text(obj: Raw) -> str:
-    """status.expires, for people: when the artifact goes, as far as the backup itself knows."""
-    if annotation(obj, PIN) == "true":
-        return "pinned"
-    status: dict[str, Any] = obj.get("status") or {}
-    moment = status.get("expirationTime")
-    return str(moment)[:16].replace("T", " ") if moment else "never"
 
 
 def _finalizer_change(facts: Facts) -> Decision | None:

@@ -10,8 +10,8 @@ from dbbackup.api import conditions
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.specs import API_VERSION
 from dbbackup.api.units import duration_text, size_text
-from dbbackup.plan.backup import expires_text
 from dbbackup.plan.facts import SCHEDULE, Effect, Facts, Raw, Related
+from dbbackup.plan.status import expires_text
 from dbbackup.run import InventoryItem, ManifestSummary
 
 NAME_LIMIT = 253
@@ -121,4 +121,4 @@ def _status(facts: Facts, obj: Raw, item: InventoryItem, summary: ManifestSummar
     }
     if summary.expires_at is not None:
         status["expirationTime"] = timestamp(summary.expires_at)
-    return {**status, "expires": expires_text({**obj, "status": status})}
+    return {**status, "expires": expires_text(obj, status)}

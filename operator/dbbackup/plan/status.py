@@ -10,7 +10,7 @@ from dbbackup.api import conditions
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.units import duration_text, size_text
 from dbbackup.errors import REASONS
-from dbbackup.plan.facts import Facts
+from dbbackup.plan.facts import PIN, Facts, annotation
 from dbbackup.plan.observe import RunState, instant, of_run
 from dbbackup.run import LogEvent, Model, Report, RunSpec
 
@@ -158,11 +158,21 @@ def completed(facts: Facts, run: RunState, report: Report, spec: RunSpec | None)
         status["sizeBytes"], status["size"] = report.artifact.size_bytes, size_text(report.artifact.size_bytes)
     if spec is not None and spec.run in ("backup", "check") and spec.lifetime is not None and spec.lifetime.expires_at is not None:
         status["expirationTime"] = timestamp(spec.lifetime.expires_at)
+    if facts.obj["kind"] == "DatabaseBackup":
+        status["expires"] = expires_text(facts.obj, status)
     if report.restored:
         status["restored"] = _dump(report.restored)
     if report.safety_backup and spec is not None:
         status["safetyBackup"] = {**status["safetyBackup"], "storage": spec.storage.name}
     return _with(facts, "Completed", "done", "Completed", success_message(report), status)
+
+
+def expires_text(obj: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    """status.expires, for people: when the artifact goes, as far as the backup itself knows."""
+    if annotation(obj, PIN) == "true":
+        return "pinned"
+    moment = status.get("expirationTime")
+    return str(moment)[:16].replace("T", " ") if moment else "never"
 
 
 def success_message(report: Report) -> str:
