@@ -302,9 +302,20 @@ def test_a_check_that_cannot_tell(kind: str) -> None:
     assert (state_of(ended)[0], reason_of(ended), failure["reason"]) == ("Failed", "OutcomeUnknown", "OutcomeUnknown")
     assert "RunLost" in failure["message"]
     assert "StorageUnavailable" in failure["message"]
-    assert ("manifest.json" in failure["hint"]) is (kind == "backup")
+    assert ("the artifact is whole" in failure["hint"]) is (kind == "backup")
     if kind == "restore":
         assert created_spec(lost).check.xid == "77"  # type: ignore[union-attr]
+
+
+def test_a_check_that_kubernetes_refuses_is_waited_for_until_the_start_deadline() -> None:
+    over = job_of(backup_obj(), conditions={"Failed": "BackoffLimitExceeded"}, failed=3)
+    known: Raw = {"jobs": [over], "pods": [pod(code=1)], "refusal": QUOTA_USED}
+    waiting = seen(backup_obj(RUN), at=5000, **known)
+    assert (waiting["status"]["phase"], "exceeded quota" in waiting["status"]["conditions"][0]["message"]) == ("Running", True)
+    waiting = seen(waiting, at=5300, **known)
+    assert waiting["status"]["phase"] == "Running"
+    assert created_spec(decide(facts(waiting, after=5301, jobs=[over], pods=[pod(code=1)]))).run == "check"
+    assert reason_of(decide(facts(waiting, after=5601, **known))) == "OutcomeUnknown"
 
 
 AWAY = report(outcome="Failed", failure=("StorageUnavailable", True))

@@ -206,10 +206,11 @@ def _lost(facts: Facts, run: Run, state: RunState) -> Decision:
     if run.spec is None:
         return _unsettled(facts, run, state, reason, message, "what the run refers to is gone")
     if facts.refusal is not None:
-        problem = f"the check Job cannot be made: {facts.refusal.message}"
-        if facts.refusal.kind == "Invalid":
+        problem, since = f"the check Job cannot be made: {facts.refusal.message}", statuses.waiting_since(facts, "Checking")
+        if facts.refusal.kind == "Invalid" or facts.now - since >= run.start_deadline:
             return _unsettled(facts, run, state, reason, message, problem)
-        return Decision(status=_uncertain(facts, state, f"{message}; {problem}"), requeue=statuses.LOOK_AGAIN)
+        status = {**_uncertain(facts, state, f"{message}; {problem}"), "waitingSince": timestamp(since)}
+        return Decision(status=status, requeue=statuses.LOOK_AGAIN)
     message = statuses.cut(message, CHECKED_LIMIT)
     xid = facts.log.xid or facts.status.get("transactionID")
     check = CheckOptions(run=run.kind, lost_reason=reason, lost_message=message, xid=xid)
