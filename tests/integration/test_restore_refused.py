@@ -91,6 +91,8 @@ KINDS = [
     "CREATE PUBLICATION x",
     "CREATE CAST (bigint AS point) WITH INOUT",
     "SELECT lo_create(17)",
+    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
+    "CREATE SUBSCRIPTION x CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)",
 ]
 
 
@@ -105,6 +107,8 @@ def test_a_target_that_holds_anything_is_refused(job: Job, postgres: Postgres, s
         assert ended.report.failure
         assert "holds 1 objects: " in ended.report.failure.message, made
         assert ended.code == REASONS["TargetNotEmpty"].exit_code
+        if "SUBSCRIPTION" in made:
+            postgres.execute("DROP SUBSCRIPTION x", target)
     assert nothing_written(job)
 
 

@@ -74,12 +74,17 @@ held(classid, objid) AS (
   UNION ALL SELECT 'pg_namespace'::regclass, oid FROM pg_namespace n
     WHERE nspname NOT LIKE 'pg\\_%%' AND NOT EXISTS (SELECT FROM pg_extension x WHERE x.extnamespace = n.oid)
   UNION ALL SELECT 'pg_largeobject'::regclass, oid FROM pg_largeobject_metadata
+  UNION ALL SELECT 'pg_default_acl'::regclass, oid FROM pg_default_acl
+),
+named(type, identity) AS (
+  SELECT i.type, coalesce(i.identity, h.objid::text) FROM held h LEFT JOIN part m USING (classid, objid)
+  CROSS JOIN LATERAL pg_catalog.pg_identify_object(h.classid, h.objid, 0) i
+  WHERE m.objid IS NULL AND (h.objid >= %s OR h.classid = 'pg_largeobject'::regclass) AND coalesce(i.schema, '') NOT LIKE 'pg\\_%%'
+  UNION ALL SELECT 'subscription', pg_catalog.quote_ident(subname) FROM pg_subscription
+  WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = pg_catalog.current_database())
 )
-SELECT i.type, coalesce(i.identity, h.objid::text), count(*) OVER ()
-FROM held h LEFT JOIN part m USING (classid, objid)
-CROSS JOIN LATERAL pg_catalog.pg_identify_object(h.classid, h.objid, 0) i
-WHERE m.objid IS NULL AND (h.objid >= %s OR h.classid = 'pg_largeobject'::regclass) AND coalesce(i.schema, '') NOT LIKE 'pg\\_%%'
-ORDER BY CASE i.type WHEN 'table' THEN 0 WHEN 'view' THEN 1 WHEN 'schema' THEN 9 ELSE 2 END, 1, 2
+SELECT CASE type WHEN 'default acl' THEN 'default privileges' ELSE type END, identity, count(*) OVER () FROM named
+ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'view' THEN 1 WHEN 'schema' THEN 9 ELSE 2 END, 1, 2
 LIMIT %s
 """
 
