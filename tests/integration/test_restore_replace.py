@@ -70,14 +70,15 @@ def test_all_that_goes_with_what_is_replaced_is_told(job: Job, postgres: Postgre
         "CREATE INDEX newer_index ON counted (n); CREATE SEQUENCE newer_sequence OWNED BY child.parent;"
         "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';"
         "CREATE TRIGGER newer_trigger INSTEAD OF INSERT ON seen FOR EACH ROW EXECUTE FUNCTION tf();"
-        "CREATE RULE newer_rule AS ON DELETE TO seen DO INSTEAD NOTHING",
+        "CREATE RULE newer_rule AS ON DELETE TO seen DO INSTEAD NOTHING; CREATE TABLE above (id int); ALTER TABLE parent INHERIT above",
         source,
     )
     ended = restore(job, backup, source, on_existing="Replace")
     assert ended.code == 0, ended.log
     told = (
-        "newer than the artifact, so gone with what was replaced: index public.newer_index, rule newer_rule on public.child,"
-        " rule newer_rule on public.seen, sequence public.newer_sequence, statistics object public.newer_stats, trigger newer_trigger on public.seen"
+        "newer than the artifact, so gone with what was replaced: index public.newer_index,"
+        " place of public.parent among the children of public.above, rule newer_rule on public.child, rule newer_rule on public.seen,"
+        " sequence public.newer_sequence, statistics object public.newer_stats, trigger newer_trigger on public.seen"
     )
     assert ended.report.warnings == (told,)
 

@@ -73,7 +73,7 @@ def completed(planned: Plan, connection: Connection, run: Run) -> Iterator[Plan]
     def exists(drops: Sequence[Drop]) -> set[Drop]:
         schemas = [drop.name for drop in drops if drop.kind == "SCHEMA"]
         there = {name for (name,) in connection.execute("SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY(%s::text[])", (schemas,))}
-        found = {root.drop for root in find_roots(connection, [drop for drop in drops if drop.kind != "SCHEMA"])}
+        found = {root.drop for root in find_roots(connection, [drop for drop in drops if drop.kind != "SCHEMA"]) if root.fits}
         return found | {drop for drop in drops if drop.kind == "SCHEMA" and drop.name in there}
 
     selected = selection.complete(planned.entries, set(planned.chosen), exists)

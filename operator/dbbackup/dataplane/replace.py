@@ -51,6 +51,8 @@ SELECT i.type || ' ' || i.identity FROM (
   UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
     WHERE attrelid = ANY(%(oids)s::oid[]) AND attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'f')
 ) x(classid, objid, subid), LATERAL pg_catalog.pg_identify_object(classid, objid, subid) i
+UNION ALL SELECT 'place of ' || inhrelid::regclass || ' among the children of ' || inhparent::regclass FROM pg_inherits
+  WHERE inhrelid = ANY(%(oids)s::oid[])
 """
 _WITH_PARTS = frozenset(RELATIONS) - {"SEQUENCE"}
 _RELATIONS_NOW = "SELECT oid FROM pg_catalog.pg_class WHERE oid::regclass::text = ANY(%s::text[])"

@@ -39,10 +39,17 @@ _GLOBAL_KINDS: dict[str, tuple[str, str]] = {
 _METHOD = "'USING ' || (SELECT pg_catalog.quote_ident(amname) FROM pg_catalog.pg_am WHERE oid = {})"
 _FURTHER = {
     "pg_class": "c.relkind::text",
+    "pg_type": "CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_type WHERE oid = c.typelem AND typarray = c.oid) THEN 'array'"
+    " ELSE c.typtype::text || coalesce((SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = c.typrelid), '') END",
     "pg_opclass": _METHOD.format("c.opcmethod"),
     "pg_opfamily": _METHOD.format("c.opfmethod"),
 }
 """What else is asked of an object than its name and its owner."""
+_FITTING = {
+    "TABLE": ("r", "p"), "VIEW": ("v",), "MATERIALIZED VIEW": ("m",), "FOREIGN TABLE": ("f",), "SEQUENCE": ("S",),
+    "DOMAIN": ("d",), "TYPE": ("b", "cc", "d", "e", "m", "p", "r"),
+}  # fmt: skip
+"""Kinds of which only one may have a name -> what of the target may be dropped as that kind: relkind, or typtype with the relkind of the row type."""
 _TOLD_APART = {"pg_operator", "pg_opclass", "pg_opfamily"}
 """Kinds of which several may have one name: of these the dump's statement tells arguments or access method as well."""
 _OWNERLESS = {"pg_ts_parser", "pg_ts_template", "pg_am"}
@@ -138,11 +145,17 @@ class Root:
     """As pg_identify_object says it: `materialized view`."""
     name: str
     """Qualified and quoted where it must be."""
-    relkind: str = ""
+    further: str = ""
+    """Of a relation its relkind, of a type typtype with the relkind that it is the row type of."""
 
     @property
     def identity(self) -> str:
         return f"{self.kind} {self.name}"
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is what the dump has under that name, not another kind of object that only shares the name."""
+        return not self.further or self.further in _FITTING.get(self.drop.kind, (self.further,))
 
 
 def user_objects(connection: Connection, limit: int = 12) -> tuple[list[str], int]:
@@ -156,14 +169,21 @@ def find_roots(connection: Connection, wanted: Sequence[Drop]) -> list[Root]:
     by_kind: dict[tuple[str, str], list[Drop]] = defaultdict(list)
     for drop in wanted:
         by_kind[_catalog(drop.kind)].append(drop)
+        if drop.kind in drops.RELATIONS:  # whose row type needs the name too
+            by_kind["pg_type", "typ"].append(drop)
     found: list[tuple[Drop, Address, str | None, bool, str]] = []
     for (catalog, prefix), group in by_kind.items():
-        found += _find(connection, catalog, prefix, group)
+        found += [item for item in _find(connection, catalog, prefix, group) if catalog != "pg_type" or _in_the_way(item[0], item[4])]
     names = identities(connection, [address for _, address, *_ in found])
     roots: dict[Address, Root] = {}
     for drop, address, owner, owned, kind in found:
         roots.setdefault(address, Root(drop, address, owner, owned, *names[address], kind))
     return list(roots.values())
+
+
+def _in_the_way(drop: Drop, kind: str) -> bool:
+    """Of types: an array type makes room by itself; a row type is found as its relation."""
+    return kind != "array" and not (drop.kind in drops.RELATIONS and kind.startswith("c"))
 
 
 def _catalog(kind: str) -> tuple[str, str]:
