@@ -183,6 +183,9 @@ def test_a_retry_reports_the_artifact_that_it_finds(job: Job, postgres: Postgres
     job.connect_to(inventory, password="wrong")
     third = job.backup()
     assert (third.code, third.report.artifact) == (0, first.report.artifact)
+    job.secret()
+    fourth = job.backup()
+    assert (fourth.code, fourth.report.artifact) == (0, first.report.artifact), "its Secret has gone meanwhile"
 
 
 def test_what_a_killed_attempt_left_is_removed(job: Job, inventory: str) -> None:

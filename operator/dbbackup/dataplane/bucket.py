@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dbbackup.artifact import MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest, sha256_hex
+from dbbackup.artifact import MANIFEST, MANIFEST_LIMIT, Manifest, clean_prefix, key_component, leaf, parse_manifest, sha256_hex
 from dbbackup.dataplane.context import Run
 from dbbackup.errors import Failure
 from dbbackup.run import Owner
@@ -43,12 +43,12 @@ def find_artifact(storage: Storage, key: str, owner: Owner) -> tuple[Manifest, s
     return manifest, sha256_hex(data)
 
 
-def delete_artifact(storage: Storage, key: str) -> int:
-    """Deletes what stands in the directory, the manifest first, and aborts its uploads. Returns how many objects there were."""
-    for upload in storage.list_uploads(key + "/"):
-        storage.abort_upload(upload)
-    keys = sorted((item.key for item in storage.list(key + "/")), key=lambda found: not found.endswith("/" + MANIFEST))
-    if keys and keys[0].endswith("/" + MANIFEST):
-        storage.delete(keys[:1])
-    storage.delete(keys)
-    return len(keys)
+def find_directories(storage: Storage, prefix: str, owner: Owner, suffix: str = "") -> list[str]:
+    """Directories `<root>/<server>/<database>/<leaf>` in the bucket that are `owner`'s: objects and unfinished uploads, whatever server and database
+    were called.
+    """
+    root = "/".join(part for part in (clean_prefix(prefix), key_component(owner.namespace)) if part) + "/"
+    own = leaf(owner, suffix)
+    keys = [item.key for item in storage.list(root)] + [upload.key for upload in storage.list_uploads(root)]
+    below = (key.removeprefix(root).split("/") for key in keys if key.startswith(root))
+    return sorted({root + "/".join(parts[:3]) for parts in below if len(parts) > 3 and parts[2] == own})

@@ -26,7 +26,7 @@ from dbbackup.artifact import (
     transaction_key,
 )
 from dbbackup.dataplane.backup import Artifact
-from dbbackup.dataplane.bucket import delete_artifact, find_artifact, open_bucket
+from dbbackup.dataplane.bucket import find_artifact, find_directories, open_bucket
 from dbbackup.dataplane.connection import Connection, connect, one, server_version, uses_tls
 from dbbackup.dataplane.conninfo import Conninfo, load
 from dbbackup.dataplane.context import Run
@@ -36,6 +36,7 @@ from dbbackup.dataplane.source import load_manifest
 from dbbackup.dataplane.transaction import Opened, end_backend, transaction_status
 from dbbackup.errors import Failure
 from dbbackup.run import ArtifactReport, CheckOptions, DatabaseReport, Owner, RestoredReport
+from dbbackup.storage.tools import delete_directory
 
 if TYPE_CHECKING:
     from dbbackup.storage.base import Storage
@@ -59,17 +60,6 @@ def execute(run: Run) -> None:
         _check_restore(run, run.spec.check)
 
 
-def find_directories(storage: Storage, prefix: str, owner: Owner, suffix: str = "") -> list[str]:
-    """Directories `<root>/<server>/<database>/<leaf>` in the bucket that are `owner`'s: objects and unfinished uploads, whatever server and database
-    were called.
-    """
-    root = "/".join(part for part in (clean_prefix(prefix), key_component(owner.namespace)) if part) + "/"
-    own = leaf(owner, suffix)
-    keys = [item.key for item in storage.list(root)] + [upload.key for upload in storage.list_uploads(root)]
-    below = (key.removeprefix(root).split("/") for key in keys if key.startswith(root))
-    return sorted({root + "/".join(parts[:3]) for parts in below if len(parts) > 3 and parts[2] == own})
-
-
 # cleanup
 
 
@@ -81,7 +71,7 @@ def _clean_up(run: Run) -> None:
         _refuse_foreign(key, prefix, owner)
     try:
         storage = open_bucket(run, create=False)
-        count = sum(delete_artifact(storage, directory) for directory in ([key] if key else find_directories(storage, prefix, owner)))
+        count = sum(delete_directory(storage, directory) for directory in ([key] if key else find_directories(storage, prefix, owner)))
     except Failure as failure:
         if failure.reason.name != "BucketNotFound":
             raise
@@ -109,7 +99,7 @@ def _check_backup(run: Run, options: CheckOptions) -> None:
                 artifact = Artifact(directory, *found)
                 run.facts |= {"artifact": artifact.report(), "database": artifact.database_report(), "bytes_read": found[0].dump_bytes}
                 return
-        removed = sum(delete_artifact(storage, directory) for directory in directories)
+        removed = sum(delete_directory(storage, directory) for directory in directories)
     except Failure as failure:
         if failure.reason.name != "BucketNotFound":
             raise  # nobody has looked: the operator says that the outcome is unknown
@@ -185,7 +175,7 @@ def _find_safety_backup(run: Run, storage: Storage) -> None:
         if found:
             run.facts["safety_backup"] = safety_report(directory, *found)
         else:
-            delete_artifact(storage, directory)
+            delete_directory(storage, directory)
 
 
 def _created(run: Run, storage: Storage) -> str:
