@@ -259,7 +259,7 @@ _ALL = (
     Reason(
         "DependentObjects",
         _T,
-        "Objects outside the artifact depend on what would be replaced.",
+        "Objects outside the artifact depend on what would be replaced, or stand where something of it belongs.",
         "Drop or change the objects that the message names, then restore; they are never dropped for you.",
     ),
     Reason(

@@ -16,6 +16,8 @@ ENVIRONMENT = "DBBACKUP_RUN"
 TERMINATION_LOG = "/dev/termination-log"
 REPORT_LIMIT = 4096
 """Bytes: the kubelet cuts a termination message there."""
+WARNINGS = 16
+"""Of a report, and of a status."""
 
 # Where the Job mounts what (all read-only but SCRATCH, a small memory volume).
 SCRATCH = "/tmp"
@@ -321,17 +323,23 @@ class Report(Model):
     """The run failed, and could not clear away what it had stored: a check Job does."""
 
     def fit(self) -> str:
-        """JSON of at most REPORT_LIMIT bytes."""
-        report, budget = self, 1500
+        """JSON of at most REPORT_LIMIT bytes and WARNINGS warnings."""
+        report, budget = self.model_copy(update={"warnings": few(self.warnings, WARNINGS)}), 1500
         while len(text := report.to_json()) > REPORT_LIMIT or len(text.encode()) > REPORT_LIMIT:
             budget //= 2
-            changes: dict[str, object] = {"warnings": tuple(w[:budget] for w in self.warnings[:3])}
+            changes: dict[str, object] = {"warnings": tuple(w[:budget] for w in few(self.warnings, 4))}
             if self.failure:
                 changes["failure"] = self.failure.model_copy(
                     update={"message": self.failure.message[:budget] + "…", "hint": self.failure.hint[:budget]}
                 )
             report = self.model_copy(update=changes)
         return text
+
+
+def few(warnings: tuple[str, ...], limit: int) -> tuple[str, ...]:
+    """At most so many, the last of which says how many more there are."""
+    rest = len(warnings) - limit + 1
+    return warnings if rest <= 1 else (*warnings[: limit - 1], f"and {rest} more")
 
 
 class Progress(Model):

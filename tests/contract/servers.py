@@ -29,7 +29,13 @@ START_SECONDS = 60
 
 def find(name: str, *, hint: str) -> str:
     """Path of a server's binary; its upper-case name in the environment names another one."""
-    candidates = [os.environ.get(name.upper()), ROOT / "build/rig/bin" / name, Path(sys.prefix) / "bin" / name, shutil.which(name)]
+    candidates = [
+        os.environ.get(name.upper()),
+        ROOT / "build/rig/bin" / name,
+        Path(sys.prefix) / "bin" / name,
+        shutil.which(name),
+        f"/usr/sbin/{name}",
+    ]
     for candidate in candidates:
         if candidate and Path(candidate).is_file():
             return str(candidate)

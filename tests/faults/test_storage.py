@@ -9,7 +9,7 @@ from tests.e2e.lib.kube import Raw
 from tests.e2e.lib.postgres import Database
 from tests.e2e.lib.s3 import Bucket, Toxiproxy
 from tests.e2e.lib.tenant import Tenant
-from tests.e2e.test_control import ready_reason
+from tests.e2e.test_control import only_pod, ready_reason
 from tests.faults import invariants
 
 Databases = Callable[..., Database]
@@ -52,6 +52,28 @@ def test_it_comes_back_after_the_last_attempt_and_nothing_is_left(tenant: Tenant
     assert bucket.uploads() != []
     proxied_s3.mend()
     invariants.failed_backup(tenant.failed(one, "StorageUnavailable", 240), bucket)
+
+
+def test_an_attempt_without_a_report_is_looked_after_whatever_the_next_one_says(
+    tenant: Tenant, database: Databases, bucket: Bucket, proxied_s3: Toxiproxy
+) -> None:
+    """The first attempt is killed in mid-upload, and the second finds the storage away."""
+    source = database(15)
+    hold.fill(source, 20)
+    tenant.add_database(source)
+    tenant.apply(bucket.secret(), bucket.storage(s3={"endpoint": f"http://{proxied_s3.host}:8666"}))
+    with hold.dump_after_rows(source):
+        one = tenant.backup("one", retries=1, compression={"algorithm": "none"})
+        hold.stays(source, hold.DUMP)
+        hold.eventually(bucket.uploads, "a part is in the bucket")
+        proxied_s3.cut()
+        tenant.run("delete", "pod", only_pod(tenant, one), "--grace-period=0", "--force", "--wait=false")
+    seen = tenant.wait_until("dbb", "one", checking, 120, "the check")
+    assert "finds out what became of the run" in seen["status"]["conditions"][0]["message"]
+    proxied_s3.mend()
+    ended = tenant.failed(one, "StorageUnavailable", 240)
+    assert ended["status"]["attempts"] == 2
+    invariants.failed_backup(ended, bucket)
 
 
 def test_it_stays_away_and_the_backup_fails_in_time(tenant: Tenant, database: Databases, bucket: Bucket, proxied_s3: Toxiproxy) -> None:

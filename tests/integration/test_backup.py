@@ -121,9 +121,11 @@ def test_schemas_come_with_the_extensions_that_they_need(
 
 
 def test_excluded_tables_and_rows(job: Job, postgres: Postgres, everything: str, new_database: NewDatabase, tmp_path: Path) -> None:
-    ended = job.backup(exclude_tables=('"We ird.$x"."Ta""b.le"', "public.nothing"), exclude_table_data=("public.events", "app.peop*", "typo"))
+    ended = job.backup(
+        exclude_tables=('"We ird.$x"."Ta""b.le"', "public.nothing"), exclude_table_data=("public.events", "app.peop*", "typo", "other")
+    )
     assert ended.code == 0, ended.log
-    assert ended.report.warnings == ("typo matches no table: nothing was left out for it",)
+    assert ended.report.warnings == ("no table is called typo, other: nothing was left out for that",)
     tables = {table.name: table for table in job.manifest(ended).contents.tables}
     assert 'Ta"b.le' not in tables
     assert {name for name, table in tables.items() if table.data_excluded} == {"events", "events_1", "events_2", "events_2a", "people"}
@@ -181,6 +183,9 @@ def test_a_retry_reports_the_artifact_that_it_finds(job: Job, postgres: Postgres
     job.connect_to(inventory, password="wrong")
     third = job.backup()
     assert (third.code, third.report.artifact) == (0, first.report.artifact)
+    job.secret()
+    fourth = job.backup()
+    assert (fourth.code, fourth.report.artifact) == (0, first.report.artifact), "its Secret has gone meanwhile"
 
 
 def test_what_a_killed_attempt_left_is_removed(job: Job, inventory: str) -> None:
@@ -257,11 +262,12 @@ def test_a_truncate_after_the_snapshot_takes_nothing_away(
 
     thread = threading.Thread(target=truncate)
     thread.start()
-    ended = job.backup()
+    ended = job.backup(exclude_tables=("typo",))
     thread.join()
     assert ended.code == 0, ended.log
     assert job.manifest(ended).rows == 1
     assert "another snapshot is taken" in ended.log
+    assert ended.report.warnings == ("no table is called typo: nothing was left out for that",), "told once, whatever the snapshots"
 
 
 def test_rows_written_meanwhile_are_all_in_or_all_out(job: Job, postgres: Postgres, database: str, new_database: NewDatabase, tmp_path: Path) -> None:

@@ -230,6 +230,33 @@ def test_a_seal_that_fails(job: Job, everything: str, name: str, stored: bool) -
     assert job.leftovers() == []
 
 
+def test_a_storage_that_stays_away_leaves_the_clearing_up_to_a_check(job: Job, everything: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes once the dump is stored; the attempt cannot clear away, and says so."""
+
+    class Away:
+        def __init__(self, storage: Storage) -> None:
+            self.storage, self.away = storage, False
+
+        def __getattr__(self, attribute: str) -> Any:
+            if self.away:
+                raise Failure("StorageUnavailable", "no answer")
+            return getattr(self.storage, attribute)
+
+        def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
+            self.away = self.away or key.endswith("RESTORE.md")
+            self.__getattr__("put")(key, body, content_type, if_absent=if_absent)
+
+    storage = Away(job.storage)
+    with monkeypatch.context() as patched:
+        patched.setattr("dbbackup.dataplane.backup.open_bucket", lambda _: storage)
+        ended = job.backup()
+    assert (ended.reason, ended.report.uncleared) == ("StorageUnavailable", True), ended.log
+    assert [key.rpartition("/")[2] for key in job.leftovers()] == ["dump.sql.zst"]
+    checked = job.run(job.spec("check", check={"run": "backup", "lostReason": "StorageUnavailable", "lostMessage": "no answer"}))
+    assert (checked.reason, checked.report.uncleared) == ("StorageUnavailable", False), checked.log
+    assert job.leftovers() == []
+
+
 @pytest.mark.parametrize("name", ["dump.sql.zst", "manifest.json"])
 def test_two_attempts_at_once(job: Job, everything: str, tmp_path: Path, name: str) -> None:
     """What another attempt stored meanwhile is neither overwritten nor cleared away."""

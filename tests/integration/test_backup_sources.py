@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.contract.servers import find
 from tests.integration.conftest import PASSWORD, Job, Postgres, free_port
 from tests.integration.stock import assert_equal, follow_note, load_everything
 
@@ -92,9 +92,7 @@ def test_another_encoding(job: Job, postgres: Postgres, new_database: Callable[.
 @pytest.fixture
 def pooler(postgres: Postgres, database: str, tmp_path: Path) -> Iterator[int]:
     """PgBouncer in session mode, as a pooler that refuses start-up options; its port."""
-    binary = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
-    if binary is None:
-        pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
+    binary = find("pgbouncer", hint="apt-get install pgbouncer")
     port, directory = free_port(), tmp_path / "pgbouncer"
     directory.mkdir()
     (directory / "users").write_text('"postgres" "' + PASSWORD.replace('"', '""') + '"\n')
@@ -109,9 +107,25 @@ def pooler(postgres: Postgres, database: str, tmp_path: Path) -> Iterator[int]:
         process.terminate()
 
 
-def test_a_pooler(job: Job, postgres: Postgres, database: str, pooler: int) -> None:
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_a_pooler(job: Job, postgres: Postgres, database: str, new_database: Callable[..., str], pooler: int, form: str) -> None:
+    """A backup, a restore in place and one into a database that it creates."""
     load_everything(postgres, database)
+    before = postgres.dump(database)
     job.secret(host="127.0.0.1", port=str(pooler), dbname=database, username="postgres", password=PASSWORD)
-    for fmt in ("plain", "custom"):
-        ended = job.another(fmt).backup(format=fmt)
-        assert ended.code == 0, ended.log
+    backup = job.backup(format=form)
+    assert backup.code == 0, backup.log
+    assert backup.report.artifact
+    options = {"key": backup.report.artifact.key}
+    postgres.execute("DELETE FROM app.people", database)
+    other = job.another("in-place", "DatabaseRestore")
+    ended = other.run(other.spec("restore", restore={**options, "on_existing": "Replace"}))
+    assert ended.code == 0, ended.log
+    assert postgres.dump(database) == before
+    target = new_database()
+    postgres.execute(f"DROP DATABASE {target}")
+    job.secret(host="127.0.0.1", port=str(pooler), dbname=target, username="postgres", password=PASSWORD)
+    other = job.another("created", "DatabaseRestore")
+    ended = other.run(other.spec("restore", restore={**options, "create_database": True}))
+    assert ended.code == 0, ended.log
+    assert_equal(postgres, target, database)

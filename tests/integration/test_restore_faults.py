@@ -278,3 +278,35 @@ def test_restores_wait_for_other_runs_and_say_so(job: Job, postgres: Postgres, s
     waiting = [event for event in ended.events if event["event"] == "waiting"]
     assert waiting
     assert "dbbackup backup" in waiting[0]["message"]
+
+
+def test_what_would_be_refused_does_not_wait_for_a_backup(job: Job, postgres: Postgres, source: str) -> None:
+    backup = job.backup()
+    with postgres.connect(source) as other:
+        other.execute("SELECT pg_advisory_lock_shared(%s)", (KEY,))
+        ended = restore(job, backup, source)
+        assert ended.reason == "TargetNotEmpty", ended.log
+        assert ended.report.database
+        assert not [event for event in ended.events if event["event"] == "waiting"]
+        free = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+        assert other.execute(free).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("holder", ["backup", "restore"])
+def test_what_changes_while_a_restore_waits_is_seen(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str], holder: str) -> None:
+    backup = job.backup()
+    target = new_database()
+    with postgres.connect(target) as other:
+        other.execute(f"SELECT pg_advisory_lock{'_shared' if holder == 'backup' else ''}({KEY})".encode())
+
+        def end() -> None:
+            other.execute("CREATE TABLE meanwhile ()")
+            other.close()
+
+        timer = threading.Timer(1.5, end)
+        timer.start()
+        ended = restore(job, backup, target)
+        timer.join()
+    assert [event for event in ended.events if event["event"] == "waiting"]
+    assert ended.log.count("preflight passed") == (1 if holder == "backup" else 0)
+    assert ended.reason == "TargetNotEmpty", ended.log

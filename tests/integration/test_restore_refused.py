@@ -91,6 +91,8 @@ KINDS = [
     "CREATE PUBLICATION x",
     "CREATE CAST (bigint AS point) WITH INOUT",
     "SELECT lo_create(17)",
+    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
+    "CREATE SUBSCRIPTION x CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)",
 ]
 
 
@@ -105,6 +107,8 @@ def test_a_target_that_holds_anything_is_refused(job: Job, postgres: Postgres, s
         assert ended.report.failure
         assert "holds 1 objects: " in ended.report.failure.message, made
         assert ended.code == REASONS["TargetNotEmpty"].exit_code
+        if "SUBSCRIPTION" in made:
+            postgres.execute("DROP SUBSCRIPTION x", target)
     assert nothing_written(job)
 
 
@@ -138,6 +142,40 @@ def test_replace_names_dependants_outside_the_artifact(job: Job, postgres: Postg
         assert ended.report.failure
         assert told in ended.report.failure.message
     assert nothing_written(job)
+
+
+CHANGED = {
+    "DROP VIEW seen; CREATE TABLE seen ()": "table public.seen has the name of a view of the artifact",
+    "DROP TABLE child; CREATE VIEW child AS SELECT 1": "view public.child has the name of a table of the artifact",
+    "DROP TABLE child; CREATE INDEX child ON parent (text)": "index public.child has the name of a table of the artifact",
+    "DROP TABLE child; CREATE TYPE child AS ENUM ()": "type public.child has the name of a table of the artifact",
+    "ALTER TYPE mood RENAME TO old; CREATE TABLE mood ()": "type public.mood has the name of a type of the artifact",
+    "CREATE TYPE aged AS ENUM ()": "type public.aged has the name of a domain of the artifact",
+}
+
+
+def test_replace_names_what_has_changed_its_kind(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
+    before = new_database(f'TEMPLATE "{source}"')
+    postgres.execute("CREATE DOMAIN aged AS int", source)
+    backup = job.backup()
+    for made, told in CHANGED.items():
+        target = new_database(f'TEMPLATE "{before}"')
+        postgres.load(made, target)
+        with untouched(postgres, target):
+            ended = restore(job, backup, target, on_existing="Replace")
+        assert ended.reason == "DependentObjects", made + ended.log
+        assert ended.report.failure
+        assert told in ended.report.failure.message
+    assert nothing_written(job)
+
+
+def test_an_array_type_that_has_a_types_name_makes_room(job: Job, postgres: Postgres, database: str) -> None:
+    postgres.load("CREATE TYPE _later AS ENUM ('x')", database)
+    backup = job.backup()
+    postgres.load("DROP TYPE _later; CREATE TYPE later AS ENUM ('x')", database)
+    ended = restore(job, backup, database, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    assert postgres.execute("SELECT 'x'::public._later", database) == [("x",)]
 
 
 def test_replace_does_not_drop_newer_partitions(job: Job, postgres: Postgres, database: str) -> None:

@@ -70,14 +70,15 @@ def test_all_that_goes_with_what_is_replaced_is_told(job: Job, postgres: Postgre
         "CREATE INDEX newer_index ON counted (n); CREATE SEQUENCE newer_sequence OWNED BY child.parent;"
         "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';"
         "CREATE TRIGGER newer_trigger INSTEAD OF INSERT ON seen FOR EACH ROW EXECUTE FUNCTION tf();"
-        "CREATE RULE newer_rule AS ON DELETE TO seen DO INSTEAD NOTHING",
+        "CREATE RULE newer_rule AS ON DELETE TO seen DO INSTEAD NOTHING; CREATE TABLE above (id int); ALTER TABLE parent INHERIT above",
         source,
     )
     ended = restore(job, backup, source, on_existing="Replace")
     assert ended.code == 0, ended.log
     told = (
-        "newer than the artifact, so gone with what was replaced: index public.newer_index, rule newer_rule on public.child,"
-        " rule newer_rule on public.seen, sequence public.newer_sequence, statistics object public.newer_stats, trigger newer_trigger on public.seen"
+        "newer than the artifact, so gone with what was replaced: index public.newer_index,"
+        " place of public.parent among the children of public.above, rule newer_rule on public.child, rule newer_rule on public.seen,"
+        " sequence public.newer_sequence, statistics object public.newer_stats, trigger newer_trigger on public.seen"
     )
     assert ended.report.warnings == (told,)
 
@@ -189,6 +190,30 @@ def test_rows_that_the_artifact_leaves_out_are_told(job: Job, postgres: Postgres
     )
     assert restore(job, safety_of(job, ended), source, on_existing="Replace", safety_backup=False).code == 0
     assert postgres.execute("SELECT count(*) FROM child", source) == [(200,)]
+
+
+@pytest.mark.parametrize("superuser", [True, False])
+def test_grants_keep_who_made_them_where_that_can_be(job: Job, postgres: Postgres, database: str, *, superuser: bool) -> None:
+    owner, first, second, third = (f"{database}_{name}" for name in ("owner", "first", "second", "third"))
+    password = PASSWORD.replace("'", "''")
+    postgres.load(
+        f"CREATE ROLE {owner} LOGIN PASSWORD '{password}'; CREATE ROLE {first}; CREATE ROLE {second}; CREATE ROLE {third}; CREATE TABLE t (a int);"
+        f"GRANT CREATE, USAGE ON SCHEMA public TO {owner}; ALTER TABLE t OWNER TO {owner}; GRANT SELECT, UPDATE ON t TO {first} WITH GRANT OPTION;"
+        f"SET ROLE {first}; GRANT SELECT ON t TO {second} WITH GRANT OPTION; GRANT UPDATE (a) ON t TO {third}; RESET ROLE;"
+        f"SET ROLE {second}; GRANT SELECT ON t TO {third}",
+        database,
+    )
+    before = postgres.dump(database)
+    user = "postgres" if superuser else owner
+    ended = restore(job, job.backup(), database, user, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    if superuser:
+        assert postgres.dump(database) == before
+        assert ended.report.warnings == ()
+    else:
+        assert ended.report.warnings == (f"grants that {first}, {second} had made come back as the owner's: they could not be made in that name",)
+        rights = f"has_table_privilege('{third}', 't', 'SELECT'), has_column_privilege('{third}', 't', 'a', 'UPDATE')"
+        assert postgres.execute(f"SELECT {rights}, has_table_privilege('{second}', 't', 'SELECT WITH GRANT OPTION')", database) == [(True,) * 3]
 
 
 def test_default_privileges_of_the_target_do_not_leak_in(job: Job, postgres: Postgres, source: str) -> None:

@@ -8,7 +8,7 @@ start=$SECONDS
 build/venv/bin/python tools/gen.py --check
 "$HERE/prepare.sh"
 # The integration tests run a PostgreSQL server of this machine.
-[ "${CLUSTER:-rig}" = existing ] || "$HERE/rig" packages postgresql postgresql-client zstd
+[ "${CLUSTER:-rig}" = existing ] || "$HERE/rig" packages postgresql postgresql-client pgbouncer zstd
 echo "test: ready after $((SECONDS - start)) s"
 if [ "${CLUSTER:-rig}" != existing ]; then
   command -v aws >/dev/null || "$HERE/rig" packages awscli

@@ -302,9 +302,20 @@ def test_a_check_that_cannot_tell(kind: str) -> None:
     assert (state_of(ended)[0], reason_of(ended), failure["reason"]) == ("Failed", "OutcomeUnknown", "OutcomeUnknown")
     assert "RunLost" in failure["message"]
     assert "StorageUnavailable" in failure["message"]
-    assert ("manifest.json" in failure["hint"]) is (kind == "backup")
+    assert ("the artifact is whole" in failure["hint"]) is (kind == "backup")
     if kind == "restore":
         assert created_spec(lost).check.xid == "77"  # type: ignore[union-attr]
+
+
+def test_a_check_that_kubernetes_refuses_is_waited_for_until_the_start_deadline() -> None:
+    over = job_of(backup_obj(), conditions={"Failed": "BackoffLimitExceeded"}, failed=3)
+    known: Raw = {"jobs": [over], "pods": [pod(code=1)], "refusal": QUOTA_USED}
+    waiting = seen(backup_obj(RUN), at=5000, **known)
+    assert (waiting["status"]["phase"], "exceeded quota" in waiting["status"]["conditions"][0]["message"]) == ("Running", True)
+    waiting = seen(waiting, at=5300, **known)
+    assert waiting["status"]["phase"] == "Running"
+    assert created_spec(decide(facts(waiting, after=5301, jobs=[over], pods=[pod(code=1)]))).run == "check"
+    assert reason_of(decide(facts(waiting, after=5601, **known))) == "OutcomeUnknown"
 
 
 AWAY = report(outcome="Failed", failure=("StorageUnavailable", True))
@@ -337,7 +348,8 @@ def test_what_a_run_could_not_clear_away_is_removed_by_a_check(kind: str) -> Non
     """How it ended is known, and is told so also where the storage stays away."""
     obj = backup_obj(RUN) if kind == "backup" else restore_obj(RUN)
     over = job_of(backup_obj() if kind == "backup" else restore_obj(), conditions={"Failed": "BackoffLimitExceeded"}, failed=1)
-    pods = [pod(kind, code=10, message=report(kind, "Failed", failure=("StorageUnavailable", True), uncleared=True))]
+    left = report(kind, "Failed", failure=("StorageUnavailable", True), uncleared=True, warnings=["w"])
+    pods = [pod(kind, code=10, message=left.replace("do something", "a rare hint"))]
     lost = decide(facts(obj, after=10, jobs=[over], pods=pods))
     assert created_spec(lost).check is not None
     assert "removes what the run has left" in lost.notes[0].message
@@ -348,7 +360,8 @@ def test_what_a_run_could_not_clear_away_is_removed_by_a_check(kind: str) -> Non
             message = message.replace("StorageUnavailable happened", "GET failed")
         ended = decide(facts(obj, after=99, jobs=[over, check], pods=[*pods, pod("check", code=10, message=message)], tail=[]))
         assert (state_of(ended)[0], reason_of(ended)) == ("Failed", "StorageUnavailable")
-        assert says in (ended.status or {})["failure"]["message"]
+        failure = (ended.status or {})["failure"]
+        assert (says in failure["message"], failure["hint"], (ended.status or {})["warnings"]) == (True, "a rare hint", ["w"])
         assert {item["metadata"]["name"] for item in ended.delete} == {over["metadata"]["name"], check["metadata"]["name"]}
 
 

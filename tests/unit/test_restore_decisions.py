@@ -194,23 +194,33 @@ def inventory(grant: Sequence[grants.Grant], oid: int, owner: str = "app", **mor
     return Inventory({("table", "a.t"): Held((1259, oid), owner, True, tuple(grant))}, **more)  # type: ignore[arg-type]
 
 
-OWN = ("app", "SELECT", False)
+OWN = ("app", "SELECT", False, "")
 
 
 def test_grants_come_back_in_their_order_and_others_go() -> None:
-    before = inventory([OWN, ("z", "SELECT", False), ("z", "UPDATE", True), ("PUBLIC", "SELECT", False)], 1)
-    after = inventory([OWN, ("leaked", "SELECT", False)], 2)
+    before = inventory([OWN, ("z", "SELECT", False, ""), ("z", "UPDATE", True, ""), ("PUBLIC", "SELECT", False, "")], 1)
+    after = inventory([OWN, ("leaked", "SELECT", False, "")], 2)
     assert list(grants.regrant(before, after, ())) == [
-        "REVOKE ALL ON TABLE a.t FROM leaked",
-        "GRANT SELECT ON TABLE a.t TO z",
-        "GRANT UPDATE ON TABLE a.t TO z WITH GRANT OPTION",
-        "GRANT SELECT ON TABLE a.t TO PUBLIC",
+        ("REVOKE ALL ON TABLE a.t FROM leaked", ""),
+        ("GRANT SELECT ON TABLE a.t TO z", ""),
+        ("GRANT UPDATE ON TABLE a.t TO z WITH GRANT OPTION", ""),
+        ("GRANT SELECT ON TABLE a.t TO PUBLIC", ""),
+    ]
+
+
+def test_grants_of_others_come_after_what_allows_them() -> None:
+    before = inventory([OWN, ("c", "SELECT", False, "b"), ("b", "SELECT", True, "a"), ("d", "SELECT", False, ""), ("a", "SELECT", True, "")], 1)
+    assert list(grants.regrant(before, inventory([OWN], 2), ())) == [
+        ("GRANT SELECT ON TABLE a.t TO d", ""),
+        ("GRANT SELECT ON TABLE a.t TO a WITH GRANT OPTION", ""),
+        ("GRANT SELECT ON TABLE a.t TO b WITH GRANT OPTION", "a"),
+        ("GRANT SELECT ON TABLE a.t TO c", "b"),
     ]
 
 
 def test_what_was_not_replaced_is_not_touched() -> None:
-    before = inventory([OWN, ("z", "SELECT", False)], 1)
-    after = inventory([OWN, ("granted meanwhile", "SELECT", False)], 1, "other")
+    before = inventory([OWN, ("z", "SELECT", False, "")], 1)
+    after = inventory([OWN, ("granted meanwhile", "SELECT", False, "")], 1, "other")
     assert list(grants.regrant(before, after, ())) == []
     assert list(grants.put_back(before, after, ())) == []
 
@@ -221,12 +231,12 @@ def test_owners_come_back() -> None:
 
 def test_columns_and_publications_come_back() -> None:
     publication = Publication("p", 9, "a.t", 1, True, "id, b", "((id > 5))")
-    before = inventory([OWN], 1, columns={("a.t", '"B"'): (("z", "SELECT", False),)}, publications=(publication,))
+    before = inventory([OWN], 1, columns={("a.t", '"B"'): (("z", "SELECT", False, ""),)}, publications=(publication,))
     pub_after = Publication("p", 9, "a.other", 3, True, None, None)
     after = inventory([OWN], 2, publications=(pub_after,))
     assert list(grants.regrant(before, after, ())) == [
-        'GRANT SELECT ("B") ON TABLE a.t TO z',
-        "ALTER PUBLICATION p ADD TABLE ONLY a.t (id, b) WHERE ((id > 5))",
+        ('GRANT SELECT ("B") ON TABLE a.t TO z', ""),
+        ("ALTER PUBLICATION p ADD TABLE ONLY a.t (id, b) WHERE ((id > 5))", ""),
     ]
 
 

@@ -77,6 +77,19 @@ def test_a_report_always_fits(message: str, warnings: list[str]) -> None:
     assert read.failure.reason == "DumpFailed"
 
 
+def test_the_warnings_that_are_left_out_are_counted() -> None:
+    many = tuple(str(number) for number in range(20))
+    assert Report.model_validate_json(report(warnings=many).fit()).warnings == (*many[:15], "and 5 more")
+    assert Report.model_validate_json(report(warnings=many[:16]).fit()).warnings == many[:16]
+    long = tuple(warning * 2000 for warning in many)
+    assert [warning[:10] for warning in Report.model_validate_json(report(warnings=long).fit()).warnings] == [
+        "0" * 10,
+        "1" * 10,
+        "2" * 10,
+        "and 17 mor",
+    ]
+
+
 def test_a_long_message_keeps_its_beginning() -> None:
     read = Report.model_validate_json(report("pg_dump: error " + "x" * 9000).fit())
     assert read.failure

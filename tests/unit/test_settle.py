@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from dbbackup.artifact import directory, leaf
-from dbbackup.dataplane.settle import find_directories
+from dbbackup.dataplane.bucket import find_directories
 from dbbackup.run import Owner
 from dbbackup.storage.base import ObjectInfo, UploadInfo
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 
 from dbbackup import __version__
@@ -22,7 +22,7 @@ from dbbackup.artifact import (
     sha256_hex,
 )
 from dbbackup.dataplane import clients
-from dbbackup.dataplane.bucket import Artifact, delete_artifact, find_artifact, open_bucket
+from dbbackup.dataplane.bucket import Artifact, find_artifact, find_directories, open_bucket
 from dbbackup.dataplane.clients import Client
 from dbbackup.dataplane.connection import connect
 from dbbackup.dataplane.conninfo import Conninfo, load
@@ -34,6 +34,7 @@ from dbbackup.dataplane.transfer import Transfer
 from dbbackup.errors import Failure
 from dbbackup.run import BackupOptions, Lifetime
 from dbbackup.storage.base import Storage
+from dbbackup.storage.tools import delete_directory
 
 LEAST_CLIENT_FOR_SCHEMAS = 14
 """pg_dump 14 knows --extension: without it a dump of some schemas leaves out the extensions that they need."""
@@ -43,15 +44,37 @@ def execute(run: Run) -> None:
     """A DatabaseBackup's run: fills `run.facts`, or raises Failure with nothing left in the bucket."""
     if run.spec.database is None or run.spec.backup is None:
         raise Failure("InvalidSpec", "a backup's run tells neither database nor options")
-    info = load(run.spec.database, run.paths)
-    run.reporter.secret(info.password)
     with ThreadPoolExecutor(1, "storage") as executor:
         opening = executor.submit(open_bucket, run)
-        backup = BackupRun(run, info, run.spec.backup, opening.result)
-        artifact = backup.execute()
+        try:
+            info = load(run.spec.database, run.paths)
+        except Failure:
+            artifact = _sealed_before(run, opening.result)
+            if artifact is None:
+                raise
+        else:
+            run.reporter.secret(info.password)
+            artifact = BackupRun(run, info, run.spec.backup, opening.result).execute()
     run.facts["artifact"] = artifact.report()
     run.facts["database"] = artifact.database_report()
     run.facts["bytes_read"] = artifact.manifest.dump_bytes
+
+
+def _sealed_before(run: Run, storage: Callable[[], Storage]) -> Artifact | None:
+    """What an earlier attempt sealed, found without the database's Secret, which may have gone since."""
+    with suppress(Failure):
+        for key in find_directories(storage(), run.spec.storage.prefix, run.spec.owner):
+            if found := _adopt(run, storage(), key):
+                return found
+    return None
+
+
+def _adopt(run: Run, storage: Storage, key: str) -> Artifact | None:
+    found = find_artifact(storage, key, run.spec.owner)
+    if not found:
+        return None
+    run.reporter.info(f"an earlier attempt sealed {key}; nothing is done twice")
+    return Artifact(key, *found)
 
 
 class BackupRun:
@@ -78,32 +101,27 @@ class BackupRun:
         try:
             connection = connect(self._info, "dbbackup backup")
         except Failure:
-            if adopted := self._adopt(self._open()):
+            if adopted := _adopt(self._run, self._open(), self.key):
                 return adopted
             raise
         with closing(connection):
             storage = self._open()
-            if adopted := self._adopt(storage):
+            if adopted := _adopt(self._run, storage, self.key):
                 return adopted
             if not self._locked:
                 hold(connection, self._info, "shared", self._run.stop, self._run.reporter)
-            delete_artifact(storage, self.key)
+            delete_directory(storage, self.key, (self._name,))
             snapshot = Snapshot(connection, self._info, self._options, self._run.stop)
             least = LEAST_CLIENT_FOR_SCHEMAS if self._options.schemas else 0
             client = clients.choose(snapshot.version_num, clients.installed(self._run.paths.postgresql), least=least)
             self._run.reporter.key(self.key)
             return self._seal(storage, snapshot, client)
 
-    def _adopt(self, storage: Storage) -> Artifact | None:
-        found = find_artifact(storage, self.key, self._run.spec.owner)
-        if not found:
-            return None
-        self._run.reporter.info(f"an earlier attempt sealed {self.key}; nothing is done twice")
-        return Artifact(self.key, *found)
-
     def _seal(self, storage: Storage, snapshot: Snapshot, client: Client) -> Artifact:
         started_at = datetime.now(UTC)
         data: bytes | None = None
+        left = f"what was stored at {self.key}"
+        self._run.uncleared.add(left)
         try:
             transfer = Transfer(self._run, self._info, self._options, storage, f"{self.key}/{self._name}")
             stored, source = transfer.run(snapshot, client)
@@ -121,7 +139,10 @@ class BackupRun:
             cleared = (isinstance(error, Failure) and error.reason.name == "ArtifactExists") or self._clear(storage, data)
             refused = isinstance(error, Failure) and not error.reason.retryable
             self._run.committing = self._run.committing and not cleared and not refused
+            if cleared:
+                self._run.uncleared.discard(left)
             raise
+        self._run.uncleared.discard(left)
         return Artifact(self.key, manifest, sha256_hex(data))
 
     def _look_again(self, storage: Storage, stored: StoredObject) -> None:
@@ -141,7 +162,7 @@ class BackupRun:
             if storage.head(manifest) is not None and (own is None or storage.get(manifest, MANIFEST_LIMIT) != own):
                 self._run.reporter.info(f"another attempt has sealed {self.key}; it stays")
                 return True
-            delete_artifact(storage, self.key)
+            delete_directory(storage, self.key, (self._name,))
         except Failure as failure:
             self._run.reporter.error(f"what the failed attempt left at {self.key} could not be removed: {failure}")
             return False

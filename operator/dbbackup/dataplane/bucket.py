@@ -6,8 +6,9 @@ import threading
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from dbbackup.artifact import MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest, sha256_hex
+from dbbackup.artifact import MANIFEST, MANIFEST_LIMIT, Manifest, leaf, parse_manifest, sha256_hex
 from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.layout import root, split
 from dbbackup.errors import Failure
 from dbbackup.run import ArtifactReport, DatabaseReport, Owner
 from dbbackup.storage.base import Storage
@@ -102,12 +103,11 @@ def find_artifact(storage: Storage, key: str, owner: Owner) -> tuple[Manifest, s
     return manifest, sha256_hex(data)
 
 
-def delete_artifact(storage: Storage, key: str) -> int:
-    """Deletes what stands in the directory, the manifest first, and aborts its uploads. Returns how many objects there were."""
-    for upload in storage.list_uploads(key + "/"):
-        storage.abort_upload(upload)
-    keys = sorted((item.key for item in storage.list(key + "/")), key=lambda found: not found.endswith("/" + MANIFEST))
-    if keys and keys[0].endswith("/" + MANIFEST):
-        storage.delete(keys[:1])
-    storage.delete(keys)
-    return len(keys)
+def find_directories(storage: Storage, prefix: str, owner: Owner, suffix: str = "") -> list[str]:
+    """Directories `<root>/<server>/<database>/<leaf>` in the bucket that are `owner`'s: objects and unfinished uploads, whatever server and database
+    were called.
+    """
+    below, own = root(prefix, owner.namespace), leaf(owner, suffix)
+    keys = [item.key for item in storage.list(below)] + [upload.key for upload in storage.list_uploads(below)]
+    places = (split(below, key) for key in keys)
+    return sorted({directory for directory, _ in filter(None, places) if directory.rpartition("/")[2] == own})

@@ -92,5 +92,7 @@ class Run:
     uncleared: set[str] = field(default_factory=set)
 
     def warn(self, message: str) -> None:
-        self.warnings.append(message)
-        self.reporter.warn(message)
+        """Once, however often it is said: what is tried again warns again."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+            self.reporter.warn(message)

@@ -38,7 +38,8 @@ UNION ALL SELECT 'pg_event_trigger'::regclass, oid, evtowner::regrole::text, evt
 """
 _INVENTORY = f"""
 SELECT o.classid, o.objid, i.type, coalesce(i.identity, o.objid::text), o.owner, o.settable = 'owner',
-       ARRAY(SELECT ARRAY[CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END, x.privilege_type, x.is_grantable::text]
+       ARRAY(SELECT ARRAY[CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END, x.privilege_type, x.is_grantable::text,
+                          CASE x.grantor WHEN o.ownerid THEN '' ELSE x.grantor::regrole::text END]
              FROM pg_catalog.aclexplode(CASE WHEN o.kind = '' THEN NULL ELSE coalesce(o.acl, pg_catalog.acldefault(o.kind::"char", o.ownerid)) END)
                WITH ORDINALITY x(grantor, grantee, privilege_type, is_grantable, n) ORDER BY x.n)
 FROM ({_OBJECTS}) o(classid, objid, owner, ownerid, acl, kind, settable), LATERAL pg_catalog.pg_identify_object(o.classid, o.objid, 0) i
@@ -46,8 +47,10 @@ WHERE (o.objid >= {FIRST_USER_OID} OR o.kind = 'L') AND i.type IS NOT NULL
 """  # noqa: S608
 _COLUMNS = f"""
 SELECT a.attrelid::regclass::text, pg_catalog.quote_ident(a.attname),
-       CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END, x.privilege_type, x.is_grantable
-FROM pg_catalog.pg_attribute a, LATERAL pg_catalog.aclexplode(a.attacl) WITH ORDINALITY x(grantor, grantee, privilege_type, is_grantable, n)
+       CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END, x.privilege_type, x.is_grantable,
+       CASE x.grantor WHEN c.relowner THEN '' ELSE x.grantor::regrole::text END
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid,
+     LATERAL pg_catalog.aclexplode(a.attacl) WITH ORDINALITY x(grantor, grantee, privilege_type, is_grantable, n)
 WHERE a.attacl IS NOT NULL AND a.attrelid >= {FIRST_USER_OID} ORDER BY a.attrelid, a.attnum, x.n
 """  # noqa: S608
 _PUBLISHED = """
@@ -77,8 +80,10 @@ _GRANT_ON = {
 }
 _ALTER = {"aggregate": "ROUTINE", "foreign-data wrapper": "FOREIGN DATA WRAPPER", "statistics object": "STATISTICS", "composite type": "TYPE"}
 
-Grant = tuple[str, str, bool]
-"""(grantee, privilege, with grant option)."""
+Grant = tuple[str, str, bool, str]
+"""(grantee, privilege, with grant option, who granted it: empty for the owner)."""
+Statement = tuple[str, str]
+"""(SQL, the role in whose name it is to be run: empty for the owner's)."""
 Key = tuple[str, str]
 """(type, identity) as pg_identify_object tells them: the same for an object and for what replaces it."""
 
@@ -120,11 +125,11 @@ def capture(connection: Connection) -> Inventory:
     objects: dict[Key, Held] = {}
     for classid, objid, kind, identity, owner, settable, acl in connection.execute(_INVENTORY):
         objects[kind, identity] = Held(
-            (classid, objid), owner, settable, tuple((grantee, privilege, grantable == "true") for grantee, privilege, grantable in acl)
+            (classid, objid), owner, settable, tuple((grantee, privilege, option == "true", grantor) for grantee, privilege, option, grantor in acl)
         )
     columns: dict[tuple[str, str], list[Grant]] = defaultdict(list)
-    for table, column, grantee, privilege, grantable in connection.execute(_COLUMNS):
-        columns[table, column].append((grantee, privilege, grantable))
+    for table, column, *grant in connection.execute(_COLUMNS):
+        columns[table, column].append((grant[0], grant[1], grant[2], grant[3]))
     fifteen = connection.info.server_version >= 150000
     query = _PUBLISHED.format(
         columns=_PUBLISHED_COLUMNS if fifteen else "NULL",
@@ -142,8 +147,8 @@ def put_back(before: Inventory, after: Inventory, again: Collection[Address]) ->
             yield f"ALTER {_ALTER.get(kind, kind.upper())} {identity} OWNER TO {old.owner}"
 
 
-def regrant(before: Inventory, after: Inventory, again: Collection[Address]) -> Iterator[str]:
-    """Statements that give replaced objects exactly the privileges that their old selves had, and tables their place in publications."""
+def regrant(before: Inventory, after: Inventory, again: Collection[Address]) -> Iterator[Statement]:
+    """What gives replaced objects exactly the privileges that their old selves had, and tables their place in publications."""
     tables: set[str] = set()
     for (kind, identity), old, new in _replaced(before, after, again):
         if kind in {"table", "view", "materialized view", "foreign table"}:
@@ -160,7 +165,7 @@ def regrant(before: Inventory, after: Inventory, again: Collection[Address]) -> 
     now = {(publication.oid, publication.table) for publication in after.publications}
     for publication in before.publications:
         if publication.table in tables and publication.oid in there and (publication.oid, publication.table) not in now:
-            yield publication.statement()
+            yield publication.statement(), ""
 
 
 def _replaced(before: Inventory, after: Inventory, again: Collection[Address]) -> Iterator[tuple[Key, Held, Held]]:
@@ -170,23 +175,44 @@ def _replaced(before: Inventory, after: Inventory, again: Collection[Address]) -
             yield key, old, new
 
 
-def _difference(target: str, column: str, old: Sequence[Grant], new: Sequence[Grant]) -> Iterator[str]:
-    """From the first grantee on who differs, so that even the order of the entries is the old one's: two dumps can then be compared."""
-    wanted, present = _by_grantee(old), _by_grantee(new)
+def _difference(target: str, column: str, old: Sequence[Grant], new: Sequence[Grant]) -> Iterator[Statement]:
+    """From the first entry on that differs, so that even the order of the entries is the old one's: two dumps can then be compared."""
+    wanted, present = _entries(old), _entries(new)
     same = 0
     while same < min(len(wanted), len(present)) and wanted[same] == present[same]:
         same += 1
-    for grantee, _, _ in present[same:]:
-        yield f"REVOKE ALL{column} ON {target} FROM {grantee}"
-    for grantee, plain, grantable in wanted[same:]:
-        for privileges, option in ((plain, ""), (grantable, " WITH GRANT OPTION")):
+    for entry in present[same:]:
+        yield f"REVOKE ALL{column} ON {target} FROM {entry.grantee}", entry.grantor
+    for entry in _in_order(wanted[same:], {entry.grantee for entry in wanted[:same] if entry.grantable}):
+        for privileges, option in ((entry.plain, ""), (entry.grantable, " WITH GRANT OPTION")):
             if privileges:
-                yield f"GRANT {', '.join(f'{privilege}{column}' for privilege in sorted(privileges))} ON {target} TO {grantee}{option}"
+                named = ", ".join(f"{privilege}{column}" for privilege in sorted(privileges))
+                yield f"GRANT {named} ON {target} TO {entry.grantee}{option}", entry.grantor
 
 
-def _by_grantee(grants: Sequence[Grant]) -> list[tuple[str, set[str], set[str]]]:
-    entries: dict[str, tuple[str, set[str], set[str]]] = {}
-    for grantee, privilege, grantable in grants:
-        _, plain, options = entries.setdefault(grantee, (grantee, set(), set()))
-        (options if grantable else plain).add(privilege)
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What one role granted another."""
+
+    grantor: str
+    grantee: str
+    plain: set[str] = field(default_factory=set)
+    grantable: set[str] = field(default_factory=set)
+
+
+def _entries(grants: Sequence[Grant]) -> list[_Entry]:
+    entries: dict[tuple[str, str], _Entry] = {}
+    for grantee, privilege, grantable, grantor in grants:
+        entry = entries.setdefault((grantor, grantee), _Entry(grantor, grantee))
+        (entry.grantable if grantable else entry.plain).add(privilege)
     return list(entries.values())
+
+
+def _in_order(entries: Sequence[_Entry], able: set[str]) -> Iterator[_Entry]:
+    """A role's own grants come after those that let it make them. `able`: who may already."""
+    waiting = list(entries)
+    while waiting:
+        ready = next((entry for entry in waiting if not entry.grantor or entry.grantor in able), waiting[0])
+        waiting.remove(ready)
+        able |= {ready.grantee} if ready.grantable else set()
+        yield ready

@@ -5,12 +5,13 @@ Kubernetes cannot tell that two Secrets mean one database; PostgreSQL can. The l
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
 import psycopg
 
-from dbbackup.dataplane.connection import Connection, to_failure
+from dbbackup.dataplane.connection import Connection, one, to_failure
 from dbbackup.dataplane.conninfo import Conninfo
 from dbbackup.errors import Failure
 
@@ -50,6 +51,24 @@ def hold(connection: Connection, info: Conninfo, mode: Mode, stop: Stop, reporte
             raise stop.failure from None
         raise to_failure(error, info, "waiting for other runs on the database", "ConnectionLost") from None
     stop.check()
+
+
+@contextmanager
+def beside_backups(connection: Connection, info: Conninfo) -> Iterator[bool]:
+    """Yields whether backups, and nobody else, hold the lock. Then it is shared for the length of the block, so that no restore begins meanwhile."""
+    try:
+        free = one(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", (KEY,))[0]
+        shared = not free and one(connection, "SELECT pg_catalog.pg_try_advisory_lock_shared(%s)", (KEY,))[0]
+        if free:
+            connection.execute("SELECT pg_catalog.pg_advisory_unlock(%s)", (KEY,))
+    except psycopg.Error as error:
+        raise to_failure(error, info, "looking for other runs on the database", "ConnectionLost") from None
+    try:
+        yield shared
+    finally:
+        if shared:
+            with suppress(psycopg.Error):  # a session that has ended holds nothing
+                connection.execute("SELECT pg_catalog.pg_advisory_unlock_shared(%s)", (KEY,))
 
 
 def cancel(connection: Connection) -> None:

@@ -13,6 +13,7 @@ from dbbackup.dataplane import clients, selection
 from dbbackup.dataplane.connection import Connection
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.drops import Drop
+from dbbackup.dataplane.preflight import some
 from dbbackup.dataplane.source import Source
 from dbbackup.dataplane.target import find_roots
 from dbbackup.dataplane.toc import Entry, TocError, read_toc
@@ -73,14 +74,14 @@ def completed(planned: Plan, connection: Connection, run: Run) -> Iterator[Plan]
     def exists(drops: Sequence[Drop]) -> set[Drop]:
         schemas = [drop.name for drop in drops if drop.kind == "SCHEMA"]
         there = {name for (name,) in connection.execute("SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY(%s::text[])", (schemas,))}
-        found = {root.drop for root in find_roots(connection, [drop for drop in drops if drop.kind != "SCHEMA"])}
+        found = {root.drop for root in find_roots(connection, [drop for drop in drops if drop.kind != "SCHEMA"]) if root.fits}
         return found | {drop for drop in drops if drop.kind == "SCHEMA" and drop.name in there}
 
     selected = selection.complete(planned.entries, set(planned.chosen), exists)
     if selected.needed:
         run.reporter.info(f"the selection needs, and the target lacks: {', '.join(selected.needed)}")
-    for name in selected.left_out:
-        run.warn(f"foreign key {name} is left out: the table that it refers to is neither selected nor in the target")
+    if selected.left_out:
+        run.warn(f"foreign keys left out, as the tables that they refer to are neither selected nor in the target: {some(selected.left_out)}")
     with closing(tempfile.NamedTemporaryFile("w", dir=run.paths.scratch, prefix="list-")) as file:
         file.write(selected.listing())
         file.flush()

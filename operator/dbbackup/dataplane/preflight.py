@@ -250,6 +250,9 @@ def _ownership(facts: Facts, replaced: Replaced) -> Iterable[Problem]:
 
 
 def _dependants(replaced: Replaced) -> Iterable[Problem]:
+    strangers = [f"{root.identity} has the name of a {root.drop.kind.lower()} of the artifact" for root in replaced.roots if not root.fits]
+    if strangers:
+        yield Problem("DependentObjects", some(strangers))
     if replaced.outside:
         yield Problem("DependentObjects", some([f"{d.description} needs {d.on}" for d in replaced.outside]))
     if replaced.partitions:

@@ -51,6 +51,8 @@ SELECT i.type || ' ' || i.identity FROM (
   UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
     WHERE attrelid = ANY(%(oids)s::oid[]) AND attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'f')
 ) x(classid, objid, subid), LATERAL pg_catalog.pg_identify_object(classid, objid, subid) i
+UNION ALL SELECT 'place of ' || inhrelid::regclass || ' among the children of ' || inhparent::regclass FROM pg_inherits
+  WHERE inhrelid = ANY(%(oids)s::oid[])
 """
 _WITH_PARTS = frozenset(RELATIONS) - {"SEQUENCE"}
 _RELATIONS_NOW = "SELECT oid FROM pg_catalog.pg_class WHERE oid::regclass::text = ANY(%s::text[])"
@@ -153,14 +155,32 @@ class Replacement:
         for statement in list(grants.put_back(self._before, after, again)):
             self._run(statement)
         after = grants.capture(self._connection)
-        for statement in list(grants.regrant(self._before, after, again)):
-            self._run(statement)
+        others = set()
+        for statement, role in list(grants.regrant(self._before, after, again)):
+            if not self._run_as(role, statement):
+                others.add(role)
         for key in self._replaced.foreign_keys:
             self._run(f"ALTER TABLE {key.table} ADD CONSTRAINT {key.name} {key.definition}")
             if key.comment is not None:
                 comment = sql.quote(key.comment, self._connection)
                 self._run(f"COMMENT ON CONSTRAINT {key.name} ON {key.table} IS {comment}")
-        return self._lost()
+        told = ", ".join(sorted(others))
+        return self._lost() + ([f"grants that {told} had made come back as the owner's: they could not be made in that name"] if others else [])
+
+    def _run_as(self, role: str, statement: str) -> bool:
+        """Whether it could be run in that role's name; else it is run all the same."""
+        if role:
+            try:
+                with self._connection.transaction():
+                    self._connection.execute(f"SET LOCAL ROLE {role}".encode())
+                    self._connection.execute(statement.encode())
+                    self._connection.execute("RESET ROLE")
+            except psycopg.Error:
+                self._run(statement)
+                return False
+            return True
+        self._run(statement)
+        return True
 
     def _parts(self, relations: Sequence[int]) -> set[str]:
         return {text for (text,) in self._connection.execute(_LOSSES, {"oids": list(relations)})}

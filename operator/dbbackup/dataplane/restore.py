@@ -21,7 +21,7 @@ from dbbackup.dataplane.dependants import Replaced, examine
 from dbbackup.dataplane.executor import Executor, Restored
 from dbbackup.dataplane.head import Head, read_head
 from dbbackup.dataplane.layout import SAFETY_SUFFIX
-from dbbackup.dataplane.locks import cancel, hold
+from dbbackup.dataplane.locks import beside_backups, cancel, hold
 from dbbackup.dataplane.plan import Plan, completed, plan
 from dbbackup.dataplane.replace import Replacement
 from dbbackup.dataplane.source import Source, load_manifest
@@ -46,6 +46,10 @@ def execute(run: Run) -> None:
     run.facts["artifact"] = _artifact_report(options.key, manifest, digest)
     planned = plan(run, storage, options, manifest)
     with created_database(run, info, storage, manifest.database, wanted=options.create_database) as created, _session(run, info) as connection:
+        with beside_backups(connection, info) as busy:
+            if busy:  # what would be refused is refused now, not after a long backup
+                with completed(planned, connection, run) as whole:
+                    Restore(run, info, storage, options, manifest, whole, created=created).rehearse(connection)
         hold(connection, info, "exclusive", run.stop, run.reporter)
         with completed(planned, connection, run) as whole:
             Restore(run, info, storage, options, manifest, whole, created=created).execute(connection)
@@ -58,7 +62,7 @@ def _session(run: Run, info: Conninfo) -> Iterator[Connection]:
 
 
 class Restore:
-    """Into one database, whose advisory lock the session holds."""
+    """Into one database, whose advisory lock the session holds. Call `rehearse` or `execute`, once."""
 
     def __init__(
         self, run: Run, info: Conninfo, storage: Storage, options: RestoreOptions, manifest: Manifest, planned: Plan, *, created: bool
@@ -76,20 +80,29 @@ class Restore:
         self._locks = 0
         self._server: preflight.Server | None = None
 
+    def rehearse(self, connection: Connection) -> None:
+        """The preflight alone."""
+        with self._reading(connection) as (_, head):
+            self._preflight(connection, head)
+
     def execute(self, connection: Connection) -> None:
-        self._run.facts["database"] = self._database_report(connection)
-        source = Source(self._storage, self._options.key, self._manifest, self._run.stop, self._plan.argv, whole=not self._plan.partial)
-        try:
-            head = read_head(source.pieces())
+        with self._reading(connection) as (source, head):
             self._preflight(connection, head)
             self._safety_backup(connection)
             self._transact(connection, source, head)
+        self._run.facts["bytes_read"] = source.bytes_read
+        self._analyze(connection)
+
+    @contextmanager
+    def _reading(self, connection: Connection) -> Iterator[tuple[Source, Head]]:
+        self._run.facts["database"] = self._database_report(connection)
+        source = Source(self._storage, self._options.key, self._manifest, self._run.stop, self._plan.argv, whole=not self._plan.partial)
+        try:
+            yield source, read_head(source.pieces())
         except psycopg.Error as error:
             raise to_failure(error, self._info, "restoring", "RestoreFailed") from None
         finally:
             source.close()
-        self._run.facts["bytes_read"] = source.bytes_read
-        self._analyze(connection)
 
     def _preflight(self, connection: Connection, head: Head) -> None:
         replaced = self._replaced(connection, head)

@@ -23,16 +23,17 @@ from dbbackup.artifact import (
     safety_report,
     transaction_key,
 )
-from dbbackup.dataplane.bucket import Artifact, delete_artifact, find_artifact, open_bucket
+from dbbackup.dataplane.bucket import Artifact, find_artifact, find_directories, open_bucket
 from dbbackup.dataplane.connection import Connection, connect, one, server_version, uses_tls
 from dbbackup.dataplane.conninfo import Conninfo, load
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.databases import drop_database, find_database, maintenance
-from dbbackup.dataplane.layout import SAFETY_SUFFIX, root, split
+from dbbackup.dataplane.layout import SAFETY_SUFFIX, root
 from dbbackup.dataplane.source import load_manifest
 from dbbackup.dataplane.transaction import Opened, end_backend, transaction_status
 from dbbackup.errors import Failure
 from dbbackup.run import ArtifactReport, CheckOptions, DatabaseReport, Owner, RestoredReport
+from dbbackup.storage.tools import delete_directory
 
 if TYPE_CHECKING:
     from dbbackup.storage.base import Storage
@@ -56,16 +57,6 @@ def execute(run: Run) -> None:
         _check_restore(run, run.spec.check)
 
 
-def find_directories(storage: Storage, prefix: str, owner: Owner, suffix: str = "") -> list[str]:
-    """Directories `<root>/<server>/<database>/<leaf>` in the bucket that are `owner`'s: objects and unfinished uploads, whatever server and database
-    were called.
-    """
-    below, own = root(prefix, owner.namespace), leaf(owner, suffix)
-    keys = [item.key for item in storage.list(below)] + [upload.key for upload in storage.list_uploads(below)]
-    places = (split(below, key) for key in keys)
-    return sorted({directory for directory, _ in filter(None, places) if directory.rpartition("/")[2] == own})
-
-
 # cleanup
 
 
@@ -77,7 +68,7 @@ def _clean_up(run: Run) -> None:
         _refuse_foreign(key, prefix, owner)
     try:
         storage = open_bucket(run, create=False)
-        count = sum(delete_artifact(storage, directory) for directory in ([key] if key else find_directories(storage, prefix, owner)))
+        count = sum(delete_directory(storage, directory) for directory in ([key] if key else find_directories(storage, prefix, owner)))
     except Failure as failure:
         if failure.reason.name != "BucketNotFound":
             raise
@@ -104,7 +95,7 @@ def _check_backup(run: Run, options: CheckOptions) -> None:
                 artifact = Artifact(directory, *found)
                 run.facts |= {"artifact": artifact.report(), "database": artifact.database_report(), "bytes_read": found[0].dump_bytes}
                 return
-        removed = sum(delete_artifact(storage, directory) for directory in directories)
+        removed = sum(delete_directory(storage, directory) for directory in directories)
     except Failure as failure:
         if failure.reason.name != "BucketNotFound":
             raise  # nobody has looked: the operator says that the outcome is unknown
@@ -180,7 +171,7 @@ def _find_safety_backup(run: Run, storage: Storage) -> None:
         if found:
             run.facts["safety_backup"] = safety_report(directory, *found)
         else:
-            delete_artifact(storage, directory)
+            delete_directory(storage, directory)
 
 
 def _created(run: Run, storage: Storage) -> str:

@@ -39,10 +39,17 @@ _GLOBAL_KINDS: dict[str, tuple[str, str]] = {
 _METHOD = "'USING ' || (SELECT pg_catalog.quote_ident(amname) FROM pg_catalog.pg_am WHERE oid = {})"
 _FURTHER = {
     "pg_class": "c.relkind::text",
+    "pg_type": "CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_type WHERE oid = c.typelem AND typarray = c.oid) THEN 'array'"
+    " ELSE c.typtype::text || coalesce((SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = c.typrelid), '') END",
     "pg_opclass": _METHOD.format("c.opcmethod"),
     "pg_opfamily": _METHOD.format("c.opfmethod"),
 }
 """What else is asked of an object than its name and its owner."""
+_FITTING = {
+    "TABLE": ("r", "p"), "VIEW": ("v",), "MATERIALIZED VIEW": ("m",), "FOREIGN TABLE": ("f",), "SEQUENCE": ("S",),
+    "DOMAIN": ("d",), "TYPE": ("b", "cc", "d", "e", "m", "p", "r"),
+}  # fmt: skip
+"""Kinds of which only one may have a name -> what of the target may be dropped as that kind: relkind, or typtype with the relkind of the row type."""
 _TOLD_APART = {"pg_operator", "pg_opclass", "pg_opfamily"}
 """Kinds of which several may have one name: of these the dump's statement tells arguments or access method as well."""
 _OWNERLESS = {"pg_ts_parser", "pg_ts_template", "pg_am"}
@@ -74,12 +81,17 @@ held(classid, objid) AS (
   UNION ALL SELECT 'pg_namespace'::regclass, oid FROM pg_namespace n
     WHERE nspname NOT LIKE 'pg\\_%%' AND NOT EXISTS (SELECT FROM pg_extension x WHERE x.extnamespace = n.oid)
   UNION ALL SELECT 'pg_largeobject'::regclass, oid FROM pg_largeobject_metadata
+  UNION ALL SELECT 'pg_default_acl'::regclass, oid FROM pg_default_acl
+),
+named(type, identity) AS (
+  SELECT i.type, coalesce(i.identity, h.objid::text) FROM held h LEFT JOIN part m USING (classid, objid)
+  CROSS JOIN LATERAL pg_catalog.pg_identify_object(h.classid, h.objid, 0) i
+  WHERE m.objid IS NULL AND (h.objid >= %s OR h.classid = 'pg_largeobject'::regclass) AND coalesce(i.schema, '') NOT LIKE 'pg\\_%%'
+  UNION ALL SELECT 'subscription', pg_catalog.quote_ident(subname) FROM pg_subscription
+  WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = pg_catalog.current_database())
 )
-SELECT i.type, coalesce(i.identity, h.objid::text), count(*) OVER ()
-FROM held h LEFT JOIN part m USING (classid, objid)
-CROSS JOIN LATERAL pg_catalog.pg_identify_object(h.classid, h.objid, 0) i
-WHERE m.objid IS NULL AND (h.objid >= %s OR h.classid = 'pg_largeobject'::regclass) AND coalesce(i.schema, '') NOT LIKE 'pg\\_%%'
-ORDER BY CASE i.type WHEN 'table' THEN 0 WHEN 'view' THEN 1 WHEN 'schema' THEN 9 ELSE 2 END, 1, 2
+SELECT CASE type WHEN 'default acl' THEN 'default privileges' ELSE type END, identity, count(*) OVER () FROM named
+ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'view' THEN 1 WHEN 'schema' THEN 9 ELSE 2 END, 1, 2
 LIMIT %s
 """
 
@@ -133,11 +145,17 @@ class Root:
     """As pg_identify_object says it: `materialized view`."""
     name: str
     """Qualified and quoted where it must be."""
-    relkind: str = ""
+    further: str = ""
+    """Of a relation its relkind, of a type typtype with the relkind that it is the row type of."""
 
     @property
     def identity(self) -> str:
         return f"{self.kind} {self.name}"
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is what the dump has under that name, not another kind of object that only shares the name."""
+        return not self.further or self.further in _FITTING.get(self.drop.kind, (self.further,))
 
 
 def user_objects(connection: Connection, limit: int = 12) -> tuple[list[str], int]:
@@ -151,14 +169,21 @@ def find_roots(connection: Connection, wanted: Sequence[Drop]) -> list[Root]:
     by_kind: dict[tuple[str, str], list[Drop]] = defaultdict(list)
     for drop in wanted:
         by_kind[_catalog(drop.kind)].append(drop)
+        if drop.kind in drops.RELATIONS:  # whose row type needs the name too
+            by_kind["pg_type", "typ"].append(drop)
     found: list[tuple[Drop, Address, str | None, bool, str]] = []
     for (catalog, prefix), group in by_kind.items():
-        found += _find(connection, catalog, prefix, group)
+        found += [item for item in _find(connection, catalog, prefix, group) if catalog != "pg_type" or _in_the_way(item[0], item[4])]
     names = identities(connection, [address for _, address, *_ in found])
     roots: dict[Address, Root] = {}
     for drop, address, owner, owned, kind in found:
         roots.setdefault(address, Root(drop, address, owner, owned, *names[address], kind))
     return list(roots.values())
+
+
+def _in_the_way(drop: Drop, kind: str) -> bool:
+    """Of types: an array type makes room by itself; a row type is found as its relation."""
+    return kind != "array" and not (drop.kind in drops.RELATIONS and kind.startswith("c"))
 
 
 def _catalog(kind: str) -> tuple[str, str]:

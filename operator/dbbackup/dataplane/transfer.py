@@ -58,8 +58,8 @@ class Transfer:
             self._run.warn(f"a standby has no rows of unlogged tables, so the dump has none of {some(unlogged)}")
         if outside := source.contents.outside:
             self._run.warn(f"what is dumped refers to what is left out, and restores only where that is already: {some(outside)}")
-        for pattern in snapshot.selection.unmatched:
-            self._run.warn(f"{pattern} matches no table: nothing was left out for it")
+        if unmatched := snapshot.selection.unmatched:
+            self._run.warn(f"no table is called {some(unmatched)}: nothing was left out for that")
 
     def _dump(self, snapshot: Snapshot, source: Source, client: Client) -> StoredObject:
         algorithm = self._options.compression.algorithm

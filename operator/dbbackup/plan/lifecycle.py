@@ -206,10 +206,11 @@ def _lost(facts: Facts, run: Run, state: RunState) -> Decision:
     if run.spec is None:
         return _unsettled(facts, run, state, reason, message, "what the run refers to is gone")
     if facts.refusal is not None:
-        problem = f"the check Job cannot be made: {facts.refusal.message}"
-        if facts.refusal.kind == "Invalid":
+        problem, since = f"the check Job cannot be made: {facts.refusal.message}", statuses.waiting_since(facts, "Checking")
+        if facts.refusal.kind == "Invalid" or facts.now - since >= run.start_deadline:
             return _unsettled(facts, run, state, reason, message, problem)
-        return Decision(status=_uncertain(facts, state, f"{message}; {problem}"), requeue=statuses.LOOK_AGAIN)
+        status = {**_uncertain(facts, state, f"{message}; {problem}"), "waitingSince": timestamp(since)}
+        return Decision(status=status, requeue=statuses.LOOK_AGAIN)
     message = statuses.cut(message, CHECKED_LIMIT)
     xid = facts.log.xid or facts.status.get("transactionID")
     check = CheckOptions(run=run.kind, lost_reason=reason, lost_message=message, xid=xid)
@@ -239,7 +240,7 @@ def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decis
     if check.phase == "Reported" and check.report is not None:
         failure = check.report.failure
         if failure is None or _settled(failure, reason, message) or (failure.reason == "OutcomeUnknown" and state.report is None):
-            return finish(facts, state, check.report, spec or run.spec)
+            return finish(facts, state, _completed_by(check.report, state.report), spec or run.spec)
         return _unsettled(facts, run, state, reason, message, f"the check failed: {failure.reason}: {failure.message}")
     if check.phase == "Lost":
         return _unsettled(facts, run, state, reason, message, f"the check was lost: {check.message}")
@@ -250,8 +251,17 @@ def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decis
             return _unsettled(facts, run, state, reason, message, "the check Job did not start in time")
         return Decision(status=_uncertain(facts, state, message), holds_slot=True, requeue=statuses.LOOK_AGAIN)
     if check.report is not None and check.report.failure is not None and _settled(check.report.failure, reason, message):
-        return finish(facts, state, check.report, spec or run.spec)
+        return finish(facts, state, _completed_by(check.report, state.report), spec or run.spec)
     return Decision(status=_uncertain(facts, state, message), holds_slot=True, requeue=statuses.LOOK_AGAIN)
+
+
+def _completed_by(report: Report, known: Report | None) -> Report:
+    """A check's report with what the run's own, where there is one, told besides."""
+    if report.failure is None or known is None or known.failure is None:
+        return report
+    failure = report.failure.model_copy(update={"hint": known.failure.hint})
+    warnings = (*known.warnings, *report.warnings)
+    return report.model_copy(update={"failure": failure, "database": report.database or known.database, "warnings": warnings})
 
 
 def _settled(failure: FailureReport, reason: str, message: str) -> bool:
