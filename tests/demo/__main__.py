@@ -216,6 +216,8 @@ kubectl -n demo describe dbb assetdex-full                # the story of one bac
 kubectl -n demo get dbr assetdex-in-place -o yaml         # what was restored, and the safety backup
 kubectl apply -f examples/restore-new-database.yaml       # restore beside the original
 kubectl apply -f examples/backup-custom.yaml              # an archive for selective restores
+kubectl apply -f examples/schedule.yaml                   # every night, and one at once
+kubectl -n demo get dbs,dbb,bst                           # next run, expiry, what the bucket holds
 kubectl explain dbb.spec                                  # every field
 {"" if cluster.existing else "make cluster-down                                         # when you are done"}"""
 
