@@ -13,6 +13,8 @@ Raw = Mapping[str, Any]
 
 RUN_KINDS = ("DatabaseBackup", "DatabaseRestore")
 TERMINAL = ("Completed", "Failed", "Expired")
+IDLE = (*TERMINAL, "Deleting")
+"""Phases of runs that wait for no other object."""
 REMEMBERED = 20_000
 """UIDs of deleted objects: an answer that was on its way when the deletion was told must not bring one back."""
 
@@ -91,7 +93,7 @@ class Cache:
         return any(key.kind == kind for key in self._objects)
 
     def active(self, namespace: str) -> Iterator[Key]:
-        """Runs in that namespace that are not over."""
+        """Runs in that namespace that are not over, and may wait for something."""
         yield from tuple(self._active.get(namespace, ()))
 
     def put(self, obj: Raw) -> bool:
@@ -110,7 +112,7 @@ class Cache:
         self._objects[key] = _slim(obj)
         self._by_uid[uid] = key
         phase = (obj.get("status") or {}).get("phase")
-        if key.kind in RUN_KINDS and phase not in TERMINAL:
+        if key.kind in RUN_KINDS and phase not in IDLE:
             self._active.setdefault(key.namespace, set()).add(key)
         else:
             self._active.get(key.namespace, set()).discard(key)
