@@ -81,8 +81,8 @@ class Reconciler:
         current = await self._kube.get(KINDS[key.kind].resource, key.namespace, key.name)
         if current is None or current["metadata"]["uid"] != obj["metadata"]["uid"]:
             self.forget(key, obj["metadata"]["uid"])
-        if current is not None:
-            self._cache.put(current)
+        if current is not None and self._cache.put(current):
+            self._enqueue(key)  # The watch will tell no news any more.
 
     def forget(self, key: Key, uid: str) -> None:
         """The object is gone."""
@@ -266,13 +266,15 @@ class Reconciler:
         obj = await self._create_object(key, effect.obj) if effect.do == "create" else effect.obj
         if effect.status is not None and (effect.do != "create" or discovered.waits(obj)):
             obj = await self._write_status(key, obj, effect.status)
+            self._enqueue(key)
         for note in effect.notes:
             await self._note(key, obj, note)
         if effect.do == "delete":
             metadata = obj["metadata"]
             await self._kube.delete(KINDS[key.kind].resource, key.namespace, key.name, metadata["uid"], metadata["resourceVersion"])
             log.info("deleted", extra={"object": str(key), "uid": metadata["uid"]})
-            self._cache.put(self._going(obj))
+            if not metadata.get("finalizers"):
+                self._cache.put(self._going(obj))
 
     async def _create_object(self, key: Key, manifest: Raw) -> Raw:
         """Makes the object, or takes the one of its name that another pass or operator made."""

@@ -78,7 +78,7 @@ class Watch:
             for key, seconds in (above, (Key("BackupStorage", changed.namespace, backup.storage_name(obj)), SETTLE_SECONDS)):
                 if self._cache.get(key) is not None:
                     self._enqueue(key, seconds)
-        elif changed.kind == "DatabaseBackupSchedule":
+        elif changed.kind == "DatabaseBackupSchedule" or (changed.kind == "DatabaseRestore" and (obj.get("status") or {}).get("phase") in TERMINAL):
             for storage in self._cache.group("kind", changed.namespace, "BackupStorage"):
                 self._enqueue(key_of(storage), SETTLE_SECONDS)
         for key in self._cache.active(changed.namespace):
