@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,21 +20,33 @@ LABEL_LIMIT = 63
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an inventory found and no object stands for. `unusable`: their manifests could not be used, as `problem` says. `safety`: safety backups of
-    restores whose objects are there."""
+    """What an inventory found and no object of the namespace has made or names, whatever its storage: two may be one bucket. `unusable`: their
+    manifests could not be used, as `problem` says. `claimed`: keys of artifacts that discovered backups stand for, found or not."""
 
     orphans: Sequence[InventoryItem]
     unusable: Sequence[InventoryItem]
-    safety: int
+    claimed: frozenset[str]
 
     @classmethod
     def of(cls, items: Sequence[InventoryItem], related: Related) -> Found:
-        restores = {obj["metadata"]["uid"] for obj in related.restores}
-        kept = {key for obj in related.backups if (key := ((obj.get("status") or {}).get("artifact") or {}).get("key"))}
+        backups = (*related.backups, *related.elsewhere)
+        owners = {obj["metadata"]["uid"] for obj in (*backups, *related.restores)}
+        kept = {key for obj in backups if (key := ((obj.get("status") or {}).get("artifact") or {}).get("key"))}
         unknown = [item for item in items if item.key not in kept]
         usable = [item for item in unknown if item.manifest is not None and item.problem is None]
-        orphans = [item for item in usable if item.manifest is not None and item.manifest.owner.uid not in restores]
-        return cls(orphans, [item for item in unknown if item.problem is not None], len(usable) - len(orphans))
+        orphans = [item for item in usable if item.manifest is not None and item.manifest.owner.uid not in owners]
+        claimed = frozenset(key for obj in backups if (key := _claim(obj)))
+        return cls(orphans, [item for item in unknown if item.problem is not None], claimed)
+
+    def without(self, taken: Iterable[Raw]) -> list[InventoryItem]:
+        """The orphans that no discovered backup stands for, those of `taken` among them."""
+        claimed = self.claimed | {_claim(obj) for obj in taken}
+        return [item for item in self.orphans if item.key not in claimed]
+
+
+def _claim(obj: Raw) -> str | None:
+    key = (obj.get("spec") or {}).get("artifactKey")
+    return str(key) if key else None
 
 
 def waits(obj: Raw) -> bool:
@@ -51,7 +63,7 @@ def adopt(found: Found, facts: Facts) -> list[Effect]:
     by_key = {item.key: item for item in found.orphans}
     effects = []
     for obj in facts.related.backups:
-        item = by_key.get((obj.get("spec") or {}).get("artifactKey") or "") if waits(obj) else None
+        item = by_key.get(_claim(obj) or "") if waits(obj) else None
         if item is not None and item.manifest is not None:
             effects.append(Effect("status", obj, status=_status(facts, obj, item, item.manifest)))
     return effects
@@ -60,11 +72,10 @@ def adopt(found: Found, facts: Facts) -> list[Effect]:
 def objects(found: Found, facts: Facts) -> list[Effect]:
     """A DatabaseBackup for each artifact of a backup, under its old name where that is free. Safety backups are restored by their key."""
     taken = {obj["metadata"]["name"] for obj in (*facts.related.backups, *facts.related.elsewhere)}
-    standing = {(obj.get("spec") or {}).get("artifactKey") for obj in facts.related.backups}
     effects = []
     for item in found.orphans:
         summary = item.manifest
-        if summary is None or summary.safety or item.key in standing:
+        if summary is None or summary.safety or item.key in found.claimed:
             continue
         name = summary.owner.name
         if name in taken:

@@ -28,6 +28,7 @@ BATCH_BYTES = 90_000
 MARK_AT_ONCE = 1_000
 TIMEOUT_SECONDS = 1800
 TRY_AGAIN = timedelta(minutes=10)
+HELD_ORPHANS = "TooManyOrphans"
 
 
 def next_step(facts: Facts, spec: StorageSpec) -> Decision | None:
@@ -40,7 +41,7 @@ def next_step(facts: Facts, spec: StorageSpec) -> Decision | None:
             return _pruned(facts, run)
     if runs:
         return None
-    if (step := _mark(facts)) is not None:
+    if (step := _clear_up(facts) or _mark(facts)) is not None:
         return step  # all of them before any is deleted: an approval is for all
     marked = [obj for obj in facts.related.backups if expiring(obj) and not obj["metadata"].get("deletionTimestamp")]
     return _delete_artifacts(facts, spec, marked) if marked else None
@@ -61,12 +62,19 @@ def _judged(facts: Facts, more: Sequence[retention.Candidate] = ()) -> retention
     return retention.prune(everything, retention.decide(everything, policies, facts.now), policies, approvals)
 
 
+def _clear_up(facts: Facts) -> Decision | None:
+    """Objects that a schedule made and whose artifact is gone: an operator was killed before it deleted them."""
+    left = [obj for obj in facts.related.backups if (obj.get("status") or {}).get("phase") == "Expired" and schedule_name(obj)]
+    effects = [Effect("delete", obj) for obj in left if not obj["metadata"].get("deletionTimestamp")]
+    return Decision(effects=tuple(effects), requeue=timedelta(0)) if effects else None
+
+
 def _mark(facts: Facts) -> Decision | None:
     by_uid = {obj["metadata"]["uid"]: obj for obj in facts.related.backups}
-    effects = []
-    for verdict in _judged(facts).removals[:MARK_AT_ONCE]:
+    effects: list[Effect] = []
+    for verdict in _judged(facts).removals:
         obj = by_uid.get(verdict.candidate.uid)
-        if obj is not None:
+        if obj is not None and artifact_key(obj) and len(effects) < MARK_AT_ONCE:
             why = "; ".join(verdict.reasons)
             note = Note(EXPIRING, f"the artifact {artifact_key(obj)} is removed: {why}", key=artifact_key(obj) or "")
             effects.append(Effect("status", obj, status=_marked(facts, obj, why), notes=(note,)))
@@ -84,13 +92,15 @@ def _phase(facts: Facts, obj: Raw, phase: str, state: conditions.State, reason: 
     return {**status, "phase": phase, "observedGeneration": generation, "conditions": built}
 
 
-def next_expiry(facts: Facts) -> timedelta | None:
-    """When a recorded expiry passes next."""
+def next_due(facts: Facts) -> timedelta | None:
+    """When a recorded expiry passes next, or a prune that failed is to be tried again."""
     moments = [
         moment
         for obj in facts.related.backups
         if (obj.get("status") or {}).get("phase") == "Completed" and (moment := instant(obj["status"].get("expirationTime"))) is not None
     ]
+    if (failed := instant(facts.status.get("pruneFailedAt"))) is not None and any(expiring(obj) for obj in facts.related.backups):
+        moments.append(failed + TRY_AGAIN)
     ahead = [moment for moment in moments if moment > facts.now]
     return min(ahead) - facts.now if ahead else None
 
@@ -122,13 +132,13 @@ def _batch(wanted: Sequence[PruneItem]) -> list[PruneItem]:
 
 
 def _delete_artifacts(facts: Facts, spec: StorageSpec, marked: Sequence[Raw]) -> Decision | None:
-    if facts.refusal is not None:
-        if facts.refusal.kind == "Terminating":
-            return Decision()
-        return Decision(status=_held_up(facts, f"the prune Job cannot be made: {facts.refusal.message}"), requeue=TRY_AGAIN)
     failed = instant(facts.status.get("pruneFailedAt"))
     if failed is not None and facts.now < failed + TRY_AGAIN:
         return None
+    if facts.refusal is not None:
+        if facts.refusal.kind == "Terminating":
+            return Decision()
+        return Decision(status=_held_up(facts, facts.status, f"the prune Job cannot be made: {facts.refusal.message}"), requeue=TRY_AGAIN)
     items = [PruneItem(key=key, uid=artifact_uid(obj)) for obj in marked if (key := artifact_key(obj))]
     return Decision(create=_job(facts, spec, _batch(items)), status=facts.status, requeue=statuses.LOOK_AGAIN)
 
@@ -137,11 +147,14 @@ def orphans_job(facts: Facts, spec: StorageSpec, orphans: Sequence[InventoryItem
     """The Job that deletes artifacts whose object is gone and whose manifest says that they have expired, a batch of them."""
     if side_runs(facts, "prune"):
         return None
-    reading = candidates.readers(facts.related.restores)
-    found = [candidates.of_artifact(item.key, item.manifest, facts.name, reading) for item in orphans if item.manifest is not None]
-    removals = [verdict.candidate for verdict in _judged(facts, found).removals if verdict.candidate.orphan]
+    removals = [verdict.candidate for verdict in _judged(facts, _candidates(facts, orphans)).removals if verdict.candidate.orphan]
     batch = _batch([PruneItem(key=candidate.name, uid=candidate.uid) for candidate in removals])
     return _job(facts, spec, batch) if batch else None
+
+
+def _candidates(facts: Facts, orphans: Sequence[InventoryItem]) -> list[retention.Candidate]:
+    reading = candidates.readers(facts.related.restores)
+    return [candidates.of_artifact(item.key, item.manifest, facts.name, reading) for item in orphans if item.manifest is not None]
 
 
 # Its outcome
@@ -149,12 +162,12 @@ def orphans_job(facts: Facts, spec: StorageSpec, orphans: Sequence[InventoryItem
 
 def _failed(facts: Facts, run: SideRun, why: str) -> Decision:
     note = Note("PruneFailed", f"artifacts that have expired could not be deleted: {why}", warning=True, key=run.name)
-    return Decision(status=_held_up(facts, why), notes=(note,), delete=(run.job,), requeue=TRY_AGAIN)
+    return Decision(status=_held_up(facts, facts.status, why), notes=(note,), delete=(run.job,), requeue=TRY_AGAIN)
 
 
-def _held_up(facts: Facts, why: str) -> dict[str, Any]:
+def _held_up(facts: Facts, status: Mapping[str, Any], why: str) -> dict[str, Any]:
     message = statuses.cut(f"{why}; it is tried again", 1000)
-    return {**facts.status, "pruneFailedAt": timestamp(facts.now), "pruneMessage": message}
+    return {**status, "pruneFailedAt": timestamp(facts.now), "pruneMessage": message}
 
 
 def _pruned(facts: Facts, run: SideRun) -> Decision:
@@ -170,8 +183,11 @@ def _pruned(facts: Facts, run: SideRun) -> Decision:
     notes = [Note("Pruned", f"deleted {count} artifacts that had expired", key=run.name)] if count else []
     notes += [Note("PruneFailed", f"{item.key} could not be deleted: {item.problem}", warning=True, key=item.key) for item in standing[:10]]
     status = {key: value for key, value in facts.status.items() if key not in ("pruneFailedAt", "pruneMessage")}
+    orphans = gone - {artifact_uid(obj) for obj in facts.related.backups}
+    if orphans and len(_batch([PruneItem(key=item.key, uid=item.uid) for item in (*items, items[0])])) == len(items):
+        status.pop("checkedGeneration", None)  # The Job could hold no more of them: the next inventory finds the rest, and comes at once.
     if standing:
-        status = _held_up(facts, f"{len(standing)} artifacts still stand, the first {standing[0].key}: {standing[0].problem}")
+        status = _held_up(facts, status, f"{len(standing)} artifacts still stand, the first {standing[0].key}: {standing[0].problem}")
     return Decision(effects=tuple(effects), status=status, notes=tuple(notes), delete=(run.job,), requeue=timedelta(0))
 
 
@@ -186,10 +202,31 @@ def _over(facts: Facts, obj: Raw) -> Effect:
 # What is told beforehand
 
 
-def with_held(facts: Facts, status: dict[str, Any]) -> dict[str, Any]:
-    """The storage's status with what waits for an approval: of what no schedule made."""
-    stopped = [found for found in _judged(facts).stopped if found.group.schedule is None]
-    return _with_held(facts, status, stopped[0] if stopped else None)
+def with_held(facts: Facts, status: dict[str, Any], orphans: Sequence[InventoryItem] | None = None) -> dict[str, Any]:
+    """The storage's status with what waits for an approval: of what no schedule made, and of orphans. These are known at an inventory only (else
+    `orphans` is None): what was told of them then stands until the next one.
+    """
+    mine = retention.Group(storage=facts.name)
+    for found in _judged(facts).stopped:
+        if found.group == mine:
+            return _with_held(facts, status, found)
+    if orphans is None:
+        return status if _orphans_held(status) else _with_held(facts, status, None)
+    for found in _judged(facts, _candidates(facts, orphans)).stopped:
+        if found.group == mine:
+            return _with_held(facts, status, found, HELD_ORPHANS)
+    return _with_held(facts, status, None)
+
+
+def _orphans_held(status: Mapping[str, Any]) -> bool:
+    held = conditions.find(status.get("conditions") or (), "PruneHeld")
+    return held is not None and held.get("reason") == HELD_ORPHANS
+
+
+def orphans_approved(facts: Facts) -> bool:
+    """Whether a person has agreed to the removal of orphans that the last inventory held: the next one carries it out."""
+    held = (facts.status.get("retention") or {}).get("held") or {}
+    return _orphans_held(facts.status) and annotation(facts.obj, APPROVE_PRUNE) == held.get("token")
 
 
 def with_preview(facts: Facts, own: Sequence[retention.Candidate], due: datetime | None, status: dict[str, Any]) -> dict[str, Any]:
@@ -216,11 +253,11 @@ def with_preview(facts: Facts, own: Sequence[retention.Candidate], due: datetime
     return _with_held(facts, {**status, "retention": told}, stopped[0] if stopped else None)
 
 
-def _with_held(facts: Facts, status: dict[str, Any], held: retention.Stopped | None) -> dict[str, Any]:
+def _with_held(facts: Facts, status: dict[str, Any], held: retention.Stopped | None, reason: str = "TooManyAtOnce") -> dict[str, Any]:
     existing = status.get("conditions") or ()
     kept = {key: value for key, value in (status.get("retention") or {}).items() if key != "held"}
     if held is None:
         rest = [dict(item) for item in existing if item.get("type") != "PruneHeld"]
         return {key: value for key, value in {**status, "conditions": rest, "retention": kept}.items() if key != "retention" or kept}
     told = {**kept, "held": {"token": held.token, "count": len(held.names), "message": statuses.cut(held.message, 1000)}}
-    return {**status, "retention": told, "conditions": statuses.put_condition(existing, "PruneHeld", True, "TooManyAtOnce", held.message, facts)}
+    return {**status, "retention": told, "conditions": statuses.put_condition(existing, "PruneHeld", True, reason, held.message, facts)}

@@ -16,6 +16,7 @@ from dbbackup.plan import discovered, pruning
 from dbbackup.plan import status as statuses
 from dbbackup.plan.candidates import artifact_key
 from dbbackup.plan.facts import CHECK_NOW, IMPORT, Decision, Facts, Note, Raw, annotation
+from dbbackup.plan.jobs import job_name
 from dbbackup.plan.observe import instant
 from dbbackup.plan.siderun import SideRun, Trouble, read_items, side_job, side_runs, trouble
 from dbbackup.run import InventoryItem, InventoryOptions, InventoryReport, RunSpec
@@ -40,20 +41,26 @@ def decide(facts: Facts) -> Decision:
     except SpecError as error:
         status = _ready(facts, facts.status, "failed", error.reason.name, error.message)
         return Decision(status=status, delete=tuple(facts.jobs))
-    runs = side_runs(facts, "inventory")
+    runs, prunes = side_runs(facts, "inventory"), side_runs(facts, "prune")
+    wanted = job_name("inventory", facts.name, facts.uid, _look_token(facts))
+    # Dealt with already, or spec and annotations ask for another now. One beside a prune has seen what that removes.
+    outdated = tuple(run.job for run in runs if run.name != wanted or prunes)
+    if outdated:
+        return Decision(delete=outdated, requeue=timedelta(0))
     for run in runs:
         if run.trouble is not None:
             return _failed(facts, run, run.trouble)
         if run.report is not None:
             return _inventory_done(facts, spec, run)
+        return Decision(status=_waiting(facts, run), requeue=statuses.LOOK_AGAIN)
     if (step := pruning.next_step(facts, spec)) is not None:
         return step
-    if runs:
-        return Decision(status=_waiting(facts, runs[0]), requeue=statuses.LOOK_AGAIN)
+    if prunes:
+        return Decision(status=_settled(facts, spec), requeue=statuses.LOOK_AGAIN)
     left = _due_in(facts, spec)
     if left <= timedelta(0):
         return _look(facts, spec)
-    after = pruning.next_expiry(facts)
+    after = pruning.next_due(facts)
     return Decision(status=_settled(facts, spec), requeue=left if after is None else min(left, after))
 
 
@@ -81,7 +88,7 @@ def _asked(facts: Facts) -> bool:
     status = facts.status
     changed = status.get("checkedGeneration") != facts.obj["metadata"].get("generation", 1)
     imports = wanted is not None and wanted != (status.get("lastImport") or {}).get("token")
-    return changed or imports or (check is not None and check != status.get("lastCheck"))
+    return changed or imports or pruning.orphans_approved(facts) or (check is not None and check != status.get("lastCheck"))
 
 
 def _due_in(facts: Facts, spec: StorageSpec) -> timedelta:
@@ -89,8 +96,7 @@ def _due_in(facts: Facts, spec: StorageSpec) -> timedelta:
     failures = int(status.get("checkFailures") or 0)
     if failures:
         tried = instant(status.get("checkTriedAt")) or facts.now
-        if not _changed_since_try(facts):
-            return tried + _back_off(failures) - facts.now
+        return timedelta(0) if _changed_since_try(facts) else tried + _back_off(failures) - facts.now
     checked = instant(status.get("checkedAt"))
     if checked is None or _asked(facts) or _unfound(facts):
         return timedelta(0)
@@ -109,7 +115,7 @@ def _unfound(facts: Facts) -> bool:
     """Whether a DatabaseBackup waits for an inventory to find its artifact, and none has looked since it was made."""
     checked = instant(facts.status.get("checkedAt"))
     return any(
-        discovered.waits(obj) and (checked is None or (instant(obj["metadata"]["creationTimestamp"]) or facts.now) > checked)
+        discovered.waits(obj) and (checked is None or (instant(obj["metadata"]["creationTimestamp"]) or facts.now) >= checked)
         for obj in facts.related.backups
     )
 
@@ -118,6 +124,12 @@ def _token(facts: Facts) -> str:
     """Of a look that is wanted for these reasons: a change of spec or annotations ends the back-off after a failure."""
     text = "\n".join((str(facts.obj["metadata"].get("generation", 1)), *(token or "" for token in _tokens(facts))))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _look_token(facts: Facts) -> str:
+    """Of the look that is wanted as things stand."""
+    status = facts.status
+    return "\n".join((_token(facts), str(status.get("checkedAt")), str(status.get("checkFailures")), str(status.get("checkTriedAt"))))
 
 
 # The Job
@@ -130,8 +142,6 @@ def _look(facts: Facts, spec: StorageSpec) -> Decision:
         message = f"the inventory Job cannot be made: {facts.refusal.message}"
         state: conditions.State = "failed" if facts.refusal.kind == "Invalid" else "progressing"
         return Decision(status=_ready(facts, facts.status, state, "PodRefused", message), requeue=FIRST_BACK_OFF)
-    status = facts.status
-    token = "\n".join((_token(facts), str(status.get("checkedAt")), str(status.get("checkFailures")), str(status.get("checkTriedAt"))))
     run = RunSpec(
         run="inventory",
         owner=targets.owner(facts.obj),
@@ -146,7 +156,7 @@ def _look(facts: Facts, spec: StorageSpec) -> Decision:
     status = facts.status
     if not status.get("checkedAt") and not status.get("checkFailures"):
         status = _ready(facts, status, "progressing", "Checking", "a Job tries the storage and looks at what is there")
-    return Decision(create=side_job(facts, run, spec.job, token), status=status, requeue=statuses.LOOK_AGAIN)
+    return Decision(create=side_job(facts, run, spec.job, _look_token(facts)), status=status, requeue=statuses.LOOK_AGAIN)
 
 
 def _known(backups: Sequence[Raw]) -> list[str]:
@@ -201,7 +211,6 @@ def _taken_in(facts: Facts, spec: StorageSpec, run: SideRun, told: InventoryRepo
     status["checkedAt"] = timestamp(facts.now)
     status["checkedGeneration"] = facts.obj["metadata"].get("generation", 1)
     status["capabilities"] = {"conditionalWrites": told.conditional_writes}
-    status["usage"] = _usage(told, found)
     if check is not None:
         status["lastCheck"] = check
     effects = discovered.adopt(found, facts)
@@ -214,17 +223,20 @@ def _taken_in(facts: Facts, spec: StorageSpec, run: SideRun, told: InventoryRepo
     if told.swept:
         notes.append(Note("Swept", f"removed {told.swept} unfinished uploads and directories without a manifest", key=status["checkedAt"]))
     notes += [Note("ArtifactUnusable", f"{item.key}: {item.problem}", warning=True, key=item.key) for item in found.unusable[:10]]
+    orphans = found.without(effect.obj for effect in effects)
+    status["usage"] = _usage(told, len(orphans))
     status = _near_capacity(facts, spec, _ready(facts, status, "done", "Available", _summary(told)))
-    create = pruning.orphans_job(facts, spec, found.orphans) if facts.refusal is None else None
+    status = pruning.with_held(facts, status, orphans)
+    create = pruning.orphans_job(facts, spec, orphans) if facts.refusal is None else None
     return Decision(create=create, status=status, effects=tuple(effects), notes=tuple(notes), delete=(run.job,), requeue=timedelta(0))
 
 
-def _usage(told: InventoryReport, found: discovered.Found) -> dict[str, Any]:
+def _usage(told: InventoryReport, orphans: int) -> dict[str, Any]:
     usage: dict[str, Any] = {
         "artifacts": told.artifacts,
         "bytes": told.bytes,
         "size": size_text(told.bytes),
-        "orphans": len(found.orphans),
+        "orphans": orphans,
         "debris": told.debris,
         "uploads": told.uploads,
         "foreign": told.foreign,
