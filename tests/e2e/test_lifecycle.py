@@ -179,6 +179,28 @@ def test_what_is_not_ours_is_never_touched(tenant: Tenant, database: Callable[..
     assert set(somebody) <= set(bucket.keys())
 
 
+def test_an_artifact_that_somebody_deletes_is_missed_and_found_again(tenant: Tenant, database: Callable[..., Database], bucket: Bucket) -> None:
+    tenant.add_storage(bucket)
+    tenant.add_database(database(15))
+    done = [tenant.completed(tenant.backup(name)) for name in ("whole", "wiped", "halved")]
+    whole, wiped, halved = (obj["status"]["artifact"]["key"] for obj in done)
+    taken = {key: bucket.get(key) for key in [*bucket.keys(f"{wiped}/"), f"{halved}/dump.sql.zst"]}
+    for key in taken:
+        bucket.delete(key)
+
+    checked(tenant, "1")
+    tenant.failed(done[1], "ArtifactMissing")
+    assert "dump is missing" in tenant.failed(done[2], "ArtifactMissing")["status"]["failure"]["message"]
+    assert tenant.get("dbb", "whole")["status"]["phase"] == "Completed", whole
+
+    for key, data in taken.items():
+        bucket.put(key, data)
+    checked(tenant, "2")
+    for obj in done:
+        again = tenant.wait_until("dbb", obj["metadata"]["name"], lambda seen: seen["status"]["phase"] == "Completed", 30, "Completed again")
+        assert "failure" not in again["status"]
+
+
 def test_a_manifest_of_another_owner_is_never_pruned(tenant: Tenant, database: Callable[..., Database], bucket: Bucket) -> None:
     tenant.add_storage(bucket)
     tenant.add_database(database(15))

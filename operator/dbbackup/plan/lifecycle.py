@@ -234,7 +234,7 @@ def _task(state: RunState) -> str:
 
 
 def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decision:
-    spec = _spec_of(of_run(facts.jobs, facts.uid, "check"))
+    spec = spec_of(of_run(facts.jobs, facts.uid, "check"))
     options = spec.check if spec is not None else None
     reason, message = (options.lost_reason, options.lost_message) if options else ("RunLost", "the run left no report")
     if check.phase == "Reported" and check.report is not None:
@@ -284,7 +284,7 @@ def _unsettled(facts: Facts, run: Run, state: RunState, reason: str, message: st
 
 def finish(facts: Facts, state: RunState, report: Report, spec: RunSpec | None) -> Decision:
     """The report is final: the status takes it over, then the Jobs go."""
-    spec = _spec_of(of_run(facts.jobs, facts.uid, report.run)) or spec
+    spec = spec_of(of_run(facts.jobs, facts.uid, report.run)) or spec
     jobs = tuple(facts.jobs)
     if report.failure is None:
         done = statuses.completed(facts, state, report, spec)
@@ -297,7 +297,7 @@ def finish(facts: Facts, state: RunState, report: Report, spec: RunSpec | None) 
     return Decision(status=statuses.failed(facts, state, told, report), notes=(note,), delete=jobs)
 
 
-def _spec_of(jobs: list[Raw]) -> RunSpec | None:
+def spec_of(jobs: list[Raw]) -> RunSpec | None:
     """What that Job was told: the truth even after the objects that it was made from have changed."""
     for job in jobs:
         for container in job["spec"]["template"]["spec"]["containers"]:

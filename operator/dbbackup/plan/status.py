@@ -167,6 +167,11 @@ def completed(facts: Facts, run: RunState, report: Report, spec: RunSpec | None)
     return _with(facts, "Completed", "done", "Completed", success_message(report), status)
 
 
+def completed_again(facts: Facts, status: Status, message: str) -> Status:
+    """Of an artifact that was taken for lost."""
+    return _with(facts, "Completed", "done", "Completed", message, status)
+
+
 def expires_text(obj: Mapping[str, Any], status: Mapping[str, Any]) -> str:
     """status.expires, for people: when the artifact goes, as far as the backup itself knows."""
     if annotation(obj, PIN) == "true":

@@ -12,11 +12,12 @@ from dbbackup.api.conditions import timestamp
 from dbbackup.api.specs import SpecError, StorageSpec, parse_storage
 from dbbackup.api.units import size_text
 from dbbackup.artifact import parse_leaf
-from dbbackup.plan import discovered, pruning
+from dbbackup.plan import discovered, pruning, standing
 from dbbackup.plan import status as statuses
 from dbbackup.plan.candidates import artifact_key
 from dbbackup.plan.facts import CHECK_NOW, IMPORT, Decision, Facts, Note, Raw, annotation
 from dbbackup.plan.jobs import job_name
+from dbbackup.plan.lifecycle import spec_of
 from dbbackup.plan.observe import instant
 from dbbackup.plan.siderun import SideRun, Trouble, read_items, side_job, side_runs, trouble
 from dbbackup.run import InventoryItem, InventoryOptions, InventoryReport, RunSpec
@@ -160,8 +161,9 @@ def _look(facts: Facts, spec: StorageSpec) -> Decision:
 
 
 def _known(backups: Sequence[Raw]) -> list[str]:
-    """Short UIDs of the artifacts whose object is there, the newest where there are too many."""
-    leaves = [leaf for obj in backups if (key := artifact_key(obj)) and (leaf := parse_leaf(key.rsplit("/", 1)[-1])) is not None]
+    """Short UIDs of the artifacts whose object is there and whose run is over, the newest where there are too many."""
+    over = [obj for obj in backups if (obj.get("status") or {}).get("phase") in (*TERMINAL, "Deleting")]
+    leaves = [leaf for obj in over if (key := artifact_key(obj)) and (leaf := parse_leaf(key.rsplit("/", 1)[-1])) is not None]
     leaves.sort(key=lambda leaf: leaf.time, reverse=True)
     return sorted({leaf.short_uid for leaf in leaves[:KNOWN_LIMIT]})
 
@@ -213,7 +215,9 @@ def _taken_in(facts: Facts, spec: StorageSpec, run: SideRun, told: InventoryRepo
     status["capabilities"] = {"conditionalWrites": told.conditional_writes}
     if check is not None:
         status["lastCheck"] = check
-    effects = discovered.adopt(found, facts)
+    spec_told = spec_of([run.job])
+    known = spec_told.inventory.known if spec_told is not None and spec_told.inventory is not None else ""
+    effects = [*discovered.adopt(found, facts), *standing.changes(facts, items, known)]
     notes: list[Note] = []
     if wanted is not None and wanted != (status.get("lastImport") or {}).get("token"):
         made = discovered.objects(found, facts)
