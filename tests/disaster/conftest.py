@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from tests.contract.servers import Versitygw
+from tests.e2e.lib import diagnostics
 from tests.e2e.lib.cluster import RIG, ROOT, Cluster
+from tests.e2e.lib.kube import Kube
 
 WORK = ROOT / "build" / "disaster"
 RIG_SCRIPTS = ROOT / "tests" / "rig"
@@ -100,3 +102,12 @@ def environment(cluster: Cluster, work: Path) -> dict[str, str]:
     path = f"{RIG / 'bin'}:{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     return {**kept, **cluster.environment(), "PATH": path, "AWS_CONFIG_FILE": str(work / "none"), "AWS_PAGER": ""}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: pytest.TestReport = yield  # type: ignore[assignment]
+    kube = getattr(item, "funcargs", {}).get("shop")
+    if report.failed and isinstance(kube, Kube):
+        report.sections.append((f"cluster, namespace {kube.name}", diagnostics.report(kube)))
+    return report  # type: ignore[return-value]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +15,6 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "disaster-recovery.md"
 KNOWN_LANGUAGES = ("sh", "yaml")
 _FILE = re.compile(r"# ((?:git|safe)/[a-z0-9/-]+\.yaml)\n")
 _WORD = re.compile(r"`([^`]+)`")
-_TIMEOUT = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,9 @@ class BlockFailed(AssertionError):
 class Shell:
     """Runs blocks one after the other as one session of bash would: what one sets, the next knows. The first command that fails ends it."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, environment: Mapping[str, str], timeout: float = 300) -> None:
         self.directory = directory
+        self._timeout = timeout
         self._environment = dict(environment)
         self._variables = directory / ".variables"
 
@@ -100,17 +103,25 @@ class Shell:
             return ""
         before = f". '{self._variables}'\n" if self._variables.exists() else ""
         script = f"set -euo pipefail\n{before}set -a\n{block.text}\nexport -p >'{self._variables}'\n"
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=self.directory,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_TIMEOUT,
-            check=False,
-        )
-        if done.returncode:
-            raise BlockFailed(f"{block.where}: exit code {done.returncode}\n{block.text}\n{done.stdout}")
-        return done.stdout
+        output = self.directory / ".output"
+        with output.open("w") as stream:
+            process = subprocess.Popen(
+                ["bash", "-c", script],
+                cwd=self.directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                ended = f"exit code {process.wait(self._timeout)}"
+            except subprocess.TimeoutExpired:
+                ended = f"not done in {self._timeout:.0f} s"
+            finally:
+                # Whatever it has started goes too, or a `kubectl wait` would go on for hours.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        if process.wait():
+            raise BlockFailed(f"{block.where}: {ended}\n{block.text}\n{output.read_text()}")
+        return output.read_text()

@@ -244,6 +244,22 @@ def slow_pg_dump(job: Job, tmp_path: Path, before: str) -> None:
     object.__setattr__(job.paths, "postgresql", tmp_path / "clients")
 
 
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_a_view_is_left_out_like_a_table(job: Job, postgres: Postgres, database: str, new_database: NewDatabase, tmp_path: Path, form: str) -> None:
+    postgres.load(
+        "CREATE TABLE t (a int); CREATE VIEW v AS SELECT a FROM t; CREATE VIEW w AS SELECT a FROM v; CREATE VIEW kept AS SELECT 1", database
+    )
+    ended = job.backup(format=form, exclude_tables=("public.w", "v"), exclude_table_data=("kept",))
+    assert ended.code == 0, ended.log
+    assert ended.report.warnings == ("no table is called kept: nothing was left out for that",)
+    assert [table.name for table in job.manifest(ended).contents.tables] == ["t"]
+    target = new_database()
+    follow_note(postgres, job.fetch(ended, tmp_path / "fetched"), target)
+    assert postgres.execute("SELECT viewname FROM pg_views WHERE schemaname = 'public'", target) == [("kept",)]
+    told = job.another("told").backup(format=form, exclude_tables=("public.v",))
+    assert told.report.warnings == ("what is dumped refers to what is left out, and restores only where that is already: view public.v",)
+
+
 def test_a_truncate_after_the_snapshot_takes_nothing_away(
     job: Job, postgres: Postgres, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,57 @@ def test_replace_of_every_kind_of_object_gives_back_owners_and_grants(job: Job, 
     assert postgres.dump(everything) == before
     assert ended.report.warnings == ()
     assert ended.report.safety_backup
+
+
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_the_planner_has_its_statistics_after_a_restore(
+    job: Job, postgres: Postgres, inventory: str, new_database: Callable[..., str], form: str
+) -> None:
+    postgres.load(
+        "CREATE MATERIALIZED VIEW counted AS SELECT generate_series(1, 100) AS i; CREATE TABLE parted (i int) PARTITION BY LIST (i)", inventory
+    )
+    backup = job.backup(format=form)
+    target = new_database()
+    ended = restore(job, backup, target)
+    assert ended.code == 0, ended.log
+    restored = [table for table in job.manifest(backup).contents.tables if table.kind in ("table", "materialized")]
+    analyzed = "SELECT schemaname, relname FROM pg_stat_user_tables WHERE last_analyze IS NOT NULL"
+    assert set(postgres.execute(analyzed, target)) >= {(table.schema_, table.name) for table in restored}
+    assert postgres.execute("SELECT count(*) > 0 FROM pg_stats WHERE schemaname = 'public' AND tablename = 'servers'", target) == [(True,)]
+
+
+@pytest.fixture
+def tablespace(postgres: Postgres, database: str) -> Iterator[str]:
+    """A tablespace of the server, with room for tables of the test's database."""
+    place = postgres.data.parent / f"tablespace-{database}"
+    place.mkdir()
+    shutil.chown(place, *[postgres.data.stat().st_uid] * 2)
+    postgres.execute(f"CREATE TABLESPACE {database}_space LOCATION '{place}'")
+    yield f"{database}_space"
+    postgres.execute(f"DROP DATABASE {database} WITH (FORCE)")
+    postgres.execute(f"DROP TABLESPACE {database}_space")
+
+
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_tablespaces_stay_with_their_server(
+    job: Job, postgres: Postgres, database: str, tablespace: str, new_database: Callable[..., str], form: str
+) -> None:
+    """A restore needs none, and puts everything into the database's own: what a Replace moves by that is told."""
+    postgres.load(
+        f"CREATE TABLE t (a int PRIMARY KEY USING INDEX TABLESPACE {tablespace}) TABLESPACE {tablespace}; INSERT INTO t VALUES (1);"
+        f"CREATE MATERIALIZED VIEW counted TABLESPACE {tablespace} AS SELECT count(*) FROM t; CREATE INDEX i ON t (a);",
+        database,
+    )
+    backup = job.backup(format=form)
+    target = new_database()
+    ended = restore(job, backup, target)
+    assert ended.code == 0, ended.log
+    assert ended.report.warnings == ()
+    moved = "SELECT count(*) FROM pg_class WHERE reltablespace <> 0 AND relnamespace = 'public'::regnamespace"
+    assert postgres.execute(moved, target) == [(0,)]
+    assert postgres.execute("SELECT a FROM t", target) == [(1,)]
+    ended = restore(job, backup, database, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    assert postgres.execute(moved, database) == [(0,)]
+    told = "in the database's own tablespace now, as tablespaces are not in an artifact"
+    assert ended.report.warnings == (f"{told}: index public.t_pkey, materialized view public.counted, table public.t",)

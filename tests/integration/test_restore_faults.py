@@ -108,6 +108,22 @@ def test_what_no_digest_catches_is_rolled_back(job: Job, postgres: Postgres, sou
     assert "secret" not in ended.report.failure.message.replace("'secret-7'", ""), "values of the data are nobody's business"
 
 
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_an_artifact_of_a_newer_server_is_refused(job: Job, postgres: Postgres, source: str, form: str) -> None:
+    """As its manifest tells it: one server is what these tests have."""
+    backup = job.backup(format=form)
+    key, manifest = stored(job, backup)
+    newer = manifest.database.model_copy(update={"server_version": "99.1", "server_version_num": 990001})
+    data = manifest.model_copy(update={"database": newer}).to_bytes()
+    job.storage.put(key.rpartition("/")[0] + "/manifest.json", data, "application/json")
+    with untouched(postgres, source):
+        ended = restore(job, backup, source, on_existing="Replace", manifest_sha256=sha256_hex(data))
+    assert ended.reason == "VersionMismatch", ended.log
+    assert ended.report.failure
+    assert "the artifact is of the newer 99.1" in ended.report.failure.message
+    assert ended.report.safety_backup is None
+
+
 @pytest.mark.parametrize("algorithm", ["zstd", "gzip"])
 def test_a_compressed_stream_that_is_cut_is_no_end(job: Job, postgres: Postgres, source: str, algorithm: str) -> None:
     backup = job.backup(compression={"algorithm": algorithm})

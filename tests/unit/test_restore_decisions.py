@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -373,6 +374,19 @@ def test_contents_of_a_selection() -> None:
     assert part.roles == ("reader",)
     assert part.event_triggers == ()
     assert part.large_objects == 0
+
+
+def test_names_are_exact() -> None:
+    for pattern in ("a.*", "a.?", "*.t"):
+        with pytest.raises(Failure, match=re.escape(f"holds no table {pattern}")):
+            selection.choose(ENTRIES, [], [pattern])
+    entries = [*ENTRIES, Entry(99, "TABLE", "a", "t*", "", "", ())]
+    assert 99 in selection.choose(entries, [], ["a.t*"])
+    assert 5 not in selection.choose(entries, [], ["a.t*"])
+    assert selection.choose(ENTRIES, [], ['"a"."t"']) == selection.choose(ENTRIES, [], ["a.t"]) == selection.choose(ENTRIES, [], ["t"])
+    with pytest.raises(Failure) as caught:
+        selection.choose(ENTRIES, [], ["a.b.c"])
+    assert caught.value.reason.name == "InvalidSpec"
 
 
 def test_names_that_are_not_there_are_told_together() -> None:

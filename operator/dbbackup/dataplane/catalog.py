@@ -25,7 +25,7 @@ SELECT c.oid::bigint, n.nspname, c.relname, c.relkind, c.relpersistence,
        EXISTS (SELECT FROM pg_catalog.pg_attribute a
                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE {_USER_SCHEMA} AND c.relkind IN ('r', 'p', 'f', 'm', 'S') AND c.relpersistence <> 't'
+WHERE {_USER_SCHEMA} AND c.relkind IN ('r', 'p', 'f', 'm', 'S', 'v') AND c.relpersistence <> 't'
   AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_class", oid="c.oid")}
   AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_namespace", oid="n.oid")}
 ORDER BY 2, 3

@@ -55,6 +55,10 @@ UNION ALL SELECT 'place of ' || inhrelid::regclass || ' among the children of ' 
   WHERE inhrelid = ANY(%(oids)s::oid[])
 """
 _WITH_PARTS = frozenset(RELATIONS) - {"SEQUENCE"}
+_PLACED = """
+SELECT i.type || ' ' || i.identity, c.reltablespace::bigint
+FROM pg_class c, LATERAL pg_catalog.pg_identify_object('pg_class'::regclass, c.oid, 0) i WHERE c.reltablespace <> 0 AND c.relkind <> 't'
+"""
 _RELATIONS_NOW = "SELECT oid FROM pg_catalog.pg_class WHERE oid::regclass::text = ANY(%s::text[])"
 
 
@@ -71,6 +75,7 @@ class Replacement:
         self._replaced = Replaced()
         self._before = grants.Inventory()
         self._parts_before: set[str] = set()
+        self._placed: set[tuple[str, int]] = set()
 
     def lock(self, replaced: Replaced) -> None:
         """All tables that go and all that stay with a foreign key onto them, exclusively; Failure LockTimeout names who holds them.
@@ -101,6 +106,7 @@ class Replacement:
         self._replaced = replaced
         self._before = grants.capture(self._connection)
         self._parts_before = self._parts([root.address[1] for root in replaced.roots if root.drop.kind in _WITH_PARTS])
+        self._placed = set(self._connection.execute(_PLACED + "AND c.oid = ANY(%s::oid[])", (list(replaced.relations),)))
         for key in (*replaced.foreign_keys, *replaced.own_keys):
             self._run(f"ALTER TABLE {key.table} DROP CONSTRAINT {key.name}")
         for statement in self._in_order():
@@ -149,7 +155,7 @@ class Replacement:
                 yield f"ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT"
 
     def put_back(self) -> list[str]:
-        """Owners, privileges, publications, foreign keys of tables that stay. Returns warnings: parts that the dump does not have."""
+        """Owners, privileges, publications, foreign keys of tables that stay. Returns warnings: what could not be put back."""
         again = {root.address for root in self._replaced.roots if root.drop.kind == "LARGE OBJECT"}
         after = grants.capture(self._connection)
         for statement in list(grants.put_back(self._before, after, again)):
@@ -165,7 +171,8 @@ class Replacement:
                 comment = sql.quote(key.comment, self._connection)
                 self._run(f"COMMENT ON CONSTRAINT {key.name} ON {key.table} IS {comment}")
         told = ", ".join(sorted(others))
-        return self._lost() + ([f"grants that {told} had made come back as the owner's: they could not be made in that name"] if others else [])
+        regranted = [f"grants that {told} had made come back as the owner's: they could not be made in that name"] if others else []
+        return [*self._lost(), *regranted]
 
     def _run_as(self, role: str, statement: str) -> bool:
         """Whether it could be run in that role's name; else it is run all the same."""
@@ -188,11 +195,13 @@ class Replacement:
     def _lost(self) -> list[str]:
         names = [root.name for root in self._replaced.roots if root.drop.kind in _WITH_PARTS]
         now = [oid for (oid,) in self._connection.execute(_RELATIONS_NOW, (names,))]
-        lost = sorted(self._parts_before - self._parts(now))
-        if not lost:
-            return []
-        more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
-        return [f"newer than the artifact, so gone with what was replaced: {', '.join(lost[:10])}{more}"]
+        lost = self._parts_before - self._parts(now)
+        moved = {name for name, _ in self._placed - set(self._connection.execute(_PLACED))} - lost
+        told = {
+            "newer than the artifact, so gone with what was replaced": lost,
+            "in the database's own tablespace now, as tablespaces are not in an artifact": moved,
+        }
+        return [f"{text}: {_first(sorted(names))}" for text, names in told.items() if names]
 
     def _run(self, statement: str) -> None:
         try:
@@ -201,6 +210,11 @@ class Replacement:
             raise statement_failure(error, statement, self._who) from None
         if self._connection.pgconn.transaction_status != TransactionStatus.INTRANS:
             raise Failure("InternalError", f"{statement} ended the transaction")
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
 
 
 def _tops(replaced: Replaced, address: Address, tops: dict[Address, Root]) -> set[Address]:

@@ -71,7 +71,7 @@ def choose(entries: Sequence[Entry], schemas: Sequence[str], tables: Sequence[st
         missing += [] if found else [f"schema {schema}"]
     relations = {(e.schema, e.tag): e.id for e in entries if e.kind in RELATIONS}
     for table in tables:
-        keys = names.matches(table, relations)
+        keys = names.called(table, relations)
         chosen |= {relations[key] for key in keys}
         missing += [] if keys else [f"table {table}"]
     if missing:

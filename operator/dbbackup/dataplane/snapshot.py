@@ -32,7 +32,7 @@ _LOCK_BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table, materialized view, foreign table or sequence of the source. `size` in bytes, by the planner's last figures."""
+    """A table, view, foreign table or sequence of the source. `size` in bytes, by the planner's last figures."""
 
     oid: int
     schema: str
@@ -52,7 +52,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What the options mean in this database: every name is exact, so that pg_dump and the manifest can't differ."""
+    """What the options mean in this database: every name is exact, so that pg_dump and the manifest can't differ. `relations` without plain views."""
 
     schemas: tuple[str, ...]
     relations: tuple[Relation, ...]
@@ -91,13 +91,14 @@ def select(relations: Iterable[Relation], schemas: Sequence[str], options: Backu
         raise Failure("InvalidSpec", f"the database has no schema {', '.join(missing)}; it has {some(schemas)}")
     chosen = tuple(schema for schema in schemas if not options.schemas or schema in options.schemas)
     inside = [relation for relation in relations if relation.schema in chosen]
-    keys = [relation.key for relation in inside if relation.kind != "S"]
+    keys = [relation.key for relation in inside if relation.kind not in "Sv"]
+    views = [relation.key for relation in inside if relation.kind == "v"]
     excluded: set[tuple[str, str]] = set()
     without_data: set[tuple[str, str]] = set()
     unmatched: list[str] = []
-    for patterns, found in ((options.exclude_tables, excluded), (options.exclude_table_data, without_data)):
+    for patterns, found, known in ((options.exclude_tables, excluded, keys + views), (options.exclude_table_data, without_data, keys)):
         for pattern in patterns:
-            matched = names.matches(pattern, keys)
+            matched = names.matches(pattern, known)
             found.update(matched)
             if not matched:
                 unmatched.append(pattern)
@@ -108,7 +109,7 @@ def select(relations: Iterable[Relation], schemas: Sequence[str], options: Backu
     without_data |= _descendants(inside, without_data)
     if standby:
         without_data |= {relation.key for relation in inside if relation.unlogged}
-    kept = tuple(relation for relation in inside if relation.key not in excluded)
+    kept = tuple(relation for relation in inside if relation.key not in excluded and relation.kind != "v")
     gone = tuple(relation.oid for relation in inside if relation.key in excluded)
     return Selection(chosen, kept, frozenset(excluded), frozenset(without_data - excluded), tuple(unmatched), gone)
 
