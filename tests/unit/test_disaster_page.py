@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def test_the_first_command_that_fails_ends_it(tmp_path: Path, text: str) -> None
         Shell(tmp_path, os.environ).run(block("echo before\n" + text))
     assert "before\n" in str(failure.value)
     assert not str(failure.value).endswith("after\n")
+
+
+def test_a_command_that_waits_for_ever_is_ended_with_what_it_said(tmp_path: Path) -> None:
+    with pytest.raises(BlockFailed, match=r"not done in 0 s") as failure:
+        Shell(tmp_path, os.environ, timeout=0.4).run(block("sleep 60 & echo $!\nwait\n"))
+    started = int(str(failure.value).split()[-1])
+    for _ in range(50):
+        if not Path(f"/proc/{started}").exists() or Path(f"/proc/{started}/stat").read_text().split(") ")[1].startswith("Z"):
+            return
+        time.sleep(0.1)
+    pytest.fail("the process that the block started goes on")
 
 
 # The page itself
