@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from dbbackup.api import targets
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.specs import RestoreSpec, ScheduleSource, SpecError, parse_restore, parse_storage
 from dbbackup.plan import lifecycle
+from dbbackup.plan import status as statuses
 from dbbackup.plan.backup import no_storage
 from dbbackup.plan.facts import Decision, Facts, Raw
+from dbbackup.plan.observe import of_run
 from dbbackup.run import Lifetime, RunSpec
 
 
@@ -27,14 +30,15 @@ def source_schedule(obj: Raw) -> str | None:
 
 
 def newest_of(backups: Sequence[Raw], source: ScheduleSource) -> Raw | None:
-    """The newest good backup among those of a schedule that `source` asks for. SpecError where they are of several databases and it names none."""
+    """The newest good backup among those of a schedule that `source` asks for. SpecError where they are of several databases and it names none; one
+    that it names may have moved from host to host."""
     good = [obj for obj in backups if (obj.get("status") or {}).get("phase") == "Completed" and (obj["status"].get("artifact") or {}).get("key")]
     if source.database is not None:
         good = [obj for obj in good if (obj["status"].get("database") or {}).get("name") == source.database]
     if source.before is not None:
         good = [obj for obj in good if _snapshot(obj) < source.before]
     databases = sorted({str((obj["status"].get("database") or {}).get("identity") or "") for obj in good})
-    if len(databases) > 1:
+    if len(databases) > 1 and source.database is None:
         told = ", ".join(databases[:10])
         raise SpecError("spec.source.scheduleRef", f"schedule {source.name} has good backups of several databases, set `database`: {told}")
     return max(good, key=lambda obj: (_snapshot(obj), obj["metadata"]["name"]), default=None)
@@ -69,10 +73,12 @@ def storage_name(obj: Raw, source: Raw | None) -> str | None:
 
 
 def _artifact(facts: Facts, spec: RestoreSpec) -> tuple[str, str | None] | None:
-    """Key and manifest digest of the artifact, None while the source does not tell them. What the status recorded at the start counts first."""
+    """Key and manifest digest of the artifact, None while the source does not tell them. What was recorded at the start counts first."""
     recorded = facts.status.get("artifact") or {}
     if recorded.get("key"):
         return recorded["key"], recorded.get("manifestSha256")
+    if (made := _made(facts)) is not None and made.restore is not None:
+        return made.restore.key, made.restore.manifest_sha256
     if spec.source.artifact is not None:
         return spec.source.artifact.key.strip("/"), None
     status = (facts.source or {}).get("status") or {}
@@ -80,6 +86,26 @@ def _artifact(facts: Facts, spec: RestoreSpec) -> tuple[str, str | None] | None:
     if status.get("phase") == "Completed" and artifact.get("key"):
         return artifact["key"], artifact.get("manifestSha256")
     return None
+
+
+def _made(facts: Facts) -> RunSpec | None:
+    """What the Job was told that is there already, though the status does not tell of it: an operator was killed in between."""
+    return None if facts.status.get("jobName") else lifecycle.spec_of(of_run(facts.jobs, facts.uid, "restore"))
+
+
+def _with_choice(facts: Facts, decision: Decision) -> Decision:
+    made = _made(facts)
+    if made is None or made.restore is None or decision.status is None:
+        return decision
+    key = made.restore.key
+    known = (obj for obj in (*facts.related.backups, facts.source) if obj is not None and _key(obj) == key)
+    source = next((str(obj["metadata"]["name"]) for obj in known), key)
+    return replace(decision, status={"artifact": statuses.artifact_fields(made), "source": source, **decision.status})
+
+
+def _key(obj: Raw) -> str | None:
+    key = ((obj.get("status") or {}).get("artifact") or {}).get("key")
+    return str(key) if key else None
 
 
 def _run(facts: Facts, spec: RestoreSpec) -> lifecycle.Run:
@@ -120,14 +146,14 @@ def decide(facts: Facts) -> Decision:
         spec = parse_restore(facts.obj)
     except SpecError as error:
         return lifecycle.fail(facts, "InvalidSpec", error.message)
-    if spec.source.schedule_ref is not None and not facts.status.get("jobName"):
+    if spec.source.schedule_ref is not None and not facts.status.get("jobName") and _made(facts) is None:
         try:
             newest_of(facts.related.backups, spec.source.schedule_ref)
         except SpecError as error:
             return lifecycle.fail(facts, "InvalidSpec", error.message)
     run = _run(facts, spec)
     if (decision := lifecycle.follow(facts, run)) is not None:
-        return decision
+        return _with_choice(facts, decision)
     if not phase and spec.start_before is not None and spec.too_late(facts.now):
         seen, limit = timestamp(facts.now), timestamp(spec.start_before)
         return lifecycle.fail(facts, "StartBeforePassed", f"first seen at {seen}, after startBefore {limit}")
