@@ -145,6 +145,68 @@ def test_what_waits_for_an_object_hears_of_our_own_write_to_it() -> None:
     assert world.tell(written) == [Key("DatabaseRestore", "ns", "back")]
 
 
+def names(cache: Cache, what: Any, name: str, namespace: str = "ns") -> list[str]:
+    return [obj["metadata"]["name"] for obj in cache.group(what, namespace, name)]
+
+
+def of_schedule(name: str, schedule: str | None, storage: str = "default", *, number: int = 5, **metadata: Any) -> dict[str, Any]:
+    labels = {"dbbackup.io/schedule": schedule} if schedule else {}
+    return version(backup_obj(metadata={"name": name, "uid": f"uid-{name}", "labels": labels, **metadata}, storageRef={"name": storage}), number)
+
+
+def test_groups_follow_what_their_objects_say() -> None:
+    cache = Cache()
+    for obj in (of_schedule("b", "nightly"), of_schedule("a", "nightly", "other"), of_schedule("c", None), storage_obj()):
+        cache.put(obj)
+    cache.put(of_schedule("d", "nightly", namespace="elsewhere"))
+    assert names(cache, "schedule", "nightly") == ["a", "b"], "by name, always in the same order"
+    assert names(cache, "storage", "default") == ["b", "c"]
+    assert names(cache, "kind", "DatabaseBackup") == ["a", "b", "c"]
+    assert names(cache, "kind", "BackupStorage") == ["default"]
+    assert names(cache, "schedule", "nightly", "elsewhere") == ["d"]
+    cache.put(of_schedule("c", "nightly", number=6))
+    cache.put(of_schedule("b", None, number=6))
+    assert names(cache, "schedule", "nightly") == ["a", "c"]
+    cache.put(of_schedule("a", "weekly", number=4))
+    assert names(cache, "schedule", "weekly") == [], "what is older changes nothing"
+    cache.put({**of_schedule("c", "weekly", number=9), "metadata": {**of_schedule("c", "weekly", number=9)["metadata"], "uid": "another"}})
+    assert (names(cache, "schedule", "nightly"), names(cache, "schedule", "weekly")) == (["a"], ["c"])
+    cache.remove(Key("DatabaseBackup", "ns", "a"), "uid-a")
+    assert names(cache, "schedule", "nightly") == names(cache, "storage", "other") == []
+    assert cache.group("schedule", "ns", "never") == []
+
+
+def test_what_is_over_or_being_removed_waits_for_nothing() -> None:
+    """Else each change of one among thousands that are being removed would look at all of them."""
+    cache = Cache()
+    phases = ("Pending", "Running", "Completed", "Failed", "Deleting", "Expired")
+    for phase in phases:
+        cache.put(backup_obj({"phase": phase}, metadata={"name": phase.lower(), "uid": phase}))
+    assert sorted(key.name for key in cache.active("ns")) == ["pending", "running"]
+    cache.put(version(backup_obj({"phase": "Deleting"}, metadata={"name": "running", "uid": "Running"}), 9))
+    assert sorted(key.name for key in cache.active("ns")) == ["pending"]
+
+
+def test_a_schedule_and_its_storages_hear_of_each_other() -> None:
+    world = World()
+    schedule = {**storage_obj(), "kind": "DatabaseBackupSchedule", "metadata": {**storage_obj()["metadata"], "name": "nightly", "uid": "s"}}
+    scheduled, storage = Key("DatabaseBackupSchedule", "ns", "nightly"), Key("BackupStorage", "ns", "default")
+    world.tell(storage_obj(), "ADDED")
+    assert world.tell(schedule, "ADDED") == [scheduled, storage]
+    made = of_schedule("a", "nightly")
+    assert set(world.tell(made, "ADDED")) == {key_of(made), scheduled, storage}
+    assert set(world.tell(version(made, 9), "DELETED")) == {scheduled, storage}
+    assert world.tell(version(schedule, 9), "DELETED") == [storage], "its rules hold no longer"
+
+
+def test_a_storage_hears_when_a_restore_has_ended() -> None:
+    world = World()
+    world.tell(storage_obj(), "ADDED")
+    storage = Key("BackupStorage", "ns", "default")
+    assert storage not in world.tell(restore_obj({"phase": "Running"}), "ADDED")
+    assert storage in world.tell(version(restore_obj({"phase": "Failed"}), 9)), "what it read may go now"
+
+
 def test_listed_means_that_every_watch_with_something_to_tell_has_told() -> None:
     world = World()
     assert world.watch.listed
