@@ -70,7 +70,7 @@ def parse_leaf(text: str) -> Leaf | None:
     if not match:
         return None
     try:
-        time = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        time = datetime.fromisoformat(match[1])
     except ValueError:
         return None
     return Leaf(time, match[2], match[3])

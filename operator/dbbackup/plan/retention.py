@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dbbackup.api.specs import Retention
 from dbbackup.plan.cron import CronError, zone_named
@@ -88,8 +88,7 @@ class Verdict:
     held: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """What the breaker counts together: the backups of a schedule; or, of a storage, those that no schedule governs, and the orphans."""
 
     schedule: str | None = None
@@ -297,7 +296,7 @@ def _token(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:8]
 
 
-def prune(candidates: Iterable[Candidate], verdicts: Iterable[Verdict], policies: Mapping[str, Policy], approvals: Mapping[Group, str]) -> Pruning:
+def prune(candidates: Iterable[Candidate], verdicts: Sequence[Verdict], policies: Mapping[str, Policy], approvals: Mapping[Group, str]) -> Pruning:
     """What may go of what `decide` said of these candidates. A group that would lose more than FREE backups, and more than its share, loses none
     until `approvals` holds its token.
 
@@ -315,17 +314,17 @@ def prune(candidates: Iterable[Candidate], verdicts: Iterable[Verdict], policies
         good[group] += 1
         if not verdict.keep:
             leaving[group].append(verdict)
-    removals: list[Verdict] = []
+    free: set[Group] = set()
     stopped: list[Stopped] = []
     for group, gone in leaving.items():
         names = tuple(sorted(verdict.candidate.name for verdict in gone))
         share = policies[group.schedule].max_prune_share if group.schedule is not None else OTHERS_SHARE
         tokens = (_token(names), _token((*names, *going[group])))
         if len(names) <= FREE or 100 * len(names) <= share * good[group] or approvals.get(group) in tokens:
-            removals += gone
+            free.add(group)
         else:
             stopped.append(Stopped(group, tokens[0], names, good[group], share))
-    return Pruning(tuple(sorted(removals, key=lambda v: v.candidate.age, reverse=True)), tuple(stopped))
+    return Pruning(tuple(v for v in verdicts if not v.keep and _breaker_group(v.candidate, policies) in free), tuple(stopped))
 
 
 def failed_history(candidates: Iterable[Candidate], schedule: str, limit: int) -> list[Candidate]:
