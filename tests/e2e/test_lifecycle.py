@@ -143,8 +143,9 @@ def test_the_bucket_alone_gives_everything_back(tenant: Tenant, database: Callab
     found = tenant.completed(tenant.get("dbb", "by-hand"))
     for field in ("sha256", "manifestSha256", "key"):
         assert found["status"]["artifact"][field] == by_hand["status"]["artifact"][field]
-    for field in ("size", "sizeBytes", "database", "completionTime"):
+    for field in ("size", "sizeBytes", "database"):
         assert found["status"][field] == by_hand["status"][field], field
+    assert found["status"]["completionTime"] <= by_hand["status"]["completionTime"], "the manifest is written a little before the report"
     assert found["status"]["origin"] == "Discovered"
     assert [obj["metadata"]["name"] for obj in made(tenant)] == [run["metadata"]["name"]]
 

@@ -43,6 +43,7 @@ def settled(tenant: Tenant, name: str = "nightly", runs: int = 1, timeout: float
     return tenant.wait_until("dbs", name, done, timeout, f"{runs} good runs")
 
 
+@pytest.mark.xdist_group("alone")
 def test_a_run_starts_at_its_minute(tenant: Tenant, database: Callable[..., Database], bucket: Bucket) -> None:
     tenant.add_storage(bucket)
     tenant.add_database(database(15))
