@@ -18,6 +18,7 @@ Open = Callable[..., Storage]
 _numbers = itertools.count(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Under xdist each server runs in one worker, and those that a test starts and kills in another."""
     for item in items:

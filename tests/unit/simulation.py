@@ -28,7 +28,7 @@ from dbbackup import pages
 from dbbackup.api.conditions import timestamp
 from dbbackup.artifact import directory, parse_leaf
 from dbbackup.handlers.cache import Cache, Key
-from dbbackup.handlers.reconcile import KINDS, Reconciler
+from dbbackup.handlers.reconcile import DECIDE, Reconciler
 from dbbackup.handlers.watch import WATCHED, Watch, list_all
 from dbbackup.plan.backup import expiring
 from dbbackup.plan.jobs import CONTAINER, RUN
@@ -183,7 +183,7 @@ class Server:
             "generation": 1,
         }
         body = {"apiVersion": "batch/v1", **body, "kind": kind, "metadata": metadata}
-        if kind in KINDS:
+        if kind in DECIDE:
             body["spec"] = _defaulted(_schema(kind)["spec"], body["spec"])
             wrong = [f"{found.json_path}: {found.message}" for found in _spec_validator(kind).iter_errors(body["spec"])]
             assert not wrong, wrong

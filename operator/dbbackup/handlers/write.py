@@ -1,0 +1,220 @@
+"""What the reconciler writes, each so that twice has the effect of once: Jobs, statuses, finalizers, Events, effects on other objects."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dbbackup import kube as k
+from dbbackup.api.conditions import timestamp
+from dbbackup.handlers.cache import Cache, Key, Raw, key_of, version_of
+from dbbackup.plan import discovered
+from dbbackup.plan.facts import FINALIZER, SCHEDULE, Effect, Note, Refusal, merge_patch
+from dbbackup.plan.jobs import OWNER_UID
+
+log = logging.getLogger("dbbackup.write")
+
+EFFECT_TRIES = 3
+ESSENTIAL = frozenset({"phase", "conditions", "observedGeneration"})
+"""Of a status: without these it tells nothing."""
+RESOURCES = {
+    "BackupStorage": (k.STORAGES, k.STORAGES_STATUS),
+    "DatabaseBackupSchedule": (k.SCHEDULES, k.SCHEDULES_STATUS),
+    "DatabaseBackup": (k.BACKUPS, k.BACKUPS_STATUS),
+    "DatabaseRestore": (k.RESTORES, k.RESTORES_STATUS),
+}
+"""Of our kinds: the objects, and their statuses."""
+
+
+class Writer:
+    """`refresh(key, obj)` brings the cache up to date where a write was refused because it is behind."""
+
+    def __init__(
+        self, kube: k.Kube, cache: Cache, enqueue: Callable[[Key], None], refresh: Callable[[Key, Raw], Awaitable[None]], instance: str
+    ) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._enqueue = enqueue
+        self._refresh = refresh
+        self._instance = instance
+
+    async def effect(self, effect: Effect) -> None:
+        """Carries it out, unless the object has changed since it was looked at."""
+        key = key_of(effect.obj)
+        for _ in range(EFFECT_TRIES):
+            try:
+                await self._carry_out(key, effect)
+                return
+            except k.ApiError as error:
+                if not (error.conflict or error.not_found):
+                    raise
+                if effect.do != "create":
+                    await self._refresh(key, effect.obj)
+                if effect.do != "create" or error.not_found:
+                    return
+                # What was just made has been looked at by another worker already: its status is still ours to write.
+
+    async def _carry_out(self, key: Key, effect: Effect) -> None:
+        obj = await self._create_object(key, effect.obj) if effect.do == "create" else effect.obj
+        if effect.status is not None and (effect.do != "create" or discovered.waits(obj)):
+            obj = await self.status(key, obj, effect.status)
+            self._enqueue(key)
+        for note in effect.notes:
+            await self.note(key, obj, note)
+        if effect.do == "delete":
+            metadata = obj["metadata"]
+            await self._kube.delete(RESOURCES[key.kind][0], key.namespace, key.name, metadata["uid"], metadata["resourceVersion"])
+            log.info("deleted", extra={"object": str(key), "uid": metadata["uid"]})
+            if not metadata.get("finalizers"):
+                self._cache.put(self._going(obj))
+
+    async def _create_object(self, key: Key, manifest: Raw) -> Raw:
+        """Makes the object, or takes the one of its name that another pass or operator made."""
+        resource = RESOURCES[key.kind][0]
+        try:
+            made: Raw = await self._kube.create(resource, key.namespace, manifest)
+        except k.ApiError as error:
+            if not error.already_exists:
+                raise
+            found = await self._kube.get(resource, key.namespace, key.name)
+            if found is None:
+                raise
+            if not _same(found, manifest):
+                raise k.ApiError(422, "Invalid", f"there is a {key.kind} {key.name} already that is something else") from None
+            made = found
+        else:
+            log.info("created", extra={"object": str(key), "uid": made["metadata"]["uid"]})
+        if self._cache.put(made):
+            self._enqueue(key)
+        return made
+
+    async def status(self, key: Key, obj: Raw, status: Raw) -> Raw:
+        """Writes the whole status; returns the object as it is then."""
+        patch = merge_patch(obj.get("status") or {}, status)
+        if not patch:
+            return obj
+        metadata, resource = obj["metadata"], RESOURCES[key.kind][1]
+        try:
+            written = await self._kube.patch(resource, key.namespace, key.name, metadata["resourceVersion"], {"status": patch})
+        except k.ApiError as error:
+            if not error.invalid:
+                raise
+            status = await self._without_refused(key, obj, status, error)
+            patch = merge_patch(obj.get("status") or {}, status)
+            written = await self._kube.patch(resource, key.namespace, key.name, metadata["resourceVersion"], {"status": patch})
+        self._cache.put(written)
+        before, after = (obj.get("status") or {}).get("phase"), status.get("phase")
+        if before != after:
+            reason = next((c["reason"] for c in status["conditions"] if c["type"] == "Ready"), "")
+            log.info("phase", extra={"object": str(key), "uid": metadata["uid"], "from": before, "to": after, "reason": reason})
+        return written
+
+    async def _without_refused(self, key: Key, obj: Raw, status: Raw, error: k.ApiError) -> Raw:
+        """The status without what the API server does not take, so that a run's end is told whatever else cannot be. A defect, and told as one."""
+        refused = {match[1] for field in error.fields if (match := re.match(r"status\.(\w+)", field))}
+        log.error("the API server refused the status", extra={"object": str(key), "fields": list(error.fields), "error": str(error)})
+        message = f"a defect of the operator, please report it: the API server refused the status: {error.message}"
+        await self.note(key, obj, Note("StatusRefused", message, warning=True))
+        if not refused or refused & ESSENTIAL:
+            raise error
+        old = obj.get("status") or {}
+        return {name: value for name, value in {**status, **{name: old.get(name) for name in refused}}.items() if value is not None}
+
+    async def finalizer(self, key: Key, obj: Raw, *, present: bool) -> Raw:
+        """Ours, of a DatabaseBackup."""
+        metadata = obj["metadata"]
+        finalizers = list(metadata.get("finalizers") or ())
+        if (FINALIZER in finalizers) == present:
+            return obj
+        wanted = [*finalizers, FINALIZER] if present else [item for item in finalizers if item != FINALIZER]
+        patch = {"metadata": {"finalizers": wanted}}
+        written = await self._kube.patch(k.BACKUPS, key.namespace, key.name, metadata["resourceVersion"], patch)
+        self._cache.put(written)
+        return written
+
+    async def create_job(self, key: Key, manifest: Raw) -> Refusal | None:
+        """Makes the Job, or adopts the one that another pass or operator made."""
+        name, uid = manifest["metadata"]["name"], manifest["metadata"]["labels"][OWNER_UID]
+        try:
+            job: dict[str, Any] = await self._kube.create(k.JOBS, key.namespace, manifest)
+        except k.ApiError as error:
+            if error.already_exists:
+                found = await self._kube.get(k.JOBS, key.namespace, name)
+                if found is None:
+                    raise
+                if (found["metadata"].get("labels") or {}).get(OWNER_UID) != uid:
+                    return Refusal("Invalid", f"there is a Job {name} already that belongs to something else")
+                self._cache.put_child(found)
+                return None
+            if (refusal := refusal_of(error)) is not None:
+                log.info("Job not made", extra={"object": str(key), "job": name, "error": str(error)})
+                return refusal
+            raise
+        log.info("Job created", extra={"object": str(key), "job": name})
+        self._cache.put_child(job)
+        return None
+
+    async def delete_job(self, key: Key, job: Raw) -> None:
+        """Once: not a Job that is being deleted."""
+        metadata = job["metadata"]
+        if metadata.get("deletionTimestamp"):
+            return
+        await self._kube.delete(k.JOBS, key.namespace, metadata["name"], metadata["uid"])
+        log.info("Job deleted", extra={"object": str(key), "job": metadata["name"]})
+        self._cache.put_child(self._going(job))
+
+    def _going(self, obj: Raw) -> Raw:
+        """What was deleted, until the watch says so: it is not to be deleted again, nor taken for one that still works."""
+        marked = {"deletionTimestamp": timestamp(self._kube.clock.now()), "resourceVersion": str(version_of(obj) + 1)}
+        return {**obj, "metadata": {**obj["metadata"], **marked}}
+
+    async def note(self, key: Key, obj: Raw, note: Note) -> None:
+        """An Event on the object. Its name comes from what it says, so that it is told once."""
+        metadata = obj["metadata"]
+        digest = hashlib.sha256("\n".join((metadata["uid"], note.reason, note.key)).encode()).hexdigest()[:16]
+        moment = timestamp(self._kube.clock.now())
+        event = {
+            "metadata": {"name": f"{key.name[:200]}.{digest}", "namespace": key.namespace},
+            "involvedObject": {
+                "apiVersion": obj["apiVersion"],
+                "kind": key.kind,
+                "namespace": key.namespace,
+                "name": key.name,
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+            },
+            "reason": note.reason,
+            "message": note.message[:1000],
+            "type": "Warning" if note.warning else "Normal",
+            "source": {"component": "dbbackup-operator"},
+            "reportingComponent": "dbbackup-operator",
+            "reportingInstance": self._instance,
+            "firstTimestamp": moment,
+            "lastTimestamp": moment,
+            "count": 1,
+        }
+        try:
+            await self._kube.create(k.EVENTS, key.namespace, event)
+        except k.ApiError as error:
+            # An Event is a courtesy: that it cannot be told changes nothing.
+            if not error.already_exists:
+                log.info("Event not told", extra={"object": str(key), "event": note.reason, "message_text": note.message, "error": str(error)})
+
+
+def _same(found: Raw, manifest: Raw) -> bool:
+    """Whether an object is the one that was to be made: of the same schedule, or of the same artifact."""
+    labels = [(obj["metadata"].get("labels") or {}).get(SCHEDULE) for obj in (found, manifest)]
+    artifacts = [obj["spec"].get("artifactKey") for obj in (found, manifest)]
+    return labels[0] == labels[1] and artifacts[0] == artifacts[1]
+
+
+def refusal_of(error: k.ApiError) -> Refusal | None:
+    """What the answer to a creation means for the object that wanted it; None where it says nothing about it."""
+    if error.namespace_terminating:
+        return Refusal("Terminating", error.message)
+    if error.refused:
+        return Refusal("Refused", error.message)
+    return Refusal("Invalid", error.message) if error.invalid else None
