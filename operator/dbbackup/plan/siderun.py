@@ -57,7 +57,9 @@ def side_runs(facts: Facts, run: RunKind) -> list[SideRun]:
 
 def _look(facts: Facts, run: RunKind, job: Raw) -> SideRun:
     name = job["metadata"]["name"]
-    state = observe(facts.jobs, facts.pods, facts.name, facts.uid, run, facts.now, named=name)
+    # By the Job's UID: one of the same name may have been there before, and its pods are remembered with what they said last.
+    pods = [pod for pod in facts.pods if _owned_by(pod, job)]
+    state = observe(facts.jobs, pods, facts.name, facts.uid, run, facts.now, named=name)
     if state.phase == "Reported" and state.report is not None:
         failure = state.report.failure
         if failure is None:
@@ -67,11 +69,15 @@ def _look(facts: Facts, run: RunKind, job: Raw) -> SideRun:
         return SideRun(job, state, trouble=trouble(state.reason, state.message))
     age = facts.now - (instant(job["metadata"].get("creationTimestamp")) or facts.now)
     if state.phase == "Starting" and age >= START_DEADLINE:
-        hindrance = starting.from_pod(pods_of_run(facts.pods, facts.name, facts.uid, run, name))
+        hindrance = starting.from_pod(pods_of_run(pods, facts.name, facts.uid, run, name))
         detail = f": {hindrance.detail}" if hindrance and hindrance.detail else f"; its Events tell why (kubectl describe job {name})"
         message = f"Job {name} did not start within {int(START_DEADLINE.total_seconds())} s{detail}"
         return SideRun(job, state, trouble=trouble(hindrance.reason if hindrance else "StartDeadlineExceeded", message))
     return SideRun(job, state)
+
+
+def _owned_by(pod: Raw, job: Raw) -> bool:
+    return any(owner.get("uid") == job["metadata"]["uid"] for owner in pod["metadata"].get("ownerReferences") or ())
 
 
 def side_job(facts: Facts, spec: RunSpec, job: JobSettings, token: str) -> Mapping[str, Any]:
