@@ -63,7 +63,7 @@ def _judged(facts: Facts, more: Sequence[retention.Candidate] = ()) -> retention
 
 
 def _clear_up(facts: Facts) -> Decision | None:
-    """Objects that a schedule made and whose artifact is gone: an operator was killed before it deleted them."""
+    """What a schedule made goes with its artifact. What a person or Git made stays, so that Git does not make it again."""
     left = [obj for obj in facts.related.backups if (obj.get("status") or {}).get("phase") == "Expired" and schedule_name(obj)]
     effects = [Effect("delete", obj) for obj in left if not obj["metadata"].get("deletionTimestamp")]
     return Decision(effects=tuple(effects), requeue=timedelta(0)) if effects else None
@@ -192,11 +192,10 @@ def _pruned(facts: Facts, run: SideRun) -> Decision:
 
 
 def _over(facts: Facts, obj: Raw) -> Effect:
-    """What a schedule made goes with its artifact. What a person or Git made stays, so that Git does not make it again."""
     why = next((item["message"] for item in obj["status"]["conditions"] if item.get("type") == "Ready"), "")
     status = {**_phase(facts, obj, "Expired", "done", "Expired", f"the artifact was deleted on {timestamp(facts.now)}; {why}"), "expires": "expired"}
     note = Note("Expired", f"deleted {artifact_key(obj)}; {why}")
-    return Effect("delete" if schedule_name(obj) else "status", obj, status=status, notes=(note,))
+    return Effect("status", obj, status=status, notes=(note,))
 
 
 # What is told beforehand
