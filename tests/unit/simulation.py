@@ -704,16 +704,20 @@ class World:
         [found] = [job["metadata"]["name"] for job in self.all("Job") if job["metadata"]["labels"][RUN] == run]
         return str(found)
 
+    def pod_of(self, job: str) -> str:
+        """The name of the Job's pod: another one for another Job of the same name."""
+        return f"{job}-{self.get('Job', job)['metadata']['uid'][:8]}"
+
     def start(self, job: str) -> None:
         """The Job's pod runs."""
         held = self.get("Job", job)
-        if ("Pod", f"{job}-x") in self.server.objects:
+        if ("Pod", self.pod_of(job)) in self.server.objects:
             return
         reference = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": held["metadata"]["uid"], "controller": True}
         state = {"running": {"startedAt": timestamp(self.now)}}
         pod = {
             "apiVersion": "v1",
-            "metadata": {"name": f"{job}-x", "labels": held["metadata"]["labels"], "ownerReferences": [reference]},
+            "metadata": {"name": self.pod_of(job), "labels": held["metadata"]["labels"], "ownerReferences": [reference]},
             "spec": {},
             "status": {"phase": "Running", "containerStatuses": [{"name": CONTAINER, "state": state}]},
         }
@@ -731,7 +735,7 @@ class World:
         else:
             told = FailureReport(reason=failure[0], message=f"{failure[0]} happened", hint="do something", retryable=failure[1])
             report = report.model_copy(update={"outcome": "Failed", "failure": told})
-        self.logs[f"{job}-x"] = lines
+        self.logs[self.pod_of(job)] = lines
         ended = {
             "exitCode": 10 if failure else 0,
             "message": report.fit(),
@@ -739,13 +743,13 @@ class World:
             "reason": "Error" if failure else "Completed",
         }
         status = {"phase": "Failed" if failure else "Succeeded", "containerStatuses": [{"name": CONTAINER, "state": {"terminated": ended}}]}
-        self.server.change(("Pod", f"{job}-x"), {"status": status})
+        self.server.change(("Pod", self.pod_of(job)), {"status": status})
         self._over(job, failed=failure is not None)
 
     def lose(self, job: str) -> None:
         """The Job's pod is gone, and has told nothing."""
         self.start(job)
-        self.server.delete(("Pod", f"{job}-x"))
+        self.server.delete(("Pod", self.pod_of(job)))
         self._over(job, failed=True)
 
     def _over(self, job: str, *, failed: bool) -> None:

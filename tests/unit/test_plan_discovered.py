@@ -72,6 +72,9 @@ def test_an_import_gives_a_name_that_is_taken_to_nobody(world: World) -> None:
     world.orphan("mine", at(2), uid="01234567-0000-4000-8000-000000000000")
     world.apply("DatabaseBackup", "theirs", {"database": {"secretRef": {"name": "s"}}, "storageRef": {"name": "other"}})
     world.orphan("theirs", at(3), uid="89abcdef-0000-4000-8000-000000000000")
+    for name in ("both", "both-fedcba98"):
+        world.apply("DatabaseBackup", name, {"database": {"secretRef": {"name": "s"}}, "storageRef": {"name": "other"}})
+    world.orphan("both", at(3), uid="fedcba98-0000-4000-8000-000000000000")
     world.annotate(KIND, "default", "import", "1")
     world.run(MINUTE)
     assert world.names(phase="Completed") == ["mine", "mine-01234567", "theirs-89abcdef"]
@@ -371,3 +374,18 @@ def test_an_import_that_is_asked_for_while_orphans_are_removed_waits(world: Worl
     assert world.running("inventory") == []
     world.run(MINUTE)
     assert world.made() == ["b3"]
+
+
+def test_an_inventory_that_was_taken_in_half_way_is_not_believed_later(world: World) -> None:
+    """An operator made the Job that removes what it found, and died. What somebody wants of it meanwhile is going already."""
+    keys = [world.orphan(f"b{day}", at(day), expires=at(20)) for day in range(1, 4)]
+    world.run(9.9, rest=False)
+    world.operator.kube.fuse, world.lives = 1, 0
+    world.run(1, rest=False)
+    assert len(world.running("prune")) == len(world.running("inventory")) == 1
+    discovered(world, "from-git", keys[0])
+    world.down(timedelta(seconds=1))
+    world.run(2 * MINUTE)
+    assert world.condition("DatabaseBackup", "from-git")[1] == "WaitingForInventory"
+    assert sorted(world.deleted) == keys[:2]
+    assert told(world)["usage"]["artifacts"] == 1

@@ -98,6 +98,17 @@ def test_jitter_starts_runs_later_and_always_by_the_same(world: World) -> None:
     ]
 
 
+def test_jitter_is_no_delay(world: World) -> None:
+    """A run is as late as it starts after its time with jitter; and one by hand in between takes its place as little as another."""
+    late = cron.jitter("ns", "nightly", 1800)
+    world.schedule(jitter="30m", startingDeadline="1m")
+    world.run(until=at(23, 3) + late / 2)
+    world.annotate(KIND, "nightly", "run-now", "1")
+    world.run(until=at(23, 3) + late + timedelta(seconds=1))
+    assert (len(world.made()), world.made()[1]) == (2, NIGHT)
+    assert told(world)["missedRuns"] == 0
+
+
 def test_an_operator_that_was_down_makes_up_for_the_latest_only(world: World) -> None:
     world.schedule()
     world.run(MINUTE)
@@ -238,6 +249,7 @@ def test_suspended(world: World, how: str) -> None:
             world.annotate(KIND, "nightly", "suspend", "true" if yes else None)
 
     world.schedule()
+    world.run(MINUTE)
     suspend(True)
     world.run(until=at(24, 5))
     assert world.made() == []

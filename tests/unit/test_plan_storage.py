@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.unit.plan_world import Raw
 from tests.unit.simulation import World, error, quota
+
+from dbbackup.kube import ApiError
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -163,12 +166,18 @@ def test_a_look_that_brings_nothing_is_tried_again(world: World, what: str) -> N
     assert told(world)["usage"]["artifacts"] == 1
 
 
-def test_a_refused_job_is_told_and_comes_back() -> None:
+def invalid(body: Raw) -> ApiError | None:
+    return error(422, "Invalid", "exceeded quota") if body["kind"] == "Job" else None
+
+
+@pytest.mark.parametrize(("refusal", "stalled"), [(quota("Job"), "False"), (invalid, "True")], ids=["for now", "as it is"])
+def test_a_refused_job_is_told_and_comes_back(refusal: Callable[[Raw], ApiError | None], stalled: str) -> None:
     world = World()
-    world.server.refuse = quota("Job")
+    world.server.refuse = refusal
     world.storage()
     world.run(MINUTE)
     assert ready(world) == ("False", "PodRefused")
+    assert world.condition(KIND, "default", "Stalled")[0] == stalled
     assert "exceeded quota" in world.condition(KIND, "default")[2]
     world.server.refuse = lambda _: None
     world.run(2 * MINUTE)
@@ -230,14 +239,14 @@ def test_near_capacity_from_eighty_per_cent_on(world: World, size: int, near: st
 
 def test_the_job_is_told_what_is_known_and_what_runs(world: World) -> None:
     world.pace = HOUR
-    good = world.good("good", at(1))
+    good, better = world.good("good", at(1)), world.good("better", at(2))
     running = world.apply("DatabaseBackup", "running", {"database": {"secretRef": {"name": "s"}}})
     elsewhere = world.good("elsewhere", at(1), storage="other")
     restoring = world.restore("back", {"artifact": {"key": good["status"]["artifact"]["key"]}})
     world.run(1)
     [spec] = world.specs("inventory")
     assert spec.inventory is not None
-    assert spec.inventory.known == good["metadata"]["uid"][:8]
+    assert spec.inventory.known == good["metadata"]["uid"][:8] + better["metadata"]["uid"][:8]
     assert set(spec.inventory.busy) == {obj["metadata"]["uid"][:8] for obj in (running, restoring)}
     assert spec.inventory.sweep_after_seconds == 3 * 86400
     assert elsewhere["metadata"]["uid"][:8] not in spec.inventory.known
