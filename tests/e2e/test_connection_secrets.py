@@ -11,7 +11,7 @@ import botocore.exceptions
 import pytest
 from botocore import UNSIGNED
 from botocore.config import Config
-from tests.e2e.lib.kube import Raw
+from tests.e2e.lib.kube import Raw, condition
 from tests.e2e.lib.postgres import Database
 from tests.e2e.lib.s3 import S3, Bucket
 from tests.e2e.lib.tenant import Tenant
@@ -121,10 +121,12 @@ def absent_bucket(shared_s3: S3) -> Any:
 def test_a_bucket_is_made_where_it_is_wanted_and_is_private(tenant: Tenant, database: Callable[..., Database], absent_bucket: Bucket) -> None:
     found = database(17)
     found.execute("CREATE TABLE t AS SELECT 1 AS a")
-    tenant.add_storage(absent_bucket, createBucket=True)
     tenant.add_storage(absent_bucket, "strict")
     tenant.add_database(found)
     tenant.failed(tenant.backup("too-early", storageRef={"name": "strict"}), "BucketNotFound")
+    stalled = tenant.wait_until("bst", "strict", lambda seen: condition(seen, "Stalled") == "True", 30, "Stalled")
+    assert next(item["reason"] for item in stalled["status"]["conditions"] if item["type"] == "Ready") == "BucketNotFound"
+    tenant.add_storage(absent_bucket, createBucket=True)
     status = tenant.completed(tenant.backup("one"))["status"]
     key = f"{status['artifact']['key']}/manifest.json"
     grants = absent_bucket.client.get_bucket_acl(Bucket=absent_bucket.name)["Grants"]

@@ -27,6 +27,8 @@ log = logging.getLogger("dbbackup")
 
 WORKERS = 8
 RESYNC_SECONDS = 600
+FIRST_RESYNC_SECONDS = 5
+"""After the start, and again until every watch has listed: what went between our list and that of a watch is told by nobody."""
 STANDSTILL_SECONDS = 30
 """After which a queue whose timer has not gone round counts as dead."""
 LIST_AGAIN_SECONDS = 2
@@ -78,13 +80,15 @@ class Operator:
         log.info("listed", extra={"objects": len(self.cache.all_keys()), "to_look_at": len(keys)})
 
     async def resync(self) -> None:
+        pause = FIRST_RESYNC_SECONDS
         while True:
-            await asyncio.sleep(RESYNC_SECONDS)
+            await asyncio.sleep(pause)
             try:
                 for key in await list_all(self._kube, self.cache, self._config.namespaces, self.reconciler.forget):
                     self.queue.add(key)
             except ApiError as error:
                 log.warning("resync failed, the next one follows", extra={"error": str(error)})
+            pause = RESYNC_SECONDS if self.watch.listed else FIRST_RESYNC_SECONDS
 
     def registry(self) -> kopf.OperatorRegistry:
         """Only event handlers, each of which just takes the event in: see the docstring of `watch`."""
