@@ -231,19 +231,16 @@ def _rules(good: Sequence[Candidate], policies: Mapping[str, Policy], now: datet
             continue
         for at in live[: policy.keep_last or 0]:
             rules[at].append(f"last {policy.keep_last}")
-        open_rules = [(getattr(policy, rule), set[object](), key, text) for rule, key, text in _BUCKETS if getattr(policy, rule) is not None]
-        for at in live:
-            if not open_rules:
-                break
-            local = good[at].time.astimezone(zone)
-            for entry in tuple(open_rules):
-                wanted, buckets, key_of, text_of = entry
-                key = key_of(local)
-                if key not in buckets and len(buckets) == wanted:
-                    open_rules.remove(entry)
-                elif key not in buckets:
-                    buckets.add(key)
-                    rules[at].append(text_of(local))
+        moments = [good[at].time.astimezone(zone) for at in live]
+        for rule, key_of, text_of in _BUCKETS:
+            wanted, buckets = getattr(policy, rule) or 0, set[object]()
+            for at, moment in zip(live, moments, strict=True):
+                if (key := key_of(moment)) in buckets:
+                    continue
+                if len(buckets) == wanted:
+                    break
+                buckets.add(key)
+                rules[at].append(text_of(moment))
     return rules
 
 
