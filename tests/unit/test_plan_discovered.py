@@ -128,13 +128,13 @@ def test_a_restore_takes_what_was_imported(world: World) -> None:
 
 
 def test_imported_backups_are_pruned_as_their_schedule_says(world: World) -> None:
-    names = [f"nightly-202611{day:02}-0300" for day in range(1, 7)]
-    for number, name in enumerate(names):
-        world.orphan(name, at(1 + number), schedule="nightly")
+    """By the times of their runs: the objects are all of one age."""
+    for day in range(1, 7):
+        world.orphan(f"nightly-{9 - day}", at(day), schedule="nightly")
     world.schedule(suspend=True, retention={"keepLast": 3})
     world.annotate(KIND, "default", "import", "1")
     world.run(10 * MINUTE)
-    assert world.names() == names[3:]
+    assert world.names() == ["nightly-3", "nightly-4", "nightly-5"]
     assert len(world.bucket) == 3
 
 

@@ -167,3 +167,18 @@ def test_killed_after_any_action_the_choice_is_that_of_the_job() -> None:
 
     assert everywhere(scenario, check) > 1
     assert told, "killed after the Job was made, and before the status said so"
+
+
+def test_the_check_of_a_job_that_was_lost_meanwhile_looks_for_what_that_read(world: World) -> None:
+    old = world.good("nightly-20", at(20), schedule="nightly")
+    world.pace = None
+    world.restore("back", {"scheduleRef": {"name": "nightly"}})
+    world.operator.kube.fuse, world.lives = 1, 0
+    world.run(1, rest=False)
+    world.lose(world.job("restore"))
+    world.good("nightly-21", at(21), schedule="nightly")
+    world.down(timedelta(seconds=1))
+    world.run(5, rest=False)
+    [check] = world.specs("check")
+    assert check.restore is not None
+    assert check.restore.key == old["status"]["artifact"]["key"]

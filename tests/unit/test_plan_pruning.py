@@ -161,6 +161,30 @@ def test_an_object_that_a_person_deletes_while_it_goes(world: World) -> None:
     assert looks_idle(world)
 
 
+def test_what_somebody_else_holds_in_deletion_is_left_to_them(world: World) -> None:
+    """It counts nowhere: neither as the newest, which keeps another, nor as one to be removed, again and again."""
+    for day, name in ((1, "a"), (2, "b"), (3, "c")):
+        world.good(name, at(day), expires=PAST)
+        world.server.change((BACKUP, name), {"metadata": {"finalizers": ["example.com/x"]}})
+    world.server.delete((BACKUP, "c"))
+    world.run(5, rest=False)
+    assert marked(world) == ["a"], "b is the newest"
+    world.server.delete((BACKUP, "a"))
+    world.run(HOUR)
+    assert len(world.specs("prune")) == 1
+    assert world.status(BACKUP, "b")["phase"] == "Completed"
+
+
+def test_what_was_deleted_is_not_deleted_again_until_it_is_heard_of(world: World) -> None:
+    world.good("a", at(1), schedule="nightly")
+    world.server.change((BACKUP, "a"), {"status": {"phase": "Expired"}})
+    world.operator.hear()
+    world.operator.deaf = True
+    world.run(10, rest=False)
+    assert world.names() == []
+    assert world.actions <= 2
+
+
 def test_a_schedule_that_is_gone_governs_nothing(world: World) -> None:
     series(world, 6)
     world.run(DAY)
@@ -168,12 +192,12 @@ def test_a_schedule_that_is_gone_governs_nothing(world: World) -> None:
 
 
 def test_a_schedule_that_cannot_be_read_removes_nothing(world: World) -> None:
-    series(world, 6, expires=PAST)
-    obj = world.schedule(suspend=True, retention={"minKeep": 6})
+    series(world, 4, expires=PAST)
+    obj = world.schedule(suspend=True, retention={"minKeep": 4})
     world.run(MINUTE)
     world.server._put({**obj, "spec": {**obj["spec"], "retention": {"minKeep": 0}}}, "MODIFIED")
     world.run(HOUR)
-    assert len(world.names(phase="Completed")) == 6
+    assert len(world.names(phase="Completed")) == 4
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berln", "Etc/UTC"])

@@ -293,11 +293,16 @@ def test_forbid_within_the_starting_deadline(world: World) -> None:
     assert world.made() == [NIGHT]
 
 
-def test_replace_deletes_what_runs_and_starts(world: World) -> None:
-    world.pace = timedelta(hours=5)
-    world.schedule(schedule="0 * * * *", concurrencyPolicy="Replace")
-    world.run(until=at(23, 3, 1))
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
+def test_replace_deletes_what_runs_and_starts(world: World, policy: str) -> None:
+    world.pace = timedelta(minutes=80)
+    template = {"spec": {"database": {"secretRef": {"name": "db"}}, "deletionPolicy": policy}}
+    world.schedule(schedule="0 * * * *", concurrencyPolicy="Replace", template=template)
+    world.run(until=at(23, 3))
     assert world.made() == ["nightly-20261123-0200", NIGHT]
+    for spec in world.running("cleanup"):
+        world.end(world.job(spec.run))
+    world.run(MINUTE)
     assert world.names() == [NIGHT]
     assert [spec.owner.name for spec in world.running("backup")] == [NIGHT]
     assert world.events("RunReplaced") == ["DatabaseBackup nightly-20261123-0200 was still running and gives way to nightly-20261123-0300"]
