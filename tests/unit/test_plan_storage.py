@@ -258,3 +258,28 @@ def test_what_cannot_be_used_is_told(world: World) -> None:
     world.run(MINUTE)
     assert world.events("ArtifactUnusable") == [f"{key}: manifest.json cannot be read"]
     assert told(world)["usage"]["orphans"] == 0
+
+
+# A bucket that somebody has wiped
+
+
+@pytest.mark.parametrize("wiped", [3, 6])
+def test_a_bucket_that_is_wiped_is_told_and_believed_again_when_it_is_back(world: World, wiped: int) -> None:
+    names = [f"nightly-{17 + number}" for number in range(6)]
+    for number, name in enumerate(names):
+        world.good(name, at(17 + number), schedule="nightly")
+    world.schedule(retention={"keepLast": 6})
+    world.run(MINUTE)
+    held = {key: world.bucket.pop(key) for key in sorted(world.bucket)[-wiped:]}
+    world.annotate(KIND, "default", "check-now", "1")
+    world.run(MINUTE)
+    assert world.names(phase="Failed") == names[-wiped:]
+    assert {world.condition("DatabaseBackup", name)[1] for name in names[-wiped:]} == {"ArtifactMissing"}
+    world.run(until=at(24, 1))
+    assert world.names(phase="Failed") == names[-wiped:], "what is lost is told until a person has seen it, whatever failedHistoryLimit says"
+    assert world.names(phase="Completed") == sorted([*names[:-wiped], "nightly-20261123-0300"])
+    world.bucket.update(held)
+    world.annotate(KIND, "default", "check-now", "2")
+    world.run(10 * MINUTE)
+    assert world.names(phase="Completed") == sorted([*names[1:], "nightly-20261123-0300"]), "keepLast 6"
+    assert len(world.bucket) == 6

@@ -20,6 +20,7 @@ from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_name
 from dbbackup.plan.names import matches
 from dbbackup.plan.observe import instant
 from dbbackup.plan.siderun import SideRun, read_items, side_job, side_runs
+from dbbackup.plan.standing import MISSING
 from dbbackup.run import NO_STORAGE, DiscoveredItem, RunSpec
 
 OVER = ("Completed", "Failed", "Expired")
@@ -286,7 +287,8 @@ def _idle(schedule: Schedule) -> Decision:
         # What was due while it was suspended is not made up for, nor its first run.
         considered = max(schedule.cron.latest(considered, facts.now) or considered, facts.created)
     history = retention.failed_history(_candidates(schedule), schedule.name, schedule.spec.failed_history_limit)
-    by_uid = {obj["metadata"]["uid"]: obj for obj in schedule.own}
+    # One that was good, and whose artifact is gone, is no failed run: it is told of until a person has seen it.
+    by_uid = {obj["metadata"]["uid"]: obj for obj in schedule.own if ((obj.get("status") or {}).get("failure") or {}).get("reason") != MISSING}
     effects = tuple(Effect("delete", by_uid[found.uid]) for found in history if found.uid in by_uid)
     leftover = tuple(run.job for run in side_runs(facts, "discover"))
     wait = min(max(schedule.next - facts.now, timedelta(0)), LONGEST_WAIT)
