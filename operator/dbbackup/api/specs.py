@@ -118,7 +118,7 @@ class Resources(Spec):
 class JobSettings(Spec):
     """How the Job runs; what is empty comes from the operator's configuration."""
 
-    resources: Resources = Resources()
+    resources: Resources = Field(default_factory=Resources)
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ()
     affinity: dict[str, Any] | None = None
@@ -138,7 +138,7 @@ class StorageSpec(Spec):
     capacity: Bytes | None = None
     default_ttl: Ttl = Field(30 * 86400, alias="defaultTTL")
     inventory_interval: Seconds = 86400
-    job: JobSettings = JobSettings()
+    job: JobSettings = Field(default_factory=JobSettings)
 
 
 class CompressionSpec(Spec, Compression):
@@ -172,7 +172,7 @@ class BackupSpec(Spec):
     timeout: Seconds = 3600
     start_deadline: Seconds = 600
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    job: JobSettings = JobSettings()
+    job: JobSettings = Field(default_factory=JobSettings)
 
     @model_validator(mode="after")
     def _origin(self) -> BackupSpec:
@@ -224,7 +224,7 @@ class RestoreSpec(Spec):
     start_deadline: Seconds = 600
     start_before: AwareDatetime | None = None
     lock_timeout: Seconds = 60
-    job: JobSettings = JobSettings()
+    job: JobSettings = Field(default_factory=JobSettings)
 
     @model_validator(mode="after")
     def _selection(self) -> RestoreSpec:
@@ -277,7 +277,7 @@ class TemplateMetadata(Spec):
 
 
 class Template(Spec):
-    metadata: TemplateMetadata = TemplateMetadata()
+    metadata: TemplateMetadata = Field(default_factory=TemplateMetadata)
     spec: BackupSpec
 
 
