@@ -10,7 +10,9 @@ import pytest
 from tests.unit.plan_world import T0
 from tests.unit.simulation import Operator, World, again_and_again, error, everywhere, quota
 
+from dbbackup.plan import pruning
 from dbbackup.plan.backup import expiring
+from dbbackup.run import PruneItem, PruneOptions
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -126,12 +128,12 @@ def test_the_newest_stays_whatever_says_otherwise(world: World) -> None:
 
 
 def test_what_was_made_before_there_was_retention_never_goes(world: World) -> None:
-    for day in range(1, 20):
+    for day in range(1, 10):
         world.good(f"old-{day}", datetime(2020, 1, day, tzinfo=UTC))
     world.schedule(retention={"keepLast": 1})
     world.run(2 * DAY)
     assert [name.split("-")[1] for name in world.deleted] == ["nightly"]
-    assert len([name for name in world.names(phase="Completed") if name.startswith("old-")]) == 19
+    assert len([name for name in world.names(phase="Completed") if name.startswith("old-")]) == 9
 
 
 def test_the_deletion_policy_changes_nothing_and_needs_no_cleanup(world: World) -> None:
@@ -232,15 +234,11 @@ def test_many_go_in_a_handful_of_jobs(world: World) -> None:
     assert [len(spec.prune.items) for spec in world.specs("prune") if spec.prune] == [250, 250, 250, 250]
 
 
-def test_a_job_is_told_no_more_than_an_environment_holds(world: World) -> None:
-    for number in range(201):
-        world.good(f"{'b' * 240}{number:03}", at(1) + number * MINUTE, database="d" * 200, schedule="nightly")
-    world.schedule(suspend=True, retention={"keepLast": 1, "maxPruneShare": 100})
-    world.run(10 * MINUTE, rest=False)
-    specs = world.specs("prune")
-    assert max(len(spec.to_json()) for spec in specs) < 100_000
-    assert len(specs) == 2
-    assert sum(len(spec.prune.items) for spec in specs if spec.prune) == len(world.deleted) == 200
+def test_a_job_is_told_no_more_than_an_environment_holds() -> None:
+    wanted = [PruneItem(key=f"{'k' * 1000}{number}", uid="0" * 36) for number in range(200)]
+    batch = pruning._batch(wanted)
+    assert wanted[: len(batch)] == batch
+    assert 80_000 < len(PruneOptions(items=tuple(batch)).to_json()) < 100_000
 
 
 # What holds it
@@ -518,7 +516,7 @@ def test_killed_after_any_action_the_same_goes_and_the_same_stays(lost_answers: 
         again_and_again(mixed, check_mixed)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_two_operators_remove_what_one_removes(seed: int) -> None:
     world = World(dawdle=random.Random(seed))
     world.operators.append(Operator(world, "two"))

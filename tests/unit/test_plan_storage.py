@@ -91,8 +91,8 @@ def test_after_failures_it_is_tried_less_often(world: World) -> None:
     world.run(HOUR)
     assert looks(world) == 6, "at 0, 1, 3, 7, 15, 31 minutes, and then every half hour"
     assert len(world.events("StorageCheckFailed")) == 1, "told once"
-    world.run(DAY)
-    assert 6 + 46 <= looks(world) <= 6 + 48
+    world.run(6 * HOUR)
+    assert 6 + 11 <= looks(world) <= 6 + 12
     assert world.condition(KIND, "default", "Stalled")[0] == "False"
 
 
