@@ -582,7 +582,7 @@ class World:
             "jobName": f"backup-{name[:40]}-0123456789",
             "startTime": timestamp(at),
             "completionTime": timestamp(at),
-            "artifact": {"storage": storage, "bucket": "backups", "prefix": PREFIX, **artifact},
+            "artifact": {"storage": storage, "bucket": "backups", "prefix": PREFIX, "endpoint": "http://s3:7070", **artifact},
             "database": summary.database.model_dump(mode="json", by_alias=True, exclude_none=True),
             "expires": timestamp(expires)[:16].replace("T", " ") if expires else "never",
             **({"expirationTime": timestamp(expires)} if expires else {}),

@@ -110,6 +110,15 @@ def test_at_its_time_and_not_before(world: World) -> None:
     assert len(world.deleted) == 1
 
 
+def test_what_lies_in_a_bucket_that_the_storage_names_no_more_is_left_alone(world: World) -> None:
+    world.good("a", at(1), expires=PAST)
+    world.good("b", at(2))
+    world.edit("BackupStorage", "default", s3={"bucket": "another"})
+    world.run(MINUTE)
+    assert world.deleted == []
+    assert world.status("DatabaseBackup", "a")["phase"] == "Completed"
+
+
 def test_an_artifact_that_is_not_there_counts_as_deleted(world: World) -> None:
     world.good("a", at(1), expires=PAST)
     world.good("b", at(2))

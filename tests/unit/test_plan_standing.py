@@ -62,6 +62,13 @@ def test_a_backup_sealed_while_the_inventory_ran_is_not_missed() -> None:
     assert phase_of({**DONE, "phase": "Deleting"}, []) is None
 
 
+def test_a_storage_that_was_made_again_for_another_bucket_knows_nothing_of_it() -> None:
+    elsewhere = {**DONE, "artifact": {"key": KEY, "bucket": "another", "endpoint": "http://s3:7070"}}
+    assert phase_of(elsewhere, []) is None
+    here = {**DONE, "artifact": {"key": KEY, "bucket": "backups", "endpoint": "http://s3:7070"}}
+    assert phase_of(here, []) == "Failed"
+
+
 def test_what_is_back_is_completed_again() -> None:
     (effect,) = standing.changes(world(DONE), [], KNOWN)
     lost = dict(effect.status or {})

@@ -25,6 +25,12 @@ def artifact_key(obj: Raw) -> str | None:
     return str(key) if key else None
 
 
+def lies_in(storage: Raw, obj: Raw) -> bool:
+    """Whether the artifact lies in that BackupStorage's bucket: one that was made again may name another, of which nothing here is known."""
+    artifact, s3 = (obj.get("status") or {}).get("artifact") or {}, storage["spec"]["s3"]
+    return "bucket" not in artifact or (artifact["bucket"], artifact.get("endpoint")) == (s3.get("bucket"), s3.get("endpoint"))
+
+
 def artifact_uid(obj: Raw) -> str:
     """The UID that the artifact's manifest tells: of a discovered backup that of the object that made it once."""
     told = ((obj.get("status") or {}).get("artifact") or {}).get("ownerUid")

@@ -16,7 +16,7 @@ from dbbackup.api.specs import StorageSpec
 from dbbackup.plan import candidates, retention
 from dbbackup.plan import status as statuses
 from dbbackup.plan.backup import EXPIRING, expiring, schedule_name
-from dbbackup.plan.candidates import artifact_key, artifact_uid
+from dbbackup.plan.candidates import artifact_key, artifact_uid, lies_in
 from dbbackup.plan.facts import APPROVE_PRUNE, Decision, Effect, Facts, Note, Raw, annotation
 from dbbackup.plan.observe import instant
 from dbbackup.plan.siderun import SideRun, read_items, side_job, side_runs
@@ -74,7 +74,7 @@ def _mark(facts: Facts) -> Decision | None:
     effects: list[Effect] = []
     for verdict in _judged(facts).removals:
         obj = by_uid.get(verdict.candidate.uid)
-        if obj is not None and artifact_key(obj) and len(effects) < MARK_AT_ONCE:
+        if obj is not None and artifact_key(obj) and lies_in(facts.obj, obj) and len(effects) < MARK_AT_ONCE:
             why = "; ".join(verdict.reasons)
             note = Note(EXPIRING, f"the artifact {artifact_key(obj)} is removed: {why}", key=artifact_key(obj) or "")
             effects.append(Effect("status", obj, status=_marked(facts, obj, why), notes=(note,)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dbbackup.api.conditions import timestamp
 from dbbackup.artifact import parse_leaf
 from dbbackup.plan import status as statuses
-from dbbackup.plan.candidates import artifact_key
+from dbbackup.plan.candidates import artifact_key, lies_in
 from dbbackup.plan.facts import Effect, Facts, Note, Raw
 from dbbackup.plan.observe import RunState
 from dbbackup.run import InventoryItem
@@ -26,7 +26,7 @@ def changes(facts: Facts, items: Sequence[InventoryItem], known: str) -> list[Ef
     effects = []
     for obj in facts.related.backups:
         status, key = obj.get("status") or {}, artifact_key(obj)
-        if key is None or obj["metadata"].get("deletionTimestamp"):
+        if key is None or obj["metadata"].get("deletionTimestamp") or not lies_in(facts.obj, obj):
             continue
         item = found.get(key)
         whole = item is not None and item.problem is None
