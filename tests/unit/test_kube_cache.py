@@ -214,3 +214,20 @@ def test_listed_means_that_every_watch_with_something_to_tell_has_told() -> None
     assert not world.watch.listed
     world.watch.event("DatabaseBackup", None, version(backup_obj(), 6))
     assert world.watch.listed
+
+
+def test_what_went_between_two_lists_does_not_leave_a_watch_with_something_to_tell() -> None:
+    """A run that ended while no operator was there: it is dealt with, and its Job and pod are gone, before a watch has listed them."""
+    world = World()
+    obj = backup_obj({"phase": "Completed"})
+    world.cache.put(obj)
+    held, last = version(job_of(backup_obj()), 8), version(pod(code=0), 9)
+    world.cache.put_child(held)
+    world.cache.put_child(last)
+    world.watch.event("DatabaseBackup", None, version(obj, 10))
+    assert not world.watch.listed
+    for kind in ("Job", "Pod"):
+        for gone in world.cache.missing(kind, None, set(), 20):
+            world.cache.remove_child(gone)
+    assert world.watch.listed
+    assert world.cache.children(UID, "Pod"), "its last words are looked at once more, and then forgotten"

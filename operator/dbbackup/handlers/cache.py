@@ -87,9 +87,10 @@ class Cache:
         return list(self._objects)
 
     def holds(self, kind: str) -> bool:
-        """Whether any object of that kind is known: of ours, Job or Pod."""
+        """Whether any object of that kind is known to be there: of ours, Job or Pod. The last words of a deleted pod are none."""
         if kind in ("Job", "Pod"):
-            return any(child_kind == kind for children in self._children.values() for child_kind, _ in children)
+            children = (item for known in self._children.values() for item in known.items())
+            return any(child_kind == kind and not child.get(DELETED) for (child_kind, _), child in children)
         return any(key.kind == kind for key in self._objects)
 
     def active(self, namespace: str) -> Iterator[Key]:

@@ -139,4 +139,4 @@ def _worth_a_look(cache: Cache, key: Key) -> bool:
     if obj is None:
         return False
     over = key.kind in RUN_KINDS and (obj.get("status") or {}).get("phase") in TERMINAL
-    return not over or bool(obj["metadata"].get("deletionTimestamp")) or bool(cache.children(obj["metadata"]["uid"], "Job"))
+    return not over or bool(obj["metadata"].get("deletionTimestamp")) or any(cache.children(obj["metadata"]["uid"], kind) for kind in CHILDREN)
