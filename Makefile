@@ -52,7 +52,7 @@ disaster: $(READY) ## docs/disaster-recovery.md, word for word: destroys the rig
 
 bench: $(READY) ## the demo's times, and the data plane against pg_dump
 	@tests/rig/prepare.sh
-	@$(PYTHON) -m tests.bench $(ARGS)
+	@PYTHONPATH=operator $(PYTHON) -m tests.bench $(ARGS)
 
 lock: $(READY) ## newest versions that pyproject.toml allows, with their hashes
 	@$(PYTHON) -m pip install -q uv
