@@ -132,9 +132,14 @@ class Upcoming:
     reason: str
 
 
+def _hour_text(moment: datetime) -> str:
+    text = moment.isoformat(" ", "hours")  # strftime takes twice as long, and there may be an hour for each backup
+    return f"hourly {text[:13]}:00{text[13:].replace(':', '')}"
+
+
 # Rule, key of the bucket that a local time falls into, the bucket's name. The doubled hour of a clock change is two hours.
 _BUCKETS: tuple[tuple[str, Callable[[datetime], object], Callable[[datetime], str]], ...] = (
-    ("keep_hourly", lambda t: (t.date(), t.hour, t.utcoffset()), lambda t: f"hourly {t:%Y-%m-%d %H:00%z}"),
+    ("keep_hourly", lambda t: (t.date(), t.hour, t.utcoffset()), _hour_text),
     ("keep_daily", lambda t: t.date(), lambda t: f"daily {t:%Y-%m-%d}"),
     ("keep_weekly", lambda t: t.isocalendar()[:2], lambda t: "weekly {}-W{:02d}".format(*t.isocalendar()[:2])),
     ("keep_monthly", lambda t: (t.year, t.month), lambda t: f"monthly {t:%Y-%m}"),
