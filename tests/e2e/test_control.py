@@ -94,6 +94,7 @@ def test_objects_may_be_applied_in_any_order(tenant: Tenant, database: Databases
 # Pods and Jobs that go
 
 
+@pytest.mark.xdist_group("alone")  # an operator that starts in between has not seen the first attempt
 def test_a_backups_pod_is_deleted_and_the_next_attempt_completes(tenant: Tenant, database: Databases, bucket: Bucket) -> None:
     source = set_up(tenant, database, bucket)
     with busy(source):
@@ -120,6 +121,7 @@ def test_a_backups_job_is_deleted(tenant: Tenant, database: Databases, bucket: B
     nothing_runs(tenant, one)
 
 
+@pytest.mark.xdist_group("alone")  # an operator that starts in between has not seen the first attempt
 def test_an_eviction_does_not_count_as_an_attempt_of_a_backup(tenant: Tenant, database: Databases, bucket: Bucket) -> None:
     source = set_up(tenant, database, bucket)
     with busy(source):
