@@ -78,7 +78,7 @@ def retention_decisions(output: Output, count: int) -> bool:
         figures = {
             "decide": best(lambda: retention.decide(known_ones, policies, NOW)),  # noqa: B023
             "decision": best(decision),
-            "nextStep": best(lambda: pruning.next_step(facts, spec)),  # noqa: B023
+            "nextStep": best(lambda: pruning.next_step(facts, spec, pruning.judged(facts))),  # noqa: B023
             "wholeLook": best(lambda: storage.decide(facts)),  # noqa: B023
         }
         slowest = max(slowest, figures["decision"])

@@ -90,17 +90,17 @@ def find_artifact(storage: Storage, key: str, owner: Owner) -> tuple[Manifest, s
     Failure ManifestInvalid where somebody else's manifest stands there.
     """
     manifest_key = f"{key}/{MANIFEST}"
-    if storage.head(manifest_key) is None:
+    there = storage.head(manifest_key)
+    if there is None:
         return None
-    data = storage.get(manifest_key, MANIFEST_LIMIT)
-    manifest = parse_manifest(data, manifest_key)
+    manifest, digest = read_manifest(storage, key, there.size)
     if manifest.owner.uid != owner.uid:
         raise Failure("ManifestInvalid", f"{manifest_key} belongs to {manifest.owner.kind} {manifest.owner.namespace}/{manifest.owner.name}")
     for stored in manifest.objects:
         found = storage.head(f"{key}/{stored.name}")
         if found is None or found.size != stored.size:
             return None
-    return manifest, sha256_hex(data)
+    return manifest, digest
 
 
 def find_directories(storage: Storage, prefix: str, owner: Owner, suffix: str = "") -> list[str]:

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from dbbackup.plan.backup import schedule_name, storage_name
+from dbbackup.plan.facts import TERMINAL
 from dbbackup.plan.jobs import OWNER_KIND, OWNER_NAME, OWNER_UID
 from dbbackup.plan.observe import DELETED
 
 Raw = Mapping[str, Any]
 
 RUN_KINDS = ("DatabaseBackup", "DatabaseRestore")
-TERMINAL = ("Completed", "Failed", "Expired")
 IDLE = (*TERMINAL, "Deleting")
 """Phases of runs that wait for no other object."""
 REMEMBERED = 20_000

@@ -11,11 +11,11 @@ from datetime import timedelta
 from dbbackup import kube as k
 from dbbackup import pages
 from dbbackup.api.specs import SpecError, parse_storage
-from dbbackup.handlers.cache import RUN_KINDS, TERMINAL, Cache, Key, Raw
+from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw
 from dbbackup.handlers.follow import Follower
 from dbbackup.handlers.write import RESOURCES, Writer, refusal_of
 from dbbackup.plan import backup, restore, schedule, storage
-from dbbackup.plan.facts import Decision, Effect, Facts, Items, Read, Refusal, Related, Slot
+from dbbackup.plan.facts import TERMINAL, Decision, Effect, Facts, Items, Read, Refusal, Related, Slot
 from dbbackup.plan.jobs import CONTAINER, OWNER_UID
 from dbbackup.plan.settings import Settings
 from dbbackup.plan.slots import Contender, Slots

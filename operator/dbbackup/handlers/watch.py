@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable, Sequence
 
 from dbbackup import kube as k
-from dbbackup.handlers.cache import RUN_KINDS, TERMINAL, Cache, Key, Raw, key_of
+from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw, key_of
 from dbbackup.plan import backup, restore
+from dbbackup.plan.facts import TERMINAL
 from dbbackup.plan.jobs import OWNER_UID
 
 log = logging.getLogger("dbbackup.watch")

@@ -9,7 +9,7 @@ from dbbackup.api.specs import BackupSpec, SpecError, parse_backup, parse_storag
 from dbbackup.plan import lifecycle
 from dbbackup.plan import status as statuses
 from dbbackup.plan.deletion import delete_backup
-from dbbackup.plan.facts import FINALIZER, SCHEDULE, Decision, Facts, Raw
+from dbbackup.plan.facts import FINALIZER, SCHEDULE, TERMINAL, Decision, Facts, Raw
 from dbbackup.run import Lifetime, RunSpec
 
 EXPIRING = "Expiring"
@@ -97,7 +97,7 @@ def _finalizer_change(facts: Facts) -> Decision | None:
     wanted = (facts.obj.get("spec") or {}).get("deletionPolicy") == "Delete" and facts.status.get("phase") != "Expired"
     if held == wanted or (wanted and "jobName" not in facts.status):
         return None
-    runs = facts.status.get("phase") not in ("Completed", "Failed") and "jobName" in facts.status
+    runs = facts.status.get("phase") not in TERMINAL and "jobName" in facts.status
     return Decision(add_finalizer=wanted, remove_finalizer=held, holds_slot=runs, requeue=timedelta(0))
 
 

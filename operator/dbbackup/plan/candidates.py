@@ -9,20 +9,13 @@ from typing import Literal
 from dbbackup.api.specs import SpecError, parse_schedule
 from dbbackup.artifact import parse_leaf
 from dbbackup.plan.backup import expiring, schedule_name, storage_name
-from dbbackup.plan.facts import APPROVE_PRUNE, PIN, Raw, annotation
+from dbbackup.plan.facts import APPROVE_PRUNE, PIN, TERMINAL, Raw, annotation, artifact_key
 from dbbackup.plan.observe import instant
 from dbbackup.plan.restore import source_name
 from dbbackup.plan.retention import Candidate, Group, Policy
 from dbbackup.run import ManifestSummary
 
 UNREADABLE = Policy(min_keep=1 << 30)
-OVER = ("Completed", "Failed", "Expired")
-
-
-def artifact_key(obj: Raw) -> str | None:
-    """The artifact's directory, as the status tells it."""
-    key = ((obj.get("status") or {}).get("artifact") or {}).get("key")
-    return str(key) if key else None
 
 
 def lies_in(storage: Raw, obj: Raw) -> bool:
@@ -49,11 +42,11 @@ def readers(restores: Iterable[Raw]) -> dict[str, str]:
     found: dict[str, str] = {}
     for obj in restores:
         status = obj.get("status") or {}
-        if status.get("phase") in OVER:
+        if status.get("phase") in TERMINAL:
             continue
         who = f"DatabaseRestore {obj['metadata']['name']}"
         source = (obj.get("spec") or {}).get("source") or {}
-        for key in ((status.get("artifact") or {}).get("key"), (source.get("artifact") or {}).get("key")):
+        for key in (artifact_key(obj), (source.get("artifact") or {}).get("key")):
             if key:
                 found[str(key).strip("/")] = who
         if name := source_name(obj):

@@ -10,7 +10,7 @@ from dbbackup.api import conditions
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.specs import API_VERSION
 from dbbackup.api.units import duration_text, size_text
-from dbbackup.plan.facts import SCHEDULE, Effect, Facts, Raw, Related
+from dbbackup.plan.facts import SCHEDULE, Effect, Facts, Raw, Related, artifact_key
 from dbbackup.plan.status import expires_text
 from dbbackup.run import InventoryItem, ManifestSummary
 
@@ -31,7 +31,7 @@ class Found:
     def of(cls, items: Sequence[InventoryItem], related: Related) -> Found:
         backups = (*related.backups, *related.elsewhere)
         owners = {obj["metadata"]["uid"] for obj in (*backups, *related.restores)}
-        kept = {key for obj in backups if (key := ((obj.get("status") or {}).get("artifact") or {}).get("key"))}
+        kept = {key for obj in backups if (key := artifact_key(obj))}
         unknown = [item for item in items if item.key not in kept]
         usable = [item for item in unknown if item.manifest is not None and item.problem is None]
         orphans = [item for item in usable if item.manifest is not None and item.manifest.owner.uid not in owners]

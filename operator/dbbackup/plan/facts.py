@@ -29,6 +29,16 @@ Want = Literal["slot", "events", "tail", "job", "items"]
 the end of the container's log, whether the Job is there by asking the API server itself, the items that a run told in its log."""
 
 
+TERMINAL = ("Completed", "Failed", "Expired")
+"""Phases of backups and restores whose run is over."""
+
+
+def artifact_key(obj: Raw) -> str | None:
+    """The artifact's directory, as the status of a backup or restore tells it."""
+    key = ((obj.get("status") or {}).get("artifact") or {}).get("key")
+    return str(key) if key else None
+
+
 def annotation(obj: Raw, name: str) -> str | None:
     value = (obj["metadata"].get("annotations") or {}).get(name)
     return None if value is None else str(value)

@@ -16,8 +16,8 @@ from dbbackup.api.specs import StorageSpec
 from dbbackup.plan import candidates, retention
 from dbbackup.plan import status as statuses
 from dbbackup.plan.backup import EXPIRING, expiring, schedule_name
-from dbbackup.plan.candidates import artifact_key, artifact_uid, lies_in
-from dbbackup.plan.facts import APPROVE_PRUNE, Decision, Effect, Facts, Note, Raw, annotation
+from dbbackup.plan.candidates import artifact_uid, lies_in
+from dbbackup.plan.facts import APPROVE_PRUNE, Decision, Effect, Facts, Note, Raw, annotation, artifact_key
 from dbbackup.plan.observe import instant
 from dbbackup.plan.siderun import SideRun, read_items, side_job, side_runs
 from dbbackup.run import InventoryItem, PrunedItem, PruneItem, PruneOptions, RunSpec
@@ -31,17 +31,19 @@ TRY_AGAIN = timedelta(minutes=10)
 HELD_ORPHANS = "TooManyOrphans"
 
 
-def next_step(facts: Facts, spec: StorageSpec) -> Decision | None:
-    """What is due for retention in this storage; None where nothing is."""
-    runs = side_runs(facts, "prune")
+def outcome(facts: Facts, runs: Sequence[SideRun]) -> Decision | None:
+    """What comes of the prune Jobs that are there; None where none has ended."""
     for run in runs:
         if run.trouble is not None:
             return _failed(facts, run, f"{run.trouble.reason}: {run.trouble.message}")
         if run.report is not None:
             return _pruned(facts, run)
-    if runs:
-        return None
-    if (step := _clear_up(facts) or _mark(facts)) is not None:
+    return None
+
+
+def next_step(facts: Facts, spec: StorageSpec, judged: retention.Pruning) -> Decision | None:
+    """What is due for retention in this storage while no prune runs; None where nothing is."""
+    if (step := _clear_up(facts) or _mark(facts, judged)) is not None:
         return step  # all of them before any is deleted: an approval is for all
     marked = [obj for obj in facts.related.backups if expiring(obj) and not obj["metadata"].get("deletionTimestamp")]
     return _delete_artifacts(facts, spec, marked) if marked else None
@@ -50,7 +52,8 @@ def next_step(facts: Facts, spec: StorageSpec) -> Decision | None:
 # Which
 
 
-def _judged(facts: Facts, more: Sequence[retention.Candidate] = ()) -> retention.Pruning:
+def judged(facts: Facts, orphans: Sequence[InventoryItem] = ()) -> retention.Pruning:
+    """What retention says of the namespace's backups, and of artifacts without an object. Costly where there are many: ask once a look."""
     reading = candidates.readers(facts.related.restores)
     # Also what lies in other storages: the rules of a schedule that has moved count it too.
     everywhere = (*facts.related.backups, *facts.related.elsewhere)
@@ -58,6 +61,7 @@ def _judged(facts: Facts, more: Sequence[retention.Candidate] = ()) -> retention
     approvals = candidates.approvals(facts.related.schedules)
     if token := annotation(facts.obj, APPROVE_PRUNE):
         approvals[retention.Group(storage=facts.name)] = token
+    more = [candidates.of_artifact(item.key, item.manifest, facts.name, reading) for item in orphans if item.manifest is not None]
     policies, everything = candidates.policies(facts.related.schedules), [*known, *more]
     return retention.prune(everything, retention.decide(everything, policies, facts.now), policies, approvals)
 
@@ -69,10 +73,10 @@ def _clear_up(facts: Facts) -> Decision | None:
     return Decision(effects=tuple(effects), requeue=timedelta(0)) if effects else None
 
 
-def _mark(facts: Facts) -> Decision | None:
+def _mark(facts: Facts, judged: retention.Pruning) -> Decision | None:
     by_uid = {obj["metadata"]["uid"]: obj for obj in facts.related.backups}
     effects: list[Effect] = []
-    for verdict in _judged(facts).removals:
+    for verdict in judged.removals:
         obj = by_uid.get(verdict.candidate.uid)
         if obj is not None and artifact_key(obj) and lies_in(facts.obj, obj) and len(effects) < MARK_AT_ONCE:
             why = "; ".join(verdict.reasons)
@@ -86,10 +90,7 @@ def _marked(facts: Facts, obj: Raw, why: str) -> dict[str, Any]:
 
 
 def _phase(facts: Facts, obj: Raw, phase: str, state: conditions.State, reason: str, message: str) -> dict[str, Any]:
-    status = dict(obj.get("status") or {})
-    generation = obj["metadata"].get("generation", 1)
-    built = conditions.build(status.get("conditions") or (), state, reason, message, generation=generation, now=facts.now)
-    return {**status, "phase": phase, "observedGeneration": generation, "conditions": built}
+    return {**statuses.stated(obj, facts.now, obj.get("status") or {}, state, reason, message), "phase": phase}
 
 
 def next_due(facts: Facts) -> timedelta | None:
@@ -143,18 +144,13 @@ def _delete_artifacts(facts: Facts, spec: StorageSpec, marked: Sequence[Raw]) ->
     return Decision(create=_job(facts, spec, _batch(items)), status=facts.status, requeue=statuses.LOOK_AGAIN)
 
 
-def orphans_job(facts: Facts, spec: StorageSpec, orphans: Sequence[InventoryItem]) -> Mapping[str, Any] | None:
-    """The Job that deletes artifacts whose object is gone and whose manifest says that they have expired, a batch of them."""
+def orphans_job(facts: Facts, spec: StorageSpec, judged: retention.Pruning) -> Mapping[str, Any] | None:
+    """The Job that deletes artifacts whose object is gone and whose manifest says that they have expired, a batch of those that were `judged`."""
     if side_runs(facts, "prune"):
         return None
-    removals = [verdict.candidate for verdict in _judged(facts, _candidates(facts, orphans)).removals if verdict.candidate.orphan]
+    removals = [verdict.candidate for verdict in judged.removals if verdict.candidate.orphan]
     batch = _batch([PruneItem(key=candidate.name, uid=candidate.uid) for candidate in removals])
     return _job(facts, spec, batch) if batch else None
-
-
-def _candidates(facts: Facts, orphans: Sequence[InventoryItem]) -> list[retention.Candidate]:
-    reading = candidates.readers(facts.related.restores)
-    return [candidates.of_artifact(item.key, item.manifest, facts.name, reading) for item in orphans if item.manifest is not None]
 
 
 # Its outcome
@@ -201,17 +197,17 @@ def _over(facts: Facts, obj: Raw) -> Effect:
 # What is told beforehand
 
 
-def with_held(facts: Facts, status: dict[str, Any], orphans: Sequence[InventoryItem] | None = None) -> dict[str, Any]:
-    """The storage's status with what waits for an approval: of what no schedule made, and of orphans. These are known at an inventory only (else
-    `orphans` is None): what was told of them then stands until the next one.
+def with_held(facts: Facts, status: dict[str, Any], objects: retention.Pruning, orphans: retention.Pruning | None = None) -> dict[str, Any]:
+    """The storage's status with what waits for an approval: of `objects` that no schedule made, and with orphans beside them. Those are known at an
+    inventory only (else None): what was told of them then stands until the next one.
     """
     mine = retention.Group(storage=facts.name)
-    for found in _judged(facts).stopped:
+    for found in objects.stopped:
         if found.group == mine:
             return _with_held(facts, status, found)
     if orphans is None:
         return status if _orphans_held(status) else _with_held(facts, status, None)
-    for found in _judged(facts, _candidates(facts, orphans)).stopped:
+    for found in orphans.stopped:
         if found.group == mine:
             return _with_held(facts, status, found, HELD_ORPHANS)
     return _with_held(facts, status, None)

@@ -12,7 +12,7 @@ from dbbackup.api.specs import RestoreSpec, ScheduleSource, SpecError, parse_res
 from dbbackup.plan import lifecycle
 from dbbackup.plan import status as statuses
 from dbbackup.plan.backup import no_storage
-from dbbackup.plan.facts import Decision, Facts, Raw
+from dbbackup.plan.facts import Decision, Facts, Raw, artifact_key
 from dbbackup.plan.observe import of_run
 from dbbackup.run import Lifetime, RunSpec
 
@@ -98,14 +98,9 @@ def _with_choice(facts: Facts, decision: Decision) -> Decision:
     if made is None or made.restore is None or decision.status is None:
         return decision
     key = made.restore.key
-    known = (obj for obj in (*facts.related.backups, facts.source) if obj is not None and _key(obj) == key)
+    known = (obj for obj in (*facts.related.backups, facts.source) if obj is not None and artifact_key(obj) == key)
     source = next((str(obj["metadata"]["name"]) for obj in known), key)
     return replace(decision, status={"artifact": statuses.artifact_fields(made), "source": source, **decision.status})
-
-
-def _key(obj: Raw) -> str | None:
-    key = ((obj.get("status") or {}).get("artifact") or {}).get("key")
-    return str(key) if key else None
 
 
 def _run(facts: Facts, spec: RestoreSpec) -> lifecycle.Run:

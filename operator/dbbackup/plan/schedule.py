@@ -15,7 +15,7 @@ from dbbackup.plan import candidates, cron, pruning, retention
 from dbbackup.plan import status as statuses
 from dbbackup.plan.backup import expiring
 from dbbackup.plan.cron import Cron, CronError
-from dbbackup.plan.facts import RUN_NOW, SCHEDULE, SCHEDULED_AT, SUSPEND, Decision, Effect, Facts, Note, Raw, Refusal, annotation
+from dbbackup.plan.facts import RUN_NOW, SCHEDULE, SCHEDULED_AT, SUSPEND, TERMINAL, Decision, Effect, Facts, Note, Raw, Refusal, annotation
 from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_name
 from dbbackup.plan.names import matches
 from dbbackup.plan.observe import instant
@@ -23,7 +23,6 @@ from dbbackup.plan.siderun import SideRun, read_items, side_job, side_runs
 from dbbackup.plan.standing import MISSING
 from dbbackup.run import NO_STORAGE, DiscoveredItem, RunSpec
 
-OVER = ("Completed", "Failed", "Expired")
 LONGEST_WAIT = timedelta(hours=1)
 
 
@@ -48,7 +47,7 @@ class Schedule:
 
     @property
     def active(self) -> list[Raw]:
-        running = (obj for obj in self.own if (obj.get("status") or {}).get("phase") not in OVER and not _discovered(obj))
+        running = (obj for obj in self.own if (obj.get("status") or {}).get("phase") not in TERMINAL and not _discovered(obj))
         return [obj for obj in running if not expiring(obj)]
 
     @property
@@ -78,7 +77,9 @@ def decide(facts: Facts) -> Decision:
     except (SpecError, CronError) as error:
         message = error.message if isinstance(error, SpecError) else f"spec: {error}"
         status = {key: value for key, value in facts.status.items() if key != "nextScheduleTime"}
-        return Decision(status=_conditions(facts, status, "failed", "InvalidSpec", message), delete=tuple(facts.jobs))
+        return Decision(
+            status=statuses.stated(facts.obj, facts.now, status, "failed", "InvalidSpec", message, finishes=False), delete=tuple(facts.jobs)
+        )
     schedule = _schedule(facts, spec, clock)
     if not facts.status.get("consideredUntil"):
         # Remembered before anything is made: an operator that is killed half-way must find the same due time again.
@@ -336,7 +337,8 @@ def _told(
     elif not reason:
         reason, message = "Scheduled", f"runs next at {timestamp(following)}"
     due = None if schedule.suspended else following
-    return pruning.with_preview(facts, _candidates(schedule), due, _conditions(facts, status, state, reason, message))
+    status = statuses.stated(facts.obj, facts.now, status, state, reason, message, finishes=False)
+    return pruning.with_preview(facts, _candidates(schedule), due, status)
 
 
 def _streak(schedule: Schedule, failed_at: datetime | None) -> dict[str, Any]:
@@ -348,16 +350,10 @@ def _streak(schedule: Schedule, failed_at: datetime | None) -> dict[str, Any]:
         if _discovered(obj):
             continue
         runs.setdefault(_scheduled_at(obj), set()).add(str((obj.get("status") or {}).get("phase") or "Pending"))
-    ended = [(moment, "Failed" in phases) for moment, phases in sorted(runs.items()) if phases <= set(OVER)]
+    ended = [(moment, "Failed" in phases) for moment, phases in sorted(runs.items()) if phases <= set(TERMINAL)]
     if failed_at is not None:
         ended.append((failed_at, True))
     for moment, failed in ended:
         if counted is None or moment > counted:
             counted, streak = moment, streak + 1 if failed else 0
     return {"consecutiveFailures": streak} | ({"failuresCountedUntil": timestamp(counted)} if counted is not None else {})
-
-
-def _conditions(facts: Facts, status: dict[str, Any], state: conditions.State, reason: str, message: str) -> dict[str, Any]:
-    generation = facts.obj["metadata"].get("generation", 1)
-    built = conditions.build(status.get("conditions") or (), state, reason, message, generation=generation, now=facts.now, finishes=False)
-    return {**status, "observedGeneration": generation, "conditions": built}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dbbackup.api.conditions import timestamp
 from dbbackup.artifact import parse_leaf
 from dbbackup.plan import status as statuses
-from dbbackup.plan.candidates import artifact_key, lies_in
-from dbbackup.plan.facts import Effect, Facts, Note, Raw
+from dbbackup.plan.candidates import lies_in
+from dbbackup.plan.facts import Effect, Facts, Note, Raw, artifact_key
 from dbbackup.plan.observe import RunState
 from dbbackup.run import InventoryItem
 

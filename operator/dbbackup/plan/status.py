@@ -65,15 +65,18 @@ def _before(facts: Facts) -> Status:
     return {key: value for key, value in facts.status.items() if key != "waitingSince"}
 
 
+def stated(
+    obj: Mapping[str, Any], now: datetime, status: Mapping[str, Any], state: conditions.State, reason: str, message: str, *, finishes: bool = True
+) -> Status:
+    """The status of `obj` with the conditions of that state; `finishes` as for `conditions.build`."""
+    generation = obj["metadata"].get("generation", 1)
+    built = conditions.build(status.get("conditions") or (), state, reason, message, generation=generation, now=now, finishes=finishes)
+    return {**status, "observedGeneration": generation, "conditions": built}
+
+
 def _with(facts: Facts, phase: str, state: conditions.State, reason: str, message: str, status: Status) -> Status:
-    generation = facts.obj["metadata"].get("generation", 1)
-    return {
-        **bounded(status),
-        **_job_name(facts, status),
-        "phase": phase,
-        "observedGeneration": generation,
-        "conditions": conditions.build(status.get("conditions") or (), state, reason, message, generation=generation, now=facts.now),
-    }
+    told = {**bounded(status), **_job_name(facts, status), "phase": phase, "conditions": status.get("conditions") or ()}
+    return stated(facts.obj, facts.now, told, state, reason, message)
 
 
 def _job_name(facts: Facts, status: Status) -> Status:

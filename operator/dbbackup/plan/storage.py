@@ -14,11 +14,11 @@ from dbbackup.api.units import size_text
 from dbbackup.artifact import parse_leaf
 from dbbackup.plan import discovered, pruning, standing
 from dbbackup.plan import status as statuses
-from dbbackup.plan.candidates import artifact_key
-from dbbackup.plan.facts import CHECK_NOW, IMPORT, Decision, Facts, Note, Raw, annotation
+from dbbackup.plan.facts import CHECK_NOW, IMPORT, TERMINAL, Decision, Facts, Note, Raw, annotation, artifact_key
 from dbbackup.plan.jobs import job_name
 from dbbackup.plan.lifecycle import spec_of
 from dbbackup.plan.observe import instant
+from dbbackup.plan.retention import Pruning
 from dbbackup.plan.siderun import SideRun, Trouble, read_items, side_job, side_runs, trouble
 from dbbackup.run import InventoryItem, InventoryOptions, InventoryReport, RunSpec
 
@@ -30,7 +30,6 @@ KNOWN_LIMIT = 10_000
 BUSY_LIMIT = 2_000
 NEAR = 80
 """Per cent of `capacity` from which the condition NearCapacity is True."""
-TERMINAL = ("Completed", "Failed", "Expired")
 
 
 def decide(facts: Facts) -> Decision:
@@ -54,26 +53,27 @@ def decide(facts: Facts) -> Decision:
         if run.report is not None:
             return _inventory_done(facts, spec, run)
         return Decision(status=_waiting(facts, run), requeue=statuses.LOOK_AGAIN)
-    if (step := pruning.next_step(facts, spec)) is not None:
+    if (step := pruning.outcome(facts, prunes)) is not None:
         return step
+    judged = pruning.judged(facts)
     if prunes:
-        return Decision(status=_settled(facts, spec), requeue=statuses.LOOK_AGAIN)
+        return Decision(status=_settled(facts, spec, judged), requeue=statuses.LOOK_AGAIN)
+    if (step := pruning.next_step(facts, spec, judged)) is not None:
+        return step
     left = _due_in(facts, spec)
     if left <= timedelta(0):
         return _look(facts, spec)
     after = pruning.next_due(facts)
-    return Decision(status=_settled(facts, spec), requeue=left if after is None else min(left, after))
+    return Decision(status=_settled(facts, spec, judged), requeue=left if after is None else min(left, after))
 
 
 def _ready(facts: Facts, status: Mapping[str, Any], state: conditions.State, reason: str, message: str) -> dict[str, Any]:
-    generation = facts.obj["metadata"].get("generation", 1)
-    built = conditions.build(status.get("conditions") or (), state, reason, message, generation=generation, now=facts.now, finishes=False)
-    return {**status, "observedGeneration": generation, "conditions": built}
+    return statuses.stated(facts.obj, facts.now, status, state, reason, message, finishes=False)
 
 
-def _settled(facts: Facts, spec: StorageSpec) -> dict[str, Any]:
-    """The status with what follows from the spec alone."""
-    return pruning.with_held(facts, _near_capacity(facts, spec, dict(facts.status)))
+def _settled(facts: Facts, spec: StorageSpec, judged: Pruning) -> dict[str, Any]:
+    """The status with what follows from the spec and from retention alone."""
+    return pruning.with_held(facts, _near_capacity(facts, spec, dict(facts.status)), judged)
 
 
 # When to look
@@ -230,8 +230,9 @@ def _taken_in(facts: Facts, spec: StorageSpec, run: SideRun, told: InventoryRepo
     orphans = found.without(effect.obj for effect in effects)
     status["usage"] = _usage(told, len(orphans))
     status = _near_capacity(facts, spec, _ready(facts, status, "done", "Available", _summary(told)))
-    status = pruning.with_held(facts, status, orphans)
-    create = pruning.orphans_job(facts, spec, orphans) if facts.refusal is None else None
+    with_orphans = pruning.judged(facts, orphans)
+    status = pruning.with_held(facts, status, pruning.judged(facts), with_orphans)
+    create = pruning.orphans_job(facts, spec, with_orphans) if facts.refusal is None else None
     return Decision(create=create, status=status, effects=tuple(effects), notes=tuple(notes), delete=(run.job,), requeue=timedelta(0))
 
 
