@@ -142,7 +142,7 @@ def bucket(shared_s3: S3) -> Iterator[Bucket]:
     """An empty bucket."""
     found = shared_s3.bucket(f"t-{secrets.token_hex(6)}")
     yield found
-    found.remove()
+    found.empty()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,13 +108,13 @@ class Bucket:
         document: Raw = json.loads(self.get(f"{key}/manifest.json"))
         return document
 
-    def remove(self) -> None:
-        """The bucket with all that it holds."""
+    def empty(self) -> None:
+        """Everything in it goes. The bucket itself stays as long as its server: a Job of a namespace that is going away may still write to it."""
         for key in self.keys():
             self.delete(key)
         for upload in self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", []):
-            self.client.abort_multipart_upload(Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"])
-        self.client.delete_bucket(Bucket=self.name)
+            with suppress(self.client.exceptions.NoSuchUpload):
+                self.client.abort_multipart_upload(Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
 def start(kube: Kube, name: str = "s3", access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY) -> S3:
