@@ -115,7 +115,7 @@ def test_the_secrets_of_other_operators_work_unchanged(tenant: Tenant, database:
 def absent_bucket(shared_s3: S3) -> Any:
     made = shared_s3.bucket(f"t-{secrets.token_hex(6)}", create=False)
     yield made
-    made.remove()
+    made.empty()
 
 
 def test_a_bucket_is_made_where_it_is_wanted_and_is_private(tenant: Tenant, database: Callable[..., Database], absent_bucket: Bucket) -> None:
