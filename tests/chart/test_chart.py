@@ -196,7 +196,7 @@ def test_who_may_back_up_and_who_may_restore(default: list[Object]) -> None:
         for label in found["metadata"]["labels"]
         if "aggregate-to-" in label
     }
-    assert aggregated == {"view": "view", "backup": "edit", "restore": "admin", "storage": "admin"}
+    assert aggregated == {"view": "view", "backup": "edit", "restore": "admin", "storage": "admin", "download": "admin"}
     writers = {
         role: {resource for _, resource, verb in rules(default, f"{name}-{role}") if verb == "create"}
         for role in ("view", "backup", "restore", "storage")

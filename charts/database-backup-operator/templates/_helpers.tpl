@@ -68,3 +68,17 @@ annotations:
 {{- if .Values.imagePullSecrets -}}{{- $_ := set $job "imagePullSecrets" .Values.imagePullSecrets -}}{{- end -}}
 {{- toJson $job -}}
 {{- end -}}
+
+{{- define "dbbackup.console.selector" -}}
+app.kubernetes.io/name: {{ include "dbbackup.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: console
+{{- end -}}
+
+{{- define "dbbackup.console.serviceAccount" -}}
+{{- if .Values.console.serviceAccount.create -}}
+{{- default (printf "%s-console" (include "dbbackup.fullname" .)) .Values.console.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.console.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
