@@ -1,6 +1,6 @@
 """The contract between operator and Job: what a run is told (`RunSpec`), what it says (`Report`, log events).
 
-The operator passes `RunSpec` as JSON in the environment variable `DBBACKUP_RUN`; it names Secrets' keys, never values.
+The operator passes `RunSpec` as JSON in the environment variable `DBBACKUP_RUN` (see `dbbackup.places`); it names Secrets' keys, never values.
 The Job ends by writing `Report` as JSON to its termination message. Both are camelCase outside, and refuse unknown fields.
 """
 
@@ -12,21 +12,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-ENVIRONMENT = "DBBACKUP_RUN"
-TERMINATION_LOG = "/dev/termination-log"
 REPORT_LIMIT = 4096
 """Bytes: the kubelet cuts a termination message there."""
 WARNINGS = 16
 """Of a report, and of a status."""
 
-# Where the Job mounts what (all read-only but SCRATCH, a small memory volume).
-SCRATCH = "/tmp"
-DATABASE_SECRET = "/run/dbbackup/database"
-DATABASE_CA = "/run/dbbackup/database-ca"
-STORAGE_SECRET = "/run/dbbackup/storage"
-STORAGE_CA = "/run/dbbackup/storage-ca"
-
-RunKind = Literal["backup", "restore", "check", "cleanup", "inventory", "prune", "discover"]
+RunKind = Literal["backup", "restore", "check", "cleanup", "inventory", "prune", "discover", "serve", "reach"]
 OwnerKind = Literal["DatabaseBackup", "DatabaseRestore", "BackupStorage", "DatabaseBackupSchedule"]
 Format = Literal["plain", "custom"]
 Algorithm = Literal["zstd", "gzip", "none"]
@@ -174,6 +165,15 @@ class PruneOptions(Model):
     items: tuple[PruneItem, ...]
 
 
+class ServeOptions(Model):
+    """Of a pod that hands a person what lies in the storage: on its own loopback only, which a port-forward reaches, and for whoever knows the token
+    whose SHA-256 is `token_sha256`. It ends after `idle_seconds` without a request, and at the run's timeout."""
+
+    token_sha256: str
+    port: int = 8765
+    idle_seconds: int = 120
+
+
 class RunSpec(Model):
     run: RunKind
     owner: Owner
@@ -187,6 +187,7 @@ class RunSpec(Model):
     lifetime: Lifetime | None = None
     inventory: InventoryOptions | None = None
     prune: PruneOptions | None = None
+    serve: ServeOptions | None = None
 
 
 class FailureReport(Model):

@@ -25,7 +25,8 @@ from dbbackup.dataplane.context import Run, Stop
 from dbbackup.dataplane.locks import KEY
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.errors import Failure
-from dbbackup.run import ENVIRONMENT, BackupOptions, Compression, DatabaseTarget, Report
+from dbbackup.places import ENVIRONMENT
+from dbbackup.run import BackupOptions, Compression, DatabaseTarget, Report
 from dbbackup.storage.base import Storage
 
 ROOT = Path(__file__).resolve().parents[2]

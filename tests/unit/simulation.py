@@ -33,6 +33,7 @@ from dbbackup.handlers.watch import WATCHED, Watch, list_all
 from dbbackup.plan.backup import expiring
 from dbbackup.plan.jobs import CONTAINER, RUN
 from dbbackup.plan.settings import Settings
+from dbbackup.plan.storage import published
 from dbbackup.run import (
     ArtifactReport,
     DatabaseReport,
@@ -396,8 +397,8 @@ class Operator:
         self.name = name
         self.kube = FakeKube(world)
         self.cache = Cache()
-        settings = Settings(image="registry/operator@sha256:0", started_at=world.now, progress_interval=timedelta(minutes=5))
-        self.reconciler = Reconciler(cast("k.Kube", self.kube), self.cache, settings, self.enqueue, name)
+        self.settings = Settings(image="registry/operator@sha256:0", started_at=world.now, progress_interval=timedelta(minutes=5))
+        self.reconciler = Reconciler(cast("k.Kube", self.kube), self.cache, self.settings, self.enqueue, name)
         self.watch = Watch(self.cache, self.enqueue, self.reconciler.forget)
         self.due: dict[Key, datetime] = {}
         self._heap: list[tuple[datetime, Key]] = []
@@ -484,10 +485,11 @@ class World:
 
     def ready_storage(self, name: str = "default", **spec: Any) -> Raw:
         """One that an inventory has just looked through."""
-        self.storage(name, **spec)
+        obj = self.storage(name, **spec)
         told = {"type": "Ready", "status": "True", "reason": "Available", "message": "x", "lastTransitionTime": timestamp(self.now)}
         usage = {"artifacts": 0, "bytes": 0, "size": "0 B", "orphans": 0, "debris": 0, "uploads": 0, "foreign": 0}
         status = {"observedGeneration": 1, "checkedAt": timestamp(self.now), "checkedGeneration": 1, "usage": usage, "conditions": [told]}
+        status |= published(obj, self.operator.settings)
         return self.server.change(("BackupStorage", name), {"status": status})
 
     def storage(self, name: str = "default", **spec: Any) -> Raw:

@@ -30,7 +30,7 @@ KINDS = sorted(MODELS)
 KEYWORDS = {
     "type", "description", "properties", "required", "items", "additionalProperties", "default", "enum", "format", "minimum", "maximum",
     "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "anyOf", "x-kubernetes-validations",
-    "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-int-or-string",
+    "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,12 @@ import pytest
 from tests.unit.plan_world import Raw
 from tests.unit.simulation import World, error, quota
 
+from dbbackup import __version__
 from dbbackup.kube import ApiError
+from dbbackup.plan.jobs import OWNER_UID
+from dbbackup.plan.settings import Settings
+from dbbackup.plan.storage import published
+from dbbackup.run import RunSpec
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -283,3 +289,31 @@ def test_a_bucket_that_is_wiped_is_told_and_believed_again_when_it_is_back(world
     world.run(10 * MINUTE)
     assert world.names(phase="Completed") == sorted([*names[1:], "nightly-20261123-0300"]), "keepLast 6"
     assert len(world.bucket) == 6
+
+
+# What people's own tools read
+
+
+def test_it_tells_the_image_and_a_pod_that_reads_it(world: World) -> None:
+    world.run(MINUTE)
+    status = told(world)
+    assert status["image"] == world.operator.settings.image
+    assert status["operatorVersion"] == __version__
+    pod = status["podTemplate"]
+    container = pod["spec"]["containers"][0]
+    assert container["image"] == status["image"]
+    assert pod["spec"]["activeDeadlineSeconds"] < 7 * 3600, "it is gone some day, whatever becomes of whoever made it"
+    assert OWNER_UID not in pod["metadata"]["labels"], "no operator takes it for a Job's"
+    assert [volume["secret"]["secretName"] for volume in pod["spec"]["volumes"] if "secret" in volume] == ["s3"]
+    run = RunSpec.model_validate_json(container["env"][0]["value"])
+    assert (run.run, run.storage.bucket, run.owner.kind) == ("serve", "backups", KIND)
+
+
+def test_a_pod_template_holds_no_nulls_that_a_merge_patch_could_not_write() -> None:
+    defaults = {"podSecurityContext": {"runAsUser": None}, "annotations": {"a": None}, "tolerations": [{"key": "x", "value": None}]}
+    settings = Settings(image="i", started_at=at(23), job_defaults=defaults)
+    world = World()
+    pod = published(world.storage(), settings)["podTemplate"]
+    assert "null" not in json.dumps(pod).replace('\\"', "")
+    assert "runAsUser" not in pod["spec"]["securityContext"]
+    assert pod["spec"]["tolerations"] == [{"key": "x"}]

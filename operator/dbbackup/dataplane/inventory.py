@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from dbbackup.artifact import MANIFEST, Leaf, Manifest, leaf
@@ -59,6 +59,13 @@ def execute(run: Run) -> None:
     Inventory(run, storage, below, run.spec.inventory, probe(storage, below, run.stop)).execute()
 
 
+def look(run: Run, storage: Storage, below: str) -> Iterator[InventoryItem]:
+    """Every artifact below the root `below`, with what its manifest says. Nothing is tried, and nothing removed."""
+    never = datetime.fromtimestamp(0, UTC)
+    inventory = Inventory(run, storage, below, InventoryOptions(), Probe(never, conditional_writes=False))
+    yield from inventory.sealed()
+
+
 class Inventory:
     """One pass over everything below the root `below`."""
 
@@ -102,6 +109,10 @@ class Inventory:
             foreign=self._foreign,
         )
         self._run.facts["pages"] = pager.end()
+
+    def sealed(self) -> Iterator[InventoryItem]:
+        work = (partial(self._item, directory) for directory in self._directories() if directory.sealed)
+        yield from (outcome for outcome in in_order(self._run.stop, work) if isinstance(outcome, InventoryItem))
 
     def _work(self) -> Iterator[Callable[[], InventoryItem | int]]:
         """What is to be done for each artifact, directory without a manifest, and upload. The result: its item, or how much was swept."""

@@ -19,7 +19,8 @@ from dbbackup.dataplane.context import Run, Stop
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths
 from dbbackup.errors import ExitCode, Failure
-from dbbackup.run import ENVIRONMENT, FailureReport, Report, RunSpec
+from dbbackup.places import ENVIRONMENT
+from dbbackup.run import FailureReport, Report, RunSpec
 
 __all__ = ["Run", "Stop", "main", "run"]
 
@@ -31,6 +32,8 @@ _PARTS = {
     "inventory": "inventory",
     "prune": "prune",
     "discover": "discover",
+    "serve": "serve",
+    "reach": "reach",
 }
 """The module that carries out each kind of run."""
 _OWN_WORD = frozenset({"DatabaseBusy", "OutcomeUnknown"})

@@ -6,11 +6,12 @@ import hashlib
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from dbbackup.api.units import parse_quantity
+from dbbackup.places import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT, SCRATCH, STORAGE_CA, STORAGE_SECRET
 from dbbackup.plan.settings import Settings
-from dbbackup.run import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT, SCRATCH, STORAGE_CA, STORAGE_SECRET, RunKind, RunSpec
+from dbbackup.run import RunKind, RunSpec
 
 GROUP = "dbbackup.io"
 OWNER_UID = f"{GROUP}/owner-uid"
@@ -146,6 +147,33 @@ def _pod_spec(spec: RunSpec, settings: Settings, overrides: Mapping[str, Any]) -
     return pod
 
 
+def labels_of(run: RunKind) -> dict[str, str]:
+    """What tells the pods of this operator's runs, in NetworkPolicies too."""
+    return {
+        "app.kubernetes.io/name": "database-backup-operator",
+        "app.kubernetes.io/component": run,
+        "app.kubernetes.io/managed-by": "database-backup-operator",
+        RUN: run,
+    }
+
+
+def pod_template(spec: RunSpec, settings: Settings, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A pod of that run for people to make, by their own rights, with what only they know filled in. It ends by itself. No operator watches it."""
+    defaults = settings.job_defaults
+    pod = _pod_spec(spec, settings, overrides)
+    pod |= {"activeDeadlineSeconds": spec.timeout_seconds + CLEARING_UP_SECONDS, "terminationGracePeriodSeconds": 5}
+    labels = {**(defaults.get("labels") or {}), **(overrides.get("labels") or {}), **labels_of(spec.run)}
+    annotations = {**(defaults.get("annotations") or {}), **(overrides.get("annotations") or {})}
+    # Without nulls, which a merge patch of a status cannot write.
+    return cast("dict[str, Any]", _without_nulls({"metadata": {"labels": labels, "annotations": annotations}, "spec": pod}))
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def _deadline_seconds(spec: RunSpec, start_deadline: timedelta, retries: int) -> int:
     # A backstop for a container that does not keep its own timeout: queueing for a node, every attempt with its end, every back-off.
     attempt = spec.timeout_seconds + CLEARING_UP_SECONDS
@@ -166,13 +194,7 @@ def job_manifest(
     overrides, defaults = overrides or {}, settings.job_defaults
     metadata = owner["metadata"]
     limit = retries_of(spec.run, retries)
-    own_labels = {
-        "app.kubernetes.io/name": "database-backup-operator",
-        "app.kubernetes.io/component": spec.run,
-        "app.kubernetes.io/managed-by": "database-backup-operator",
-        OWNER_UID: metadata["uid"],
-        RUN: spec.run,
-    }
+    own_labels = {**labels_of(spec.run), OWNER_UID: metadata["uid"]}
     own_annotations = {OWNER_KIND: owner["kind"], OWNER_NAME: metadata["name"]}
     labels = {**(defaults.get("labels") or {}), **(overrides.get("labels") or {}), **own_labels}
     annotations = {

@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.specs import JobSettings
+from dbbackup.places import ENVIRONMENT
 from dbbackup.plan import starting
 from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import Decision, Facts, Note, Raw
 from dbbackup.plan.jobs import CONTAINER, SMALL_RUN_SECONDS, job_manifest
 from dbbackup.plan.observe import DELETED, RunState, instant, observe, of_run, pods_of_run
-from dbbackup.run import ENVIRONMENT, CheckOptions, FailureReport, Report, RunKind, RunSpec
+from dbbackup.run import CheckOptions, FailureReport, Report, RunKind, RunSpec
 
 QUIET_START = 3.0
 """Seconds that a pod may take to start before Events are asked for the reason: pulled images start in about one."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from dbbackup import __version__
 from dbbackup.api import conditions, targets
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.specs import SpecError, StorageSpec, parse_storage
@@ -15,14 +17,17 @@ from dbbackup.artifact import parse_leaf
 from dbbackup.plan import discovered, pruning, standing
 from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import CHECK_NOW, IMPORT, TERMINAL, Decision, Facts, Note, Raw, annotation, artifact_key
-from dbbackup.plan.jobs import job_name
-from dbbackup.plan.lifecycle import spec_of
+from dbbackup.plan.jobs import job_name, pod_template
+from dbbackup.plan.lifecycle import overrides_of, spec_of
 from dbbackup.plan.observe import instant
 from dbbackup.plan.retention import Pruning
+from dbbackup.plan.settings import Settings
 from dbbackup.plan.siderun import SideRun, Trouble, read_items, side_job, side_runs, trouble
-from dbbackup.run import InventoryItem, InventoryOptions, InventoryReport, RunSpec
+from dbbackup.run import InventoryItem, InventoryOptions, InventoryReport, RunSpec, ServeOptions
 
 TIMEOUT_SECONDS = 3600
+SERVE_SECONDS = 6 * 3600
+"""The longest that a person's pod may read the storage; without requests it ends much earlier."""
 FIRST_BACK_OFF = timedelta(minutes=1)
 LAST_BACK_OFF = timedelta(minutes=30)
 KNOWN_LIMIT = 10_000
@@ -34,6 +39,28 @@ NEAR = 80
 
 def decide(facts: Facts) -> Decision:
     """The next step of a BackupStorage."""
+    decision = _decide(facts)
+    return decision if decision.status is None else replace(decision, status={**decision.status, **published(facts.obj, facts.settings)})
+
+
+def published(obj: Raw, settings: Settings) -> dict[str, Any]:
+    """Fields of the status that people's own tools need, so that their pods are like the operator's: the image, and a pod that reads this storage."""
+    told: dict[str, Any] = {"image": settings.image, "operatorVersion": __version__}
+    try:
+        spec = parse_storage(obj)
+    except SpecError:
+        return told
+    run = RunSpec(
+        run="serve",
+        owner=targets.owner(obj),
+        storage=targets.storage_target(obj["metadata"]["name"], spec),
+        timeout_seconds=SERVE_SECONDS,
+        serve=ServeOptions(token_sha256=""),
+    )
+    return {**told, "podTemplate": pod_template(run, settings, overrides_of(spec.job, run.run))}
+
+
+def _decide(facts: Facts) -> Decision:
     if facts.obj["metadata"].get("deletionTimestamp"):
         return Decision()
     try:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dbbackup.artifact import clean_prefix
 from dbbackup.errors import Failure
-from dbbackup.run import STORAGE_CA, STORAGE_SECRET, StorageTarget
+from dbbackup.places import STORAGE_CA, STORAGE_SECRET
+from dbbackup.run import StorageTarget
 from dbbackup.storage.base import ObjectInfo, Storage, Upload, UploadInfo
 from dbbackup.storage.faults import Fault, explain
 from dbbackup.storage.mounts import read_key
@@ -63,18 +64,25 @@ def open_storage(target: StorageTarget, *, secret_dir: str = STORAGE_SECRET, ca_
 
     Failure SecretMissing, KeyMissing (see `mounts.await_keys` for late mounts), InvalidSpec for an endpoint or region that can't be one.
     """
+    keys = None
+    if target.credentials_secret:
+        keys = tuple(read_key(secret_dir, target.credentials_secret, key) for key in (target.access_key_id_key, target.secret_access_key_key))
+    if target.ca_secret and "-----BEGIN CERTIFICATE-----" not in read_key(ca_dir, target.ca_secret, target.ca_key):
+        raise Failure("KeyMissing", f"Secret {target.ca_secret}: key {target.ca_key} holds no certificate in PEM")
+    return connect_storage(target, keys, str(Path(ca_dir) / target.ca_key) if target.ca_secret else None)
+
+
+def connect_storage(target: StorageTarget, keys: Sequence[str] | None, ca_file: str | None) -> Storage:
+    """As `open_storage`, with the access key's id and its secret (None: the default chain) and a file of CAs (None: the system's) at hand."""
     from botocore.config import Config  # noqa: PLC0415 - 200 ms of imports, which a caller can overlap with its connection to the database
     from botocore.session import Session  # noqa: PLC0415
 
     where = f"bucket {target.bucket}" + (f" at {target.endpoint}" if target.endpoint else f" (region {target.region})" if target.region else "")
     arguments: dict[str, Any] = {}
-    if target.credentials_secret:
-        arguments["aws_access_key_id"] = read_key(secret_dir, target.credentials_secret, target.access_key_id_key)
-        arguments["aws_secret_access_key"] = read_key(secret_dir, target.credentials_secret, target.secret_access_key_key)
-    if target.ca_secret:
-        if "-----BEGIN CERTIFICATE-----" not in read_key(ca_dir, target.ca_secret, target.ca_key):
-            raise Failure("KeyMissing", f"Secret {target.ca_secret}: key {target.ca_key} holds no certificate in PEM")
-        arguments["verify"] = str(Path(ca_dir) / target.ca_key)
+    if keys is not None:
+        arguments["aws_access_key_id"], arguments["aws_secret_access_key"] = keys
+    if ca_file is not None:
+        arguments["verify"] = ca_file
     session = Session()
     region = target.region or (None if target.endpoint else session.get_config_variable("region")) or "us-east-1"
     style = target.addressing if target.addressing != "auto" else "path" if target.endpoint else "auto"
