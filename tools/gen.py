@@ -4,6 +4,7 @@
     errors.REASONS      -> docs/failure-reasons.md
     artifact.Manifest   -> docs/manifest-v1.schema.json
     charts/.../values.yaml -> the values table in the chart's README.md
+    examples/gitops/argocd/health.lua -> examples/gitops/argocd/argocd-cm.yaml
 
 `python tools/gen.py --check` writes nothing and exits 1 where a file would change.
 """
@@ -285,6 +286,28 @@ def manifest_schema() -> str:
     return json.dumps(head | {name: value for name, value in schema.items() if name != "title"}, indent=1, ensure_ascii=False) + "\n"
 
 
+ARGOCD = ROOT / "examples" / "gitops" / "argocd"
+
+
+def argocd_cm() -> str:
+    """The health check under the key of each kind, as a patch of Argo CD's ConfigMap."""
+    script = (ARGOCD / "health.lua").read_text()
+    lines = [
+        f"# {NOTICE} Source: examples/gitops/argocd/health.lua",
+        "# kubectl -n argocd patch configmap argocd-cm --patch-file argocd-cm.yaml",
+        "apiVersion: v1",
+        "kind: ConfigMap",
+        "metadata:",
+        "  name: argocd-cm",
+        "  namespace: argocd",
+        "data:",
+    ]
+    for plural in KINDS:
+        lines.append(f"  resource.customizations.health.dbbackup.io_{crd(plural)['spec']['names']['kind']}: |")
+        lines += [f"    {line}" if line else "" for line in script.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
 def outputs() -> dict[Path, str]:
     """Every generated file with its content."""
     files: dict[Path, str] = {}
@@ -295,6 +318,7 @@ def outputs() -> dict[Path, str]:
     files[ROOT / "docs" / "failure-reasons.md"] = reasons()
     files[ROOT / "docs" / "manifest-v1.schema.json"] = manifest_schema()
     files[CHART / "README.md"] = chart_readme()
+    files[ARGOCD / "argocd-cm.yaml"] = argocd_cm()
     return files
 
 
