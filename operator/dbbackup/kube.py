@@ -170,6 +170,8 @@ class Kube:
     def __init__(self, api: ApiClient) -> None:
         self._api = api
         self.clock = Clock()
+        self.answered: Callable[[str, str, int, float], None] = lambda _verb, _resource, _code, _seconds: None
+        """Told of each answer: verb, resource, HTTP status (0: none came), seconds."""
 
     @classmethod
     @asynccontextmanager
@@ -200,6 +202,7 @@ class Kube:
             raise ValueError(f"{verb} on {resource.plural} is not in RESOURCES")
         method = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}[verb]
         headers = {"Accept": "application/json", "Content-Type": content_type}
+        code, started = 0, time.monotonic()
         try:
             response: aiohttp.ClientResponse = await self._api.call_api(  # type: ignore[no-untyped-call]
                 resource.path(namespace, name),
@@ -212,11 +215,14 @@ class Kube:
                 _request_timeout=timeout or aiohttp.ClientTimeout(total=REQUEST_SECONDS),
             )
             self.clock.heard(response.headers.get("Date"))
+            code = response.status
             if response.status >= 300:
                 raise _error(response.status, await response.read())
             return response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, "Unreachable", f"{method} {resource.plural}: {type(error).__name__}: {error}") from error
+        finally:
+            self.answered(verb, resource.plural, code, time.monotonic() - started)
 
     async def _json(self, verb: str, resource: Resource, namespace: str | None, name: str | None = None, **more: Any) -> Raw:
         response = await self._send(verb, resource, namespace, name, **more)

@@ -356,7 +356,7 @@ def test_crds(helm: Helm, default: list[Object]) -> None:
 
 def test_what_others_make_is_not_made(helm: Helm) -> None:
     objects = helm.template(MANY["others make the rest"])
-    assert {item["kind"] for item in objects} == {"Deployment", "NetworkPolicy"}
+    assert {item["kind"] for item in objects} == {"Deployment", "NetworkPolicy", "Service"}
     assert pod_of(objects)["serviceAccountName"] == "mine"
 
 

@@ -22,12 +22,13 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`namespaces` is empty for all. `port` serves the probes."""
+    """`namespaces` is empty for all. `port` serves the probes, and the metrics unless `metrics_series`, the most series of one of them, is None."""
 
     settings: Settings
     namespaces: tuple[str, ...]
     port: int
     log_level: str
+    metrics_series: int | None = None
 
 
 def _number(environment: Mapping[str, str], name: str, default: int | None) -> int | None:
@@ -72,7 +73,8 @@ def read(environment: Mapping[str, str] = os.environ, now: datetime | None = Non
     )
     names = tuple(name.strip() for name in environment.get("DBBACKUP_NAMESPACES", "").split(",") if name.strip())
     port = _number(environment, "DBBACKUP_PORT", None) or 8080
-    return Config(settings, names, port, environment.get("DBBACKUP_LOG_LEVEL", "").strip().upper() or "INFO")
+    level = environment.get("DBBACKUP_LOG_LEVEL", "").strip().upper() or "INFO"
+    return Config(settings, names, port, level, _number(environment, "DBBACKUP_METRICS_SERIES", None))
 
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "settings", "k8s_skip", "k8s_ref"}

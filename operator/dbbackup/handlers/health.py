@@ -1,11 +1,16 @@
-"""Probes. `/healthz`: the queue's timer goes round. `/readyz`: everything has been listed, and every watch tells what it should."""
+"""Probes. `/healthz`: the queue's timer goes round. `/readyz`: everything has been listed, and every watch tells what it should.
+
+`/metrics`, where it is wanted, on the same port.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+
+from dbbackup.metrics.page import CONTENT_TYPE
 
 Check = Callable[[], str | None]
 """None where all is well, else what is not."""
@@ -20,11 +25,16 @@ def _answer(check: Check) -> Callable[[web.Request], object]:
 
 
 @asynccontextmanager
-async def serving(port: int, alive: Check, ready: Check) -> AsyncIterator[None]:
+async def serving(port: int, alive: Check, ready: Check, metrics: Callable[[], Awaitable[bytes]] | None = None) -> AsyncIterator[None]:
     """Answers on all addresses while the context lasts."""
+
+    async def page(_request: web.Request) -> web.Response:
+        return web.Response(body=await metrics(), headers={"Content-Type": CONTENT_TYPE}) if metrics else web.Response(status=404)
+
     app = web.Application()
     app.router.add_get("/healthz", _answer(alive))  # type: ignore[arg-type]
     app.router.add_get("/readyz", _answer(ready))  # type: ignore[arg-type]
+    app.router.add_get("/metrics", page)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

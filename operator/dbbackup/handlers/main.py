@@ -20,6 +20,7 @@ from dbbackup.handlers.cache import RUN_KINDS, Cache, Key
 from dbbackup.handlers.health import serving
 from dbbackup.handlers.queue import Queue
 from dbbackup.handlers.reconcile import Reconciler
+from dbbackup.handlers.telemetry import Telemetry
 from dbbackup.handlers.watch import CHILDREN, LABEL_SELECTOR, WATCHED, Watch, list_all
 from dbbackup.kube import ApiError, Kube
 
@@ -42,9 +43,12 @@ class Operator:
         self._config = config
         self.cache = Cache()
         self.reconciler = Reconciler(kube, self.cache, config.settings, self._enqueue, os.environ.get("HOSTNAME") or socket.gethostname())
-        self.queue: Queue[Key] = Queue(self.reconciler, WORKERS, expected=(ApiError,))
+        self._telemetry = Telemetry(config.metrics_series or 0)
+        self.queue: Queue[Key] = Queue(self.reconciler, WORKERS, expected=(ApiError,), done=self._telemetry.worked)
         self.watch = Watch(self.cache, self._enqueue, self.reconciler.forget)
         self._primed = False
+        self.reconciler.changed.append(self._telemetry.process.phase)
+        kube.answered = self._telemetry.process.answered
 
     def _enqueue(self, key: Key, seconds: float = 0.0) -> None:
         if seconds:
@@ -107,7 +111,8 @@ class Operator:
 
     async def run(self) -> None:
         """Until SIGTERM, or a part of it dies: then it raises, and Kubernetes starts it again."""
-        async with serving(self._config.port, self.alive, self.ready):
+        page = self._telemetry.page(self.cache, self.queue, self.watch, self._kube.clock.now, self.ready, lambda: self._primed)
+        async with serving(self._config.port, self.alive, self.ready, page if self._config.metrics_series else None):
             await self.prime()
             stop = asyncio.Event()
             own = [asyncio.create_task(self.queue.run(), name="queue"), asyncio.create_task(self.resync(), name="resync")]

@@ -21,7 +21,7 @@ class Queue(Generic[Key]):
     """`work(key)` is run by `workers` tasks, never twice at once for one key. It returns seconds after which to look again, or None.
 
     An exception from `work` is logged, with a traceback unless it is one of `expected`, and the key comes back after 0.5 s, doubled each time, at
-    most 60 s.
+    most 60 s. `done(key, seconds, failed)` is told of each piece of work.
     """
 
     def __init__(
@@ -30,14 +30,16 @@ class Queue(Generic[Key]):
         workers: int = 8,
         clock: Callable[[], float] | None = None,
         expected: tuple[type[Exception], ...] = (),
+        done: Callable[[Key, float, bool], None] = lambda _key, _seconds, _failed: None,
     ) -> None:
         self._expected = expected
+        self._done = done
         self._work = work
         self._workers = workers
         self._clock = clock or asyncio.get_running_loop().time
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._queued: set[Key] = set()
-        self._busy: set[Key] = set()
+        self._queued: dict[Key, float] = {}
+        self._busy: dict[Key, float] = {}
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._due: dict[Key, float] = {}
@@ -52,7 +54,7 @@ class Queue(Generic[Key]):
         if key in self._busy:
             self._again.add(key)
         elif key not in self._queued:
-            self._queued.add(key)
+            self._queued[key] = self._clock()
             self._ready.put_nowait(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -67,6 +69,21 @@ class Queue(Generic[Key]):
 
     def __len__(self) -> int:
         return len(self._queued) + len(self._busy)
+
+    @property
+    def waiting(self) -> tuple[int, float]:
+        """How many keys wait for a worker, and for how many seconds the first of them has."""
+        return len(self._queued), self._clock() - next(iter(self._queued.values())) if self._queued else 0.0
+
+    @property
+    def longest(self) -> float:
+        """For how many seconds the longest piece of work goes on."""
+        return self._clock() - min(self._busy.values()) if self._busy else 0.0
+
+    @property
+    def failing(self) -> int:
+        """Keys whose last work failed."""
+        return len(self._failures)
 
     async def run(self) -> None:
         """Until cancelled. Ends with an exception if a worker dies, which is a defect."""
@@ -94,8 +111,8 @@ class Queue(Generic[Key]):
     async def _worker(self) -> None:
         while True:
             key = await self._ready.get()
-            self._queued.discard(key)
-            self._busy.add(key)
+            self._queued.pop(key, None)
+            self._busy[key] = started = self._clock()
             try:
                 again = await self._work(key)
                 self._failures.pop(key, None)
@@ -108,7 +125,8 @@ class Queue(Generic[Key]):
                 log.warning("reconciling failed, trying again", extra=told, exc_info=not isinstance(error, self._expected))
                 self.add_after(key, delay)
             finally:
-                self._busy.discard(key)
+                self._done(key, self._clock() - started, key in self._failures)
+                self._busy.pop(key, None)
                 if key in self._again:
                     self._again.discard(key)
                     self.add(key)

@@ -45,6 +45,7 @@ class Reconciler:
         self._settings = settings
         self._enqueue = enqueue
         self._write = Writer(kube, cache, enqueue, self._refresh, instance)
+        self.changed = self._write.changed
         self.slots = Slots(settings.max_concurrent)
         self.follower = Follower(kube, enqueue)
 

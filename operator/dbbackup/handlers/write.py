@@ -40,6 +40,8 @@ class Writer:
         self._enqueue = enqueue
         self._refresh = refresh
         self._instance = instance
+        self.changed: list[Callable[[Raw, str | None, Raw], None]] = []
+        """Told of each phase that was written: the object, the phase before, the whole status now."""
 
     async def effect(self, effect: Effect) -> None:
         """Carries it out, unless the object has changed since it was looked at."""
@@ -109,6 +111,8 @@ class Writer:
         before, after = (obj.get("status") or {}).get("phase"), status.get("phase")
         if before != after:
             reason = next((c["reason"] for c in status["conditions"] if c["type"] == "Ready"), "")
+            for tell in self.changed:
+                tell(obj, before, status)
             log.info("phase", extra={"object": str(key), "uid": metadata["uid"], "from": before, "to": after, "reason": reason})
         return written
 

@@ -23,6 +23,8 @@ RUN_NOW = "dbbackup.io/run-now"
 APPROVE_PRUNE = "dbbackup.io/approve-prune"
 IMPORT = "dbbackup.io/import"
 CHECK_NOW = "dbbackup.io/check-now"
+RPO = "dbbackup.io/rpo"
+"""Of a schedule: how old the newest good backup of its databases may be, for the alert; `never` for no limit."""
 
 Want = Literal["slot", "events", "tail", "job", "items"]
 """Facts that cost a call or have an effect, and so are got only when a decision asks: a concurrency slot, the Events about the Job and its pod,

@@ -1,0 +1,82 @@
+"""What this process counts, from 0 at its start, and how its parts are. One of these for each operator, with a registry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from dbbackup import __version__
+from dbbackup.metrics import catalog
+from dbbackup.metrics.catalog import Metric
+from dbbackup.metrics.records import Raw, reason_of
+
+OUTCOMES = ("Completed", "Failed")
+RUNNING = (None, "Pending", "Running")
+"""Phases that a run ends from: an artifact that is lost later, or found again, is no run that ended."""
+
+
+class Process:
+    """`limit` is that of the series of one metric; what a further namespace would add is counted nowhere."""
+
+    def __init__(self, limit: int) -> None:
+        self.registry = CollectorRegistry()
+        self._limit = limit
+        self._namespaces: set[str] = set()
+        ProcessCollector(registry=self.registry)
+        self._gauge(catalog.BUILD).labels(__version__).set(1)
+        self.ready = self._gauge(catalog.READY)
+        self.told = self._gauge(catalog.LISTED)
+        self.depth = self._gauge(catalog.QUEUE_DEPTH)
+        self.oldest = self._gauge(catalog.QUEUE_OLDEST)
+        self.busy = self._gauge(catalog.QUEUE_BUSY)
+        self.failing = self._gauge(catalog.QUEUE_FAILING)
+        self.scrape = self._gauge(catalog.SCRAPE)
+        self._finished = {"DatabaseBackup": self._counter(catalog.BACKUPS_FINISHED), "DatabaseRestore": self._counter(catalog.RESTORES_FINISHED)}
+        self._failures = self._counter(catalog.FAILURES)
+        self._work = self._histogram(catalog.WORK_DURATION)
+        self._errors = self._counter(catalog.WORK_ERRORS)
+        self._answers = self._histogram(catalog.API_DURATION)
+        self._requests = self._counter(catalog.API_REQUESTS)
+
+    def _gauge(self, metric: Metric) -> Gauge:
+        return Gauge(metric.name, metric.help, metric.labels, registry=self.registry)
+
+    def _counter(self, metric: Metric) -> Counter:
+        return Counter(metric.name, metric.help, metric.labels, registry=self.registry)
+
+    def _histogram(self, metric: Metric) -> Histogram:
+        return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=self.registry)
+
+    def namespaces(self, found: Iterable[str]) -> None:
+        """Counters of each namespace begin at 0 and are seen there, or Prometheus would not notice the first run that ends."""
+        for namespace in found:
+            if self._takes(namespace):
+                for counter in self._finished.values():
+                    for outcome in OUTCOMES:
+                        counter.labels(namespace, outcome)
+
+    def _takes(self, namespace: str) -> bool:
+        if namespace not in self._namespaces and len(self._namespaces) * len(OUTCOMES) < self._limit:
+            self._namespaces.add(namespace)
+        return namespace in self._namespaces
+
+    def phase(self, obj: Raw, before: str | None, status: Raw) -> None:
+        """An object's phase is another than before: a run may have ended."""
+        outcome, kind = status.get("phase"), obj["kind"]
+        if kind not in self._finished or before not in RUNNING or outcome not in OUTCOMES or (obj.get("spec") or {}).get("origin") == "Discovered":
+            return
+        namespace = obj["metadata"]["namespace"]
+        if self._takes(namespace):
+            self._finished[kind].labels(namespace, outcome).inc()
+        if outcome == "Failed":
+            self._failures.labels(kind, reason_of(status)).inc()
+
+    def worked(self, kind: str, seconds: float, failed: bool) -> None:
+        self._work.labels(kind).observe(seconds)
+        self._errors.labels(kind).inc(int(failed))
+
+    def answered(self, verb: str, resource: str, code: int, seconds: float) -> None:
+        """The API server has answered, or could not be reached: code 0."""
+        self._answers.labels(verb).observe(seconds)
+        self._requests.labels(verb, resource, str(code)).inc()

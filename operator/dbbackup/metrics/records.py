@@ -1,0 +1,246 @@
+"""Objects -> the few values of each that metrics are made from, so that an object is read once for each of its versions and not at each scrape."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from dbbackup.api import conditions
+from dbbackup.api.specs import SpecError, parse_schedule
+from dbbackup.api.units import parse_quantity, parse_ttl
+from dbbackup.errors import REASONS
+from dbbackup.plan import cron
+from dbbackup.plan.backup import schedule_name
+from dbbackup.plan.candidates import made_at
+from dbbackup.plan.cron import Cron, CronError
+from dbbackup.plan.facts import RPO, SCHEDULED_AT, SUSPEND, annotation
+
+Raw = Mapping[str, Any]
+
+PHASES = frozenset({"Pending", "Running", "Completed", "Failed", "Deleting", "Expired"})
+OTHER = "Other"
+"""Label in place of a word that this version does not know: labels never come from free text."""
+DUE_TIMES = 8
+"""That the pause between two runs is taken from: a schedule of working days shows its weekend."""
+IDENTITY_LIMIT = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """Times are Unix seconds. `run` is the due time of the schedule's run, else when the backup was made; `target` is the name that its spec says."""
+
+    namespace: str
+    schedule: str
+    target: str
+    identity: str
+    phase: str
+    run: float
+    started: float | None
+    completed: float | None
+    size: int | None
+    reason: str
+
+    @property
+    def good(self) -> bool:
+        return self.phase == "Completed"
+
+    @property
+    def duration(self) -> float | None:
+        return None if self.started is None or self.completed is None else max(self.completed - self.started, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    namespace: str
+    phase: str
+    started: float | None
+    completed: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`considered`: due times until then are dealt with; `due`: the first after it, jitter included. `rpo`: infinite for `never`, None where it is
+    not set."""
+
+    namespace: str
+    name: str
+    created: float
+    suspended: bool
+    stalled: bool
+    consecutive: int
+    missed: int
+    last_run: float | None
+    considered: float | None
+    due: float | None
+    interval: float | None
+    rpo: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    namespace: str
+    name: str
+    ready: bool
+    near_capacity: bool
+    checked: float | None
+    failures: int
+    capacity: int | None
+    usage: Mapping[str, int]
+
+
+Record = Backup | Restore | Schedule | Storage
+
+
+def _seconds(text: object) -> float | None:
+    """Of a Kubernetes timestamp; None where there is none or it cannot be read."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if isinstance(text, str) and text else None
+    except ValueError:
+        return None
+
+
+def _status(obj: Raw) -> Raw:
+    return obj.get("status") or {}
+
+
+def _phase(obj: Raw) -> str:
+    phase = str(_status(obj).get("phase") or "Pending")
+    return phase if phase in PHASES else OTHER
+
+
+def reason_of(status: Raw) -> str:
+    """Why a run has failed, as a word that REASONS knows; empty where it has not."""
+    reason = (status.get("failure") or {}).get("reason")
+    return "" if not reason else str(reason) if reason in REASONS else OTHER
+
+
+def record(obj: Raw) -> Record:
+    """Of an object of one of our kinds."""
+    return _READ[obj["kind"]](obj)
+
+
+def backup(obj: Raw) -> Backup:
+    status = _status(obj)
+    schedule = schedule_name(obj) or ""
+    return Backup(
+        namespace=obj["metadata"]["namespace"],
+        schedule=schedule,
+        target=str(((obj.get("spec") or {}).get("database") or {}).get("name") or ""),
+        identity=str((status.get("database") or {}).get("identity") or "")[:IDENTITY_LIMIT],
+        phase=_phase(obj),
+        run=_run(obj, schedule),
+        started=_seconds(status.get("startTime")),
+        completed=_seconds(status.get("completionTime")),
+        size=status.get("sizeBytes"),
+        reason=reason_of(status),
+    )
+
+
+def _run(obj: Raw, schedule: str) -> float:
+    """The same for all databases of a run; one that an import made again has the due time in its name alone."""
+    told = _seconds(annotation(obj, SCHEDULED_AT))
+    if told is None and schedule and (match := re.match(r"-(\d{8}-\d{4})(?:-|$)", obj["metadata"]["name"].removeprefix(schedule))):
+        try:
+            told = datetime.strptime(match[1], "%Y%m%d-%H%M").replace(tzinfo=UTC).timestamp()
+        except ValueError:
+            told = None
+    return made_at(obj).timestamp() if told is None else told
+
+
+def restore(obj: Raw) -> Restore:
+    status = _status(obj)
+    return Restore(
+        obj["metadata"]["namespace"], _phase(obj), _seconds(status.get("startTime")), _seconds(status.get("completionTime")), reason_of(status)
+    )
+
+
+def schedule(obj: Raw) -> Schedule:
+    metadata, status = obj["metadata"], _status(obj)
+    found = _cron(obj)
+    considered = _seconds(status.get("consideredUntil"))
+    suspended = bool((obj.get("spec") or {}).get("suspend")) or annotation(obj, SUSPEND) == "true"
+    due = interval = None
+    if found is not None:
+        clock, jitter, effective = found
+        # Before the operator has taken a new schedule in, nothing is due by it.
+        if considered is not None and status.get("effectiveSchedule") == effective and not suspended:
+            due = clock.next(datetime.fromtimestamp(considered, UTC)).timestamp() + jitter
+        since = datetime.fromtimestamp(considered or _seconds(metadata["creationTimestamp"]) or 0.0, UTC)
+        interval = _longest_pause(clock, since.replace(hour=0, minute=0, second=0))
+    return Schedule(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        created=_seconds(metadata["creationTimestamp"]) or 0.0,
+        suspended=suspended,
+        stalled=conditions.is_true(status.get("conditions") or (), "Stalled"),
+        consecutive=int(status.get("consecutiveFailures") or 0),
+        missed=int(status.get("missedRuns") or 0),
+        last_run=_seconds(status.get("lastScheduleTime")),
+        considered=considered,
+        due=due,
+        interval=interval,
+        rpo=_rpo(obj),
+    )
+
+
+def _cron(obj: Raw) -> tuple[Cron, float, str] | None:
+    """The schedule, how many seconds later than due it starts its runs, and how status.effectiveSchedule names it."""
+    try:
+        spec = parse_schedule(obj)
+        clock = cron.parse(spec.schedule, spec.time_zone)
+    except (SpecError, CronError):
+        return None
+    jitter: timedelta = cron.jitter(obj["metadata"]["namespace"], obj["metadata"]["name"], spec.jitter)
+    return clock, jitter.total_seconds(), f"{spec.schedule} ({spec.time_zone})"
+
+
+@lru_cache(maxsize=4096)
+def _longest_pause(clock: Cron, after: datetime) -> float:
+    dues = [clock.next(after)]
+    while len(dues) <= DUE_TIMES:
+        dues.append(clock.next(dues[-1]))
+    return max((later - earlier).total_seconds() for earlier, later in pairwise(dues))
+
+
+def _rpo(obj: Raw) -> float | None:
+    """What cannot be read counts as not set: then the default of the alert holds, which never hides anything."""
+    try:
+        found = parse_ttl(annotation(obj, RPO) or "")
+    except ValueError:
+        return None
+    return math.inf if found == "never" else float(found)
+
+
+def storage(obj: Raw) -> Storage:
+    status = _status(obj)
+    told = status.get("conditions") or ()
+    capacity = (obj.get("spec") or {}).get("capacity")
+    try:
+        room = None if capacity is None else parse_quantity(capacity)
+    except ValueError:
+        room = None
+    return Storage(
+        namespace=obj["metadata"]["namespace"],
+        name=obj["metadata"]["name"],
+        ready=conditions.is_true(told, "Ready"),
+        near_capacity=conditions.is_true(told, "NearCapacity"),
+        checked=_seconds(status.get("checkedAt")),
+        failures=int(status.get("checkFailures") or 0),
+        capacity=room,
+        usage={name: int(value) for name, value in (status.get("usage") or {}).items() if isinstance(value, int)},
+    )
+
+
+_READ: dict[str, Callable[[Raw], Record]] = {
+    "DatabaseBackup": backup,
+    "DatabaseRestore": restore,
+    "DatabaseBackupSchedule": schedule,
+    "BackupStorage": storage,
+}
