@@ -72,10 +72,9 @@ def decide(facts: Facts) -> Decision:
     phase = facts.status.get("phase")
     if phase == "Completed":
         text = statuses.expires_text(facts.obj, facts.status)
-        told = None if facts.status.get("expires", "never") == text else {**facts.status, "expires": text}
-        return Decision(status=told, delete=tuple(facts.jobs))
+        return _over(facts, facts.status if facts.status.get("expires", "never") == text else {**facts.status, "expires": text})
     if phase in ("Failed", "Expired") or expiring(facts.obj):
-        return lifecycle.ended(facts)
+        return _over(facts, facts.status)
     try:
         spec = parse_backup(facts.obj)
     except SpecError as error:
@@ -89,6 +88,12 @@ def decide(facts: Facts) -> Decision:
     if run.spec is None:
         return no_storage(facts, spec.storage_ref.name, run.start_deadline)
     return lifecycle.start(facts, run)
+
+
+def _over(facts: Facts, status: Raw) -> Decision:
+    """The run has ended: what is left of Jobs goes, and a change of the deletion policy is told to have been seen."""
+    told = statuses.observed(facts.obj, status)
+    return Decision(status=None if told == facts.status else told, delete=tuple(facts.jobs))
 
 
 def _finalizer_change(facts: Facts) -> Decision | None:

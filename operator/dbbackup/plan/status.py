@@ -74,6 +74,15 @@ def stated(
     return {**status, "observedGeneration": generation, "conditions": built}
 
 
+def observed(obj: Mapping[str, Any], status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same status, seen to be that of the object's present spec: who waits for it (kstatus, Argo CD) takes an older one for work in progress."""
+    generation = obj["metadata"].get("generation", 1)
+    if status.get("observedGeneration", generation) == generation:
+        return status
+    told = [{**condition, "observedGeneration": generation} for condition in status.get("conditions") or ()]
+    return {**status, "observedGeneration": generation, "conditions": told}
+
+
 def _with(facts: Facts, phase: str, state: conditions.State, reason: str, message: str, status: Status) -> Status:
     told = {**bounded(status), **_job_name(facts, status), "phase": phase, "conditions": status.get("conditions") or ()}
     return stated(facts.obj, facts.now, told, state, reason, message)
