@@ -56,8 +56,8 @@ bench: $(READY) ## the demo's times, and the data plane against pg_dump
 
 lock: $(READY) ## newest versions that pyproject.toml allows, with their hashes
 	@$(PYTHON) -m pip install -q uv
-	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
-	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements-dev.txt
+	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --extra console --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
+	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --extra console --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements-dev.txt
 
 clean: ## removes build/, the cluster with it
 	@[ ! -d build/rig ] || $(RIG) down --purge

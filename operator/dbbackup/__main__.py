@@ -1,4 +1,4 @@
-"""`python -m dbbackup operator` runs the control plane, `python -m dbbackup run` one Job's run."""
+"""`python -m dbbackup operator` runs the control plane, `python -m dbbackup run` one Job's run, `python -m dbbackup console` the console."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ def main() -> None:
         from dbbackup.handlers.main import main as operator_main  # noqa: PLC0415
 
         raise SystemExit(operator_main())
-    sys.stderr.write("usage: python -m dbbackup operator | run\n")
+    if command == "console":
+        from dbbackup.console.main import main as console_main  # noqa: PLC0415
+
+        raise SystemExit(console_main())
+    sys.stderr.write("usage: python -m dbbackup operator | run | console\n")
     raise SystemExit(2)
 
 

@@ -175,8 +175,8 @@ class Kube:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls) -> AsyncIterator[Kube]:
-        """In a pod its ServiceAccount; elsewhere the kubeconfig of the environment."""
+    async def connect(cls, agent: str = "dbbackup-operator") -> AsyncIterator[Kube]:
+        """In a pod its ServiceAccount; elsewhere the kubeconfig of the environment. `agent` is how the API server knows who writes."""
         settings = Configuration()  # type: ignore[no-untyped-call]
         try:
             load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
@@ -184,7 +184,7 @@ class Kube:
             await load_kube_config(client_configuration=settings, persist_config=False)  # type: ignore[no-untyped-call]
         settings.disable_strict_ssl_verification = True  # chain and name are verified; RFC 5280's form, which many clusters' CAs lack, is not
         async with ApiClient(settings) as api:  # type: ignore[no-untyped-call]
-            api.user_agent = "dbbackup-operator"
+            api.user_agent = agent
             yield cls(api)
 
     async def _send(
@@ -200,7 +200,7 @@ class Kube:
     ) -> aiohttp.ClientResponse:
         if verb not in resource.verbs:
             raise ValueError(f"{verb} on {resource.plural} is not in RESOURCES")
-        method = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}[verb]
+        method = {"get": "GET", "list": "GET", "watch": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}[verb]
         headers = {"Accept": "application/json", "Content-Type": content_type}
         code, started = 0, time.monotonic()
         try:
@@ -246,6 +246,26 @@ class Kube:
                 return
             query["continue"] = more
 
+    async def watch(self, resource: Resource, namespace: str | None, version: str, seconds: int) -> AsyncIterator[tuple[str, Raw]]:
+        """What changes after that resourceVersion, as (ADDED, MODIFIED, DELETED or BOOKMARK, the object), for so many seconds. ApiError 410: list again."""
+        query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
+        timeout = aiohttp.ClientTimeout(total=seconds + REQUEST_SECONDS, sock_connect=REQUEST_SECONDS)
+        response = await self._send("watch", resource, namespace, query=query, timeout=timeout)
+        rest = b""
+        try:
+            async for chunk in response.content.iter_any():  # not line by line: an object may be longer than aiohttp takes a line for
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in filter(None, lines):
+                    event = json.loads(line)
+                    kind, obj = event["type"], event["object"]
+                    if kind == "ERROR":
+                        raise ApiError(int(obj.get("code") or 500), str(obj.get("reason") or "Error"), str(obj.get("message") or "the watch failed"))
+                    yield kind, obj
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise ApiError(0, "Unreachable", f"watch of {resource.plural}: {type(error).__name__}: {error}") from error
+        finally:
+            response.close()
+
     async def get(self, resource: Resource, namespace: str, name: str) -> Raw | None:
         """The object as it is now, or None."""
         try:
@@ -261,7 +281,8 @@ class Kube:
         body = {**patch, "metadata": metadata}
         return await self._json("patch", resource, namespace, name, body=body, content_type=MERGE_PATCH)
 
-    async def create(self, resource: Resource, namespace: str, body: Mapping[str, Any]) -> Raw:
+    async def create(self, resource: Resource, namespace: str | None, body: Mapping[str, Any]) -> Raw:
+        """The object as it was made; `namespace` is None for what has none, such as a review."""
         return await self._json("create", resource, namespace, body=dict(body))
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str, version: str | None = None) -> None:

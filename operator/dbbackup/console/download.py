@@ -1,0 +1,304 @@
+"""Artifacts as a stream: each part held to its digest before a byte of it leaves, memory bounded, and an end that is never clean unless all held.
+
+The manifest tells how long the stream will be, so a stream that breaks off is shorter than its Content-Length: no client takes it for whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import logging
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from dbbackup.api.specs import SpecError, parse_storage
+from dbbackup.api.targets import storage_target
+from dbbackup.artifact import MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest
+from dbbackup.console.people import Right
+from dbbackup.console.problems import Problem, from_api
+from dbbackup.console.resources import BACKUPS, SECRETS
+from dbbackup.console.service import Caller, Raw, Service
+from dbbackup.console.views import safe_filename
+from dbbackup.dataplane.codec import CONTENT_TYPE, decompress
+from dbbackup.dataplane.download import ArtifactReader
+from dbbackup.errors import Failure
+from dbbackup.kube import ApiError
+from dbbackup.run import StorageTarget
+from dbbackup.storage.base import Storage
+
+log = logging.getLogger("dbbackup.console")
+
+PIECE = 1 << 20
+"""Bytes that are handed to the socket at a time."""
+PREFETCH = 2
+"""Parts that are fetched ahead of the one that is being sent."""
+LARGEST_PART = 96 << 20
+"""Bytes: artifacts of larger parts (from half a TiB on) are for the CLI."""
+STALL_SECONDS = 120
+"""After which a client that takes nothing is given up."""
+CLI = "kubectl dbbackup download"
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What is about to be sent. `length` in bytes; `chunks` may raise Failure at any time, its last one only when everything held."""
+
+    filename: str
+    media_type: str
+    length: int
+    chunks: Iterator[bytes | memoryview]
+    close: Callable[[], None]
+
+
+def held_back(chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The same, each chunk only once it is known that another follows or the end was clean."""
+    last: bytes | memoryview | None = None
+    for chunk in chunks:
+        if last is not None:
+            yield last
+        last = chunk
+    if last is not None:
+        yield last
+
+
+def _pieces(chunks: Iterator[bytes] | ArtifactReader) -> Iterator[memoryview]:
+    for chunk in chunks:
+        view = memoryview(chunk)
+        for at in range(0, len(view), PIECE):
+            yield view[at : at + PIECE]
+
+
+def describe(name: str, manifest: Manifest, storage: Storage, directory: str, *, raw: bool) -> Download:
+    """`raw`: as stored. Otherwise decompressed: SQL, or pg_dump's archive. Problem where only the CLI can."""
+    stored, what = manifest.artifact, f"{directory}/{manifest.artifact.name}"
+    if manifest.encrypted or len(manifest.objects) != 1:
+        raise Problem(501, "FormatUnsupported", f"The artifact of {name} is of a kind that the console does not read.", f"Use `{CLI}`.")
+    if max((part.size for part in stored.parts), default=0) > LARGEST_PART:
+        raise Problem(501, "TooLarge", f"The artifact of {name} is too large for the console.", f"Use `{CLI}`, which resumes too.")
+    reader = ArtifactReader(storage, directory, stored, PREFETCH)
+    if raw:
+        return Download(
+            safe_filename(name, stored.name.removeprefix("dump")),
+            CONTENT_TYPE[manifest.compression],
+            stored.size,
+            held_back(_pieces(reader)),
+            reader.close,
+        )
+    extension, media = (".sql", "application/sql") if manifest.format == "plain" else (".dump", "application/octet-stream")
+    chunks = held_back(decompress(manifest.compression, reader, what))
+    return Download(safe_filename(name, extension), media, manifest.dump_bytes, chunks, reader.close)
+
+
+def _explain(failure: Failure, name: str) -> Problem:
+    reason = failure.reason.name
+    if reason in ("ArtifactMissing", "BucketNotFound"):
+        return Problem(404, reason, f"The artifact of backup {name} is not in the bucket: {failure.message}", failure.reason.hint)
+    return Problem(502, reason, f"The artifact of backup {name} cannot be read: {failure.message}", failure.reason.hint)
+
+
+class Downloads:
+    """`threads` carry what blocks; so many downloads at a time as the configuration says."""
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._most = service, service.config.max_downloads
+        self._running = 0
+        self._threads = ThreadPoolExecutor(2 * self._most, "console")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _blocking(self, call: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+    async def respond(self, caller: Caller, namespace: str, name: str, *, raw: bool, head: bool) -> Response:
+        """Asks for the right, opens the artifact and has its first bytes verified; Problem where any of that fails."""
+        service = self._service
+        right = Right("get", BACKUPS, namespace, name, "download")
+        await service.demand("download", caller, right, "DatabaseBackup", name)
+        if self._running >= self._most:
+            raise Problem(503, "TooManyDownloads", f"{self._most} downloads are running already.", "Try again when one has ended.", 10)
+        self._running += 1
+        ending = contextlib.ExitStack()
+        ending.callback(self._ended)
+        try:
+            backup = await service.object("DatabaseBackup", namespace, name)
+            storage, directory, pinned = await self._open(backup, namespace, name, ending)
+            found: Download = await self._blocking(_look, name, storage, directory, pinned, raw)
+            ending.callback(found.close)
+            first = None if head else await self._blocking(next, found.chunks, None)
+        except Problem as problem:
+            ending.close()
+            service.told("download", caller, "failed", "DatabaseBackup", namespace, name, reason=problem.message)
+            raise
+        except Failure as failure:
+            ending.close()
+            service.told("download", caller, "failed", "DatabaseBackup", namespace, name, reason=f"{failure.reason.name}: {failure.message}")
+            raise _explain(failure, name) from None
+        except BaseException:
+            ending.close()
+            raise
+        if head:
+            ending.close()
+
+        def told(outcome: str, reason: str = "") -> None:
+            service.told("download", caller, outcome, "DatabaseBackup", namespace, name, directory, reason)
+
+        told("allowed")
+        return Response(found, first, head, self._blocking, ending.close, told)
+
+    def _ended(self) -> None:
+        self._running -= 1
+
+    async def _open(self, backup: Raw, namespace: str, name: str, ending: contextlib.ExitStack) -> tuple[Storage, str, str | None]:
+        """The storage, the artifact's directory there, and its manifest's SHA-256."""
+        status, spec = backup.get("status") or {}, backup.get("spec") or {}
+        artifact = status.get("artifact") or {}
+        if status.get("phase") != "Completed" or not artifact.get("key"):
+            phase, reason = status.get("phase") or "Pending", (status.get("failure") or {}).get("reason") or ""
+            if phase == "Expired" or reason == "ArtifactMissing":
+                raise Problem(404, "ArtifactMissing", f"Backup {name} has no artifact any more: it is {phase}.", "Choose another backup.")
+            raise Problem(409, "NotCompleted", f"Backup {name} is {phase}: there is nothing to download.", "Wait for it, or choose another backup.")
+        if namespace not in self._service.config.download_namespaces:
+            hint = f"Add {namespace} to the chart's `console.downloadNamespaces`, or use `{CLI} {name} -n {namespace}`."
+            raise Problem(403, "DownloadsNotEnabled", f"The console may not read the storage's credentials in namespace {namespace}.", hint)
+        storage_name = (spec.get("storageRef") or {}).get("name") or "default"
+        told = await self._service.object("BackupStorage", namespace, storage_name)
+        try:
+            target = storage_target(storage_name, parse_storage(told))
+        except SpecError as error:
+            raise Problem(409, "InvalidSpec", f"BackupStorage {storage_name}: {error.message}", error.reason.hint) from None
+        if artifact.get("bucket") not in (None, target.bucket) or artifact.get("endpoint", target.endpoint) != target.endpoint:
+            raise Problem(
+                404, "ArtifactMissing", f"Backup {name} lies in bucket {artifact.get('bucket')}, and BackupStorage {storage_name} names another.", ""
+            )
+        if not target.credentials_secret:
+            message = f"BackupStorage {storage_name} names no credentials: its Jobs use the cloud identity of their pods, which the console has not."
+            raise Problem(403, "DownloadsNotEnabled", message, f"Use `{CLI} {name} -n {namespace}`.")
+        keys = await self._secret(namespace, target.credentials_secret, target.access_key_id_key, target.secret_access_key_key)
+        ca_file = None
+        if target.ca_secret:
+            (ca,) = await self._secret(namespace, target.ca_secret, target.ca_key)
+            file = ending.enter_context(tempfile.NamedTemporaryFile("w", suffix=".pem"))  # noqa: SIM115 - read at each new connection
+            file.write(ca)
+            file.flush()
+            ca_file = file.name
+        return await self._blocking(_connect, target, keys, ca_file), str(artifact["key"]), artifact.get("manifestSha256")
+
+    async def _secret(self, namespace: str, name: str, *keys: str) -> tuple[str, ...]:
+        try:
+            secret = await self._service.kube.get(SECRETS, namespace, name)
+        except ApiError as error:
+            raise from_api(error, f"read Secret {name}") from None
+        if secret is None:
+            raise Failure("SecretMissing", f"Secret {name} does not exist in namespace {namespace}")
+        data = secret.get("data") or {}
+        try:
+            values = tuple(base64.b64decode(data[key]).decode().rstrip("\r\n") for key in keys)
+        except (KeyError, UnicodeDecodeError, binascii.Error):
+            raise Failure("KeyMissing", f"Secret {name} lacks one of the keys {', '.join(keys)}") from None
+        if not all(values):
+            raise Failure("KeyMissing", f"Secret {name}: one of the keys {', '.join(keys)} is empty")
+        return values
+
+
+def _connect(target: StorageTarget, keys: tuple[str, ...], ca_file: str | None) -> Storage:
+    from dbbackup.storage.s3 import connect_storage  # noqa: PLC0415 - botocore is a third of the process' memory: only where somebody downloads
+
+    return connect_storage(target, keys, ca_file)
+
+
+def _look(name: str, storage: Storage, directory: str, pinned: str | None, raw: bool) -> Download:
+    key = f"{directory}/{MANIFEST}"
+    manifest = parse_manifest(storage.get(key, MANIFEST_LIMIT), key, pinned)
+    return describe(name, manifest, storage, directory, raw=raw)
+
+
+class Response:
+    """An ASGI response. It ends without its last bytes where anything fails on the way: the server then closes the connection."""
+
+    def __init__(
+        self,
+        download: Download,
+        first: bytes | memoryview | None,
+        head: bool,
+        blocking: Callable[..., asyncio.Future[Any]],
+        close: Callable[[], None],
+        told: Callable[..., None],
+    ) -> None:
+        self._download, self._first, self._head = download, first, head
+        self._blocking, self._close, self._told = blocking, close, told
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [
+            (b"content-type", self._download.media_type.encode()),
+            (b"content-length", str(self._download.length).encode()),
+            (b"content-disposition", f'attachment; filename="{self._download.filename}"'.encode()),
+            (b"accept-ranges", b"none"),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI calls it
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.headers()})
+            if self._head:
+                await send({"type": "http.response.body", "body": b""})
+                return
+            gone = asyncio.create_task(_gone(receive))
+            try:
+                await self._stream(send, gone)
+            finally:
+                gone.cancel()
+        finally:
+            self._close()
+
+    async def _stream(self, send: Send, gone: asyncio.Task[None]) -> None:
+        sent = 0
+        try:
+            async with contextlib.aclosing(self._ahead()) as chunks:
+                async for chunk in chunks:
+                    if gone.done():
+                        self._told("failed", f"the client went away after {sent} bytes")
+                        return
+                    sent += len(chunk)
+                    _hold(sent <= self._download.length, "longer")
+                    async with asyncio.timeout(STALL_SECONDS):
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            _hold(sent == self._download.length, "shorter")
+            await send({"type": "http.response.body", "body": b""})
+            self._told("succeeded")
+        except TimeoutError:
+            self._told("failed", f"the client took nothing for {STALL_SECONDS} s after {sent} bytes")
+        except Failure as failure:
+            log.warning("a download broke off", extra={"reason": failure.reason.name, "error": failure.message})
+            self._told("failed", f"{failure.reason.name}: {failure.message}")
+
+    async def _ahead(self) -> AsyncGenerator[bytes | memoryview, None]:
+        """The chunks, the next one made while the one before it is sent."""
+        if self._first is None:
+            return
+        following = self._blocking(next, self._download.chunks, None)
+        try:
+            yield self._first
+            self._first = None
+            while (chunk := await following) is not None:
+                following = self._blocking(next, self._download.chunks, None)
+                yield chunk
+        finally:
+            with contextlib.suppress(BaseException):  # a generator must not be closed while a thread runs it
+                await asyncio.shield(following)
+
+
+def _hold(holds: bool, else_it_is: str) -> None:
+    if not holds:
+        raise Failure("ArtifactCorrupt", f"the artifact is {else_it_is} than its manifest says")
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

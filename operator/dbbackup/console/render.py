@@ -1,0 +1,65 @@
+"""Templates: everything is escaped; what a template may do stands here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from dbbackup import __version__
+from dbbackup.api.units import size_text
+from dbbackup.console import views
+from dbbackup.console.rows import badges, moment
+from dbbackup.console.service import Caller, Raw
+
+
+def object_yaml(obj: Raw) -> str:
+    """The object as people want it: without what only the API server's bookkeeping needs."""
+    meta = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    return yaml.safe_dump({**obj, "metadata": meta}, sort_keys=False, allow_unicode=True, width=120)
+
+
+class Renderer:
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._environment = Environment(
+            loader=PackageLoader("dbbackup.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        self._environment.globals["version"] = __version__
+        self._environment.filters.update(
+            {
+                "age": lambda then: views.age_text(_moment(then), now()),
+                "until": lambda then: views.until_text(_moment(then), now()),
+                "time": lambda then: views.time_text(_moment(then)),
+                "iso": lambda then: then.isoformat() if isinstance(then, datetime) else str(then),
+                "bytes": size_text,
+                "badges": lambda row: badges(row, now()),
+                "count": lambda number: f"{number:,}".replace(",", " "),
+            }
+        )
+
+    def page(self, request: Request, caller: Caller | None, template: str, code: int = 200, **values: Any) -> HTMLResponse:
+        session = caller.session if caller else None
+        fragment = template.startswith("_")
+        text = self._environment.get_template(template).render(
+            {
+                "person": caller.person.name if caller else "",
+                "csrf": session.csrf if session else "",
+                "flashes": session.told() if session and not fragment else [],
+                "path": request.url.path,
+                "problem": None,
+                "preview": None,
+                "why": "",
+                **values,
+            }
+        )
+        return HTMLResponse(text, code)
+
+
+def _moment(value: Any) -> datetime | None:
+    return value if isinstance(value, datetime) else moment(value)
