@@ -14,6 +14,8 @@ from typing import Any
 
 from dbbackup.api.units import parse_duration
 from dbbackup.plan.settings import DEFAULT_SWEEP_AFTER, Settings
+from dbbackup.plan.sinks import Sink, SinkError
+from dbbackup.plan.sinks import parse as parse_sinks
 
 
 class ConfigError(Exception):
@@ -29,6 +31,7 @@ class Config:
     port: int
     log_level: str
     metrics_series: int | None = None
+    sinks: tuple[Sink, ...] = ()
 
 
 def _number(environment: Mapping[str, str], name: str, default: int | None) -> int | None:
@@ -58,6 +61,15 @@ def _defaults(text: str) -> dict[str, Any]:
     return value
 
 
+def _sinks(environment: Mapping[str, str]) -> tuple[Sink, ...]:
+    try:
+        return parse_sinks(json.loads(environment.get("DBBACKUP_NOTIFICATIONS", "").strip() or "[]"))
+    except ValueError as error:
+        raise ConfigError(f"DBBACKUP_NOTIFICATIONS: is not JSON: {error}") from None
+    except SinkError as error:
+        raise ConfigError(f"DBBACKUP_NOTIFICATIONS: {error}") from None
+
+
 def read(environment: Mapping[str, str] = os.environ, now: datetime | None = None) -> Config:
     """The configuration, or ConfigError."""
     image = environment.get("DBBACKUP_IMAGE", "").strip()
@@ -74,7 +86,7 @@ def read(environment: Mapping[str, str] = os.environ, now: datetime | None = Non
     names = tuple(name.strip() for name in environment.get("DBBACKUP_NAMESPACES", "").split(",") if name.strip())
     port = _number(environment, "DBBACKUP_PORT", None) or 8080
     level = environment.get("DBBACKUP_LOG_LEVEL", "").strip().upper() or "INFO"
-    return Config(settings, names, port, level, _number(environment, "DBBACKUP_METRICS_SERIES", None))
+    return Config(settings, names, port, level, _number(environment, "DBBACKUP_METRICS_SERIES", None), _sinks(environment))
 
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "settings", "k8s_skip", "k8s_ref"}

@@ -9,20 +9,22 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import kopf
 
 from dbbackup import __version__
 from dbbackup.handlers import config as configuration
-from dbbackup.handlers.cache import RUN_KINDS, Cache, Key
+from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw
 from dbbackup.handlers.health import serving
+from dbbackup.handlers.notify import Notifier
 from dbbackup.handlers.queue import Queue
 from dbbackup.handlers.reconcile import Reconciler
 from dbbackup.handlers.telemetry import Telemetry
 from dbbackup.handlers.watch import CHILDREN, LABEL_SELECTOR, WATCHED, Watch, list_all
 from dbbackup.kube import ApiError, Kube
+from dbbackup.plan.facts import Note
 
 log = logging.getLogger("dbbackup")
 
@@ -45,7 +47,10 @@ class Operator:
         self.reconciler = Reconciler(kube, self.cache, config.settings, self._enqueue, os.environ.get("HOSTNAME") or socket.gethostname())
         self._telemetry = Telemetry(config.metrics_series or 0)
         self.queue: Queue[Key] = Queue(self.reconciler, WORKERS, expected=(ApiError,), done=self._telemetry.worked)
-        self.watch = Watch(self.cache, self._enqueue, self.reconciler.forget)
+        self.watch = Watch(self.cache, self._enqueue, self.reconciler.forget, self.reconciler.auditor)
+        self.notifier = Notifier(config.sinks, kube.clock.now, self.reconciler.writer.status, self.reconciler.writer.fetch)
+        self.reconciler.writer.mark = self._mark
+        self.reconciler.writer.written = self.notifier.take
         self._primed = False
         self.reconciler.changed.append(self._telemetry.process.phase)
         kube.answered = self._telemetry.process.answered
@@ -65,11 +70,20 @@ class Operator:
             return "the first list is not done"
         return None if self.watch.listed else "not every watch has listed"
 
+    def _mark(self, obj: Raw, status: Raw, notes: Sequence[Note]) -> Raw:
+        return self.notifier.mark(obj, status, notes, lambda: self.cache.group("kind", obj["metadata"]["namespace"], obj["kind"]))
+
+    def _schedules(self) -> list[Raw]:
+        return [obj for key in self.cache.all_keys() if key.kind == "DatabaseBackupSchedule" and (obj := self.cache.get(key)) is not None]
+
+    async def _list(self) -> list[Key]:
+        return await list_all(self._kube, self.cache, self._config.namespaces, self.reconciler.forget, self.reconciler.auditor)
+
     async def prime(self) -> None:
         """The first whole list; without it, limits and lost Jobs would be judged from half a picture. Until it works."""
         while True:
             try:
-                keys = await list_all(self._kube, self.cache, self._config.namespaces, self.reconciler.forget)
+                keys = await self._list()
                 break
             except ApiError as error:
                 log.warning("the first list does not work yet, trying again", extra={"error": str(error)})
@@ -78,6 +92,10 @@ class Operator:
             obj = self.cache.get(key)
             if obj is not None and key.kind in RUN_KINDS and self.cache.children(obj["metadata"]["uid"], "Job"):
                 self.reconciler.slots.hold(self.reconciler.contender(key, obj))
+        self.reconciler.auditor.ready()
+        for key in self.cache.all_keys():
+            if (obj := self.cache.get(key)) is not None:
+                self.notifier.take(obj)
         for key in keys:
             self.queue.add(key)
         self._primed = True
@@ -88,7 +106,7 @@ class Operator:
         while True:
             await asyncio.sleep(pause)
             try:
-                for key in await list_all(self._kube, self.cache, self._config.namespaces, self.reconciler.forget):
+                for key in await self._list():
                     self.queue.add(key)
             except ApiError as error:
                 log.warning("resync failed, the next one follows", extra={"error": str(error)})
@@ -116,6 +134,9 @@ class Operator:
             await self.prime()
             stop = asyncio.Event()
             own = [asyncio.create_task(self.queue.run(), name="queue"), asyncio.create_task(self.resync(), name="resync")]
+            if self.notifier.sinks:
+                telling = self.notifier.run(self._schedules, lambda: self.alive() or self.ready())
+                own.append(asyncio.create_task(telling, name="notifications"))
             for task in own:
                 task.add_done_callback(lambda _task: stop.set())
 

@@ -44,8 +44,10 @@ class Reconciler:
         self._cache = cache
         self._settings = settings
         self._enqueue = enqueue
-        self._write = Writer(kube, cache, enqueue, self._refresh, instance)
+        self.writer = self._write = Writer(kube, cache, enqueue, self._refresh, instance)
         self.changed = self._write.changed
+        self.auditor = self._write.auditor
+        self.changed.append(self.auditor.phase)
         self.slots = Slots(settings.max_concurrent)
         self.follower = Follower(kube, enqueue)
 
@@ -74,6 +76,7 @@ class Reconciler:
 
     def forget(self, key: Key, uid: str) -> None:
         """The object is gone."""
+        self.auditor.forget(key, uid)
         self._cache.remove(key, uid)
         self._cache.forget_children(uid)
         self.follower.forget(uid)
@@ -203,7 +206,7 @@ class Reconciler:
             self.follower.follow(uid, key, decision.follow)
         obj = facts.obj
         if decision.status is not None and not decision.remove_finalizer:
-            obj = await self._write.status(key, obj, decision.status)
+            obj = await self._write.status(key, obj, decision.status, decision.notes)
         for note in decision.notes:
             await self._write.note(key, obj, note)
         for job in decision.delete:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from dbbackup import kube as k
+from dbbackup.handlers.auditing import Auditor
 from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw, key_of
 from dbbackup.plan import backup, restore
 from dbbackup.plan.facts import TERMINAL
@@ -30,8 +31,15 @@ SETTLE_SECONDS = 5.0
 class Watch:
     """Takes in what the API server tells. `enqueue(key, seconds)` is called for what is to be looked at then, `forget(key, uid)` for what is gone."""
 
-    def __init__(self, cache: Cache, enqueue: Callable[[Key, float], None], forget: Callable[[Key, str], None]) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        enqueue: Callable[[Key, float], None],
+        forget: Callable[[Key, str], None],
+        auditor: Auditor | None = None,
+    ) -> None:
         self._cache = cache
+        self._auditor = auditor
         self._enqueue = enqueue
         self._forget = forget
         self.told: set[str] = set()
@@ -56,6 +64,8 @@ class Watch:
             self._enqueue(key, 0)
 
     def _object(self, obj: Raw, *, deleted: bool) -> None:
+        if self._auditor is not None:
+            self._auditor.show(obj, deleted=deleted)
         key, uid = key_of(obj), obj["metadata"]["uid"]
         if deleted:
             known = self._cache.get(key)
@@ -111,7 +121,9 @@ class Watch:
         return all(kind in self.told or not self._cache.holds(kind) for kind in WATCHED)
 
 
-async def list_all(kube: k.Kube, cache: Cache, namespaces: Sequence[str], forget: Callable[[Key, str], None]) -> list[Key]:
+async def list_all(
+    kube: k.Kube, cache: Cache, namespaces: Sequence[str], forget: Callable[[Key, str], None], auditor: Auditor | None = None
+) -> list[Key]:
     """Brings the cache up to date from whole lists, as a watch can miss a deletion. Returns the keys of all runs that may have something to do."""
     for kind, resource in WATCHED.items():
         selector = LABEL_SELECTOR if kind in CHILDREN else None
@@ -125,6 +137,8 @@ async def list_all(kube: k.Kube, cache: Cache, namespaces: Sequence[str], forget
                     if kind in CHILDREN:
                         cache.put_child(item)
                     else:
+                        if auditor is not None:
+                            auditor.show(item)
                         cache.put(item)
             gone = cache.missing(kind, namespace, seen, int(first_version or 0))
             for obj in gone:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dbbackup import kube as k
 from dbbackup.api.conditions import timestamp
+from dbbackup.handlers.auditing import Auditor
 from dbbackup.handlers.cache import Cache, Key, Raw, key_of, version_of
 from dbbackup.plan import discovered
 from dbbackup.plan.facts import FINALIZER, SCHEDULE, Effect, Note, Refusal, merge_patch
@@ -42,6 +43,11 @@ class Writer:
         self._instance = instance
         self.changed: list[Callable[[Raw, str | None, Raw], None]] = []
         """Told of each phase that was written: the object, the phase before, the whole status now."""
+        self.auditor = Auditor()
+        self.mark: Callable[[Raw, Raw, Sequence[Note]], Raw] = lambda _obj, status, _notes: status
+        """Given an object, the status that is to be written and what goes with it: the status with what people are to be told of it."""
+        self.written: Callable[[Raw], None] = lambda _obj: None
+        """Told of each object whose status was written."""
 
     async def effect(self, effect: Effect) -> None:
         """Carries it out, unless the object has changed since it was looked at."""
@@ -62,12 +68,13 @@ class Writer:
     async def _carry_out(self, key: Key, effect: Effect) -> None:
         obj = await self._create_object(key, effect.obj) if effect.do == "create" else effect.obj
         if effect.status is not None and (effect.do != "create" or discovered.waits(obj)):
-            obj = await self.status(key, obj, effect.status)
+            obj = await self.status(key, obj, effect.status, effect.notes)
             self._enqueue(key)
         for note in effect.notes:
             await self.note(key, obj, note)
         if effect.do == "delete":
             metadata = obj["metadata"]
+            self.auditor.deleting(metadata["uid"], effect.notes[0].reason if effect.notes else "Lifecycle")
             await self._kube.delete(RESOURCES[key.kind][0], key.namespace, key.name, metadata["uid"], metadata["resourceVersion"])
             log.info("deleted", extra={"object": str(key), "uid": metadata["uid"]})
             if not metadata.get("finalizers"):
@@ -76,9 +83,11 @@ class Writer:
     async def _create_object(self, key: Key, manifest: Raw) -> Raw:
         """Makes the object, or takes the one of its name that another pass or operator made."""
         resource = RESOURCES[key.kind][0]
+        self.auditor.making(key)
         try:
             made: Raw = await self._kube.create(resource, key.namespace, manifest)
         except k.ApiError as error:
+            self.auditor.not_made(key)
             if not error.already_exists:
                 raise
             found = await self._kube.get(resource, key.namespace, key.name)
@@ -93,8 +102,13 @@ class Writer:
             self._enqueue(key)
         return made
 
-    async def status(self, key: Key, obj: Raw, status: Raw) -> Raw:
-        """Writes the whole status; returns the object as it is then."""
+    async def fetch(self, key: Key) -> Raw | None:
+        """The object as the API server has it now."""
+        return await self._kube.get(RESOURCES[key.kind][0], key.namespace, key.name)
+
+    async def status(self, key: Key, obj: Raw, status: Raw, notes: Sequence[Note] = ()) -> Raw:
+        """Writes the whole status; returns the object as it is then. `notes` go with it."""
+        status = self.mark(obj, status, notes)
         patch = merge_patch(obj.get("status") or {}, status)
         if not patch:
             return obj
@@ -114,6 +128,7 @@ class Writer:
             for tell in self.changed:
                 tell(obj, before, status)
             log.info("phase", extra={"object": str(key), "uid": metadata["uid"], "from": before, "to": after, "reason": reason})
+        self.written(written)
         return written
 
     async def _without_refused(self, key: Key, obj: Raw, status: Raw, error: k.ApiError) -> Raw:

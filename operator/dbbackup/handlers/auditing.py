@@ -1,0 +1,102 @@
+"""Audit lines of what is done to objects, whoever does it: from every object that a watch or a list shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dbbackup import audit
+from dbbackup.handlers.cache import REMEMBERED, Key, Raw, key_of, version_of
+from dbbackup.plan import audited
+from dbbackup.plan.audited import Line, Seen
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    key: Key
+    version: int
+    seen: Seen
+
+
+class Auditor:
+    """Compares what it is shown with what it has seen, so that neither the order in which watches and lists tell nor that they tell twice matters.
+
+    Until `ready`, objects that an operator has worked on already are taken as they are: what was done to them was told then, or while none ran.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Known] = {}
+        self._gone: dict[str, None] = {}
+        self._making: set[Key] = set()
+        self._deleting: dict[str, str] = {}
+        self._ready = False
+
+    def ready(self) -> None:
+        """The first whole list has been shown: what is new from now on was made from now on."""
+        self._ready = True
+
+    def show(self, obj: Raw, *, deleted: bool = False) -> None:
+        """An object of one of our kinds, whole: with its managedFields."""
+        uid, key, version = obj["metadata"]["uid"], key_of(obj), version_of(obj)
+        if uid in self._gone:
+            return
+        known = self._known.get(uid)
+        if known is None:
+            new = self._ready or audited.untouched(obj)
+            lines = audited.created(obj, own=key in self._making) if new else audited.open_wishes(obj)
+            self._making.discard(key)
+        elif version > known.version:
+            lines = audited.changed(known.seen, obj, own=self._deleting.get(uid))
+        else:
+            lines = []
+        if known is None or version > known.version:
+            self._known[uid] = _Known(key, version, audited.seen(obj))
+        self._tell(key, uid, lines)
+        if deleted:
+            self.forget(key, uid)
+
+    def forget(self, key: Key, uid: str) -> None:
+        """The object is gone."""
+        known = self._known.pop(uid, None)
+        own = self._deleting.pop(uid, None)
+        if known is not None and not known.seen.deleting:
+            self._tell(key, uid, [audited.deleted(known.seen, own=own)])
+        if known is not None:
+            self._gone[uid] = None
+            if len(self._gone) > REMEMBERED:
+                del self._gone[next(iter(self._gone))]
+
+    def phase(self, obj: Raw, before: str | None, status: Raw) -> None:
+        """A run's phase has been written."""
+        line = audited.ended(obj, status)
+        if line is not None and before not in ("Completed", "Failed"):
+            self._tell(key_of(obj), obj["metadata"]["uid"], [line])
+
+    # What the operator itself is about to do
+
+    def making(self, key: Key) -> None:
+        """To be called before: the watch may tell of the object before the API server answers."""
+        self._making.add(key)
+
+    def not_made(self, key: Key) -> None:
+        self._making.discard(key)
+
+    def deleting(self, uid: str, why: str) -> None:
+        self._deleting[uid] = why
+
+    @staticmethod
+    def _tell(key: Key, uid: str, lines: Iterable[Line]) -> None:
+        for line in lines:
+            audit.record(
+                line.action,
+                who=line.who,
+                via=line.via,
+                outcome=line.outcome,
+                kind=key.kind,
+                namespace=key.namespace,
+                name=key.name,
+                target=line.target,
+                source=line.source,
+                reason=line.reason,
+                **{**(line.more or {}), "uid": uid},
+            )

@@ -1,0 +1,318 @@
+"""Sends what people are to be told. What is sent, to whom and when is decided in `plan.notify` and `plan.sinks`.
+
+Each sink has a queue and a worker of its own, so that a receiver that is away holds up no other. No URL is ever logged: it may be a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from socket import AddressFamily
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from yarl import URL
+
+from dbbackup import __version__
+from dbbackup.handlers.cache import Key, Raw, key_of
+from dbbackup.kube import ApiError
+from dbbackup.plan import notify, sinks
+from dbbackup.plan.notify import Told
+from dbbackup.plan.sinks import Sink
+
+log = logging.getLogger("dbbackup.notify")
+
+DIRECTORY = Path("/etc/dbbackup/notifications")
+"""Where the chart mounts the Secrets of the sinks."""
+QUEUE = 1000
+"""Messages that wait for one sink; the oldest gives way to a further one."""
+SEND_SECONDS = 10
+FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
+GIVE_UP_SECONDS = 3600.0
+"""After which a message that a receiver does not take is given up."""
+SETTLE_TRIES = 5
+BEAT_TRIES = 3
+
+
+class Refused(Exception):
+    """A receiver that is not to be called, or does not take the message and never will; the message says why, without the URL."""
+
+
+class NotTaken(Exception):
+    """A receiver that may take the message later."""
+
+
+class Guard(AbstractResolver):
+    """Resolves a name to addresses that may be connected to, or raises Refused. The connection then goes to just those: a name that points elsewhere
+    a moment later changes nothing.
+    """
+
+    def __init__(self, *, allow_private: bool, resolver: AbstractResolver) -> None:
+        self._allow_private, self._resolver = allow_private, resolver
+
+    async def resolve(self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_UNSPEC) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        for entry in found:
+            self.check(entry["host"])
+        return found
+
+    def check(self, address: str) -> None:
+        if (why := sinks.forbidden_address(address, allow_private=self._allow_private)) is not None:
+            raise Refused(f"its host is at an address that is not to be called: {why}")
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+class Sender:
+    """Calls one sink. `directory` holds its files; they are read each time, as Secrets change."""
+
+    def __init__(self, sink: Sink, directory: Path, resolver: Callable[[], AbstractResolver] = ThreadedResolver) -> None:
+        self._sink = sink
+        self._directory = directory / sink.name
+        self._resolver = resolver
+
+    def _file(self, name: str) -> str:
+        try:
+            text = (self._directory / name).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            text = ""
+        if not text:
+            raise NotTaken(f"the {name} cannot be read from its Secret: is the Secret in the operator's namespace, with that key?")
+        return text
+
+    async def send(self, message: notify.Payload) -> None:
+        """Raises Refused or NotTaken where it was not taken."""
+        if self._sink.type == "slack":
+            await self._call(json.dumps(notify.slack(message)).encode(), {})
+            return
+        body = message.to_json().encode()
+        headers = {"X-Dbbackup-Event": message.event, "X-Dbbackup-Id": message.id}
+        if self._sink.secret_ref is not None:
+            headers[sinks.SIGNATURE_HEADER] = sinks.signature(self._file(sinks.KEY_FILE).encode(), body, int(time.time()))
+        await self._call(body, headers)
+
+    async def beat(self) -> None:
+        """Raises Refused or NotTaken where it was not taken."""
+        await self._call(None, {})
+
+    async def _call(self, body: bytes | None, headers: Mapping[str, str]) -> None:
+        url = self._sink.url or self._file(sinks.URL_FILE)
+        if (why := sinks.forbidden_url(url, allow_private=self._sink.allow_private)) is not None:
+            raise Refused(why)
+        guard = Guard(allow_private=self._sink.allow_private, resolver=self._resolver())
+        connector = aiohttp.TCPConnector(resolver=guard, use_dns_cache=False, force_close=True)
+        told = {
+            "User-Agent": f"database-backup-operator/{__version__}",
+            **({"Content-Type": "application/json"} if body is not None else {}),
+            **headers,
+        }
+        try:
+            async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=SEND_SECONDS), trust_env=False) as session:
+                host = URL(url).host or ""
+                if aiohttp.helpers.is_ip_address(host):
+                    guard.check(host)  # aiohttp resolves none of these
+                async with session.request("POST" if body is not None else "GET", url, data=body, headers=told, allow_redirects=False) as answer:
+                    status = answer.status
+        except (aiohttp.InvalidURL, ValueError):
+            raise Refused("the URL cannot be read") from None
+        except TimeoutError:
+            raise NotTaken(f"no answer within {SEND_SECONDS} s") from None
+        except aiohttp.ClientConnectorDNSError:
+            raise NotTaken("its host's name cannot be resolved") from None
+        except aiohttp.ClientSSLError as error:
+            raise NotTaken(f"its certificate is not trusted, or TLS failed ({type(error).__name__})") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise NotTaken(f"the connection failed ({type(error).__name__})") from None
+        if 300 <= status < 400:
+            raise Refused(f"HTTP {status}: redirects are not followed")
+        if status >= 400:
+            raise (NotTaken if sinks.retryable(status) else Refused)(f"HTTP {status}")
+
+
+@dataclass(slots=True)
+class Item:
+    """Something that is owed, and the sinks that have not taken it yet. `given_up`: sink to why."""
+
+    key: Key
+    obj: Raw
+    told: Told
+    id: str
+    open: set[str]
+    sinks: tuple[str, ...]
+    given_up: dict[str, str] = field(default_factory=dict)
+
+
+class Notifier:
+    """`settle(key, obj, status)` writes a status; `fetch(key)` reads an object. `well()` says why no heartbeat is to be sent, or None."""
+
+    def __init__(
+        self,
+        wanted: Sequence[Sink],
+        now: Callable[[], datetime],
+        settle: Callable[[Key, Raw, Raw], Awaitable[Raw]],
+        fetch: Callable[[Key], Awaitable[Raw | None]],
+        senders: Mapping[str, Sender] | None = None,
+    ) -> None:
+        self.sinks = tuple(wanted)
+        self._now = now
+        self._settle = settle
+        self._fetch = fetch
+        self._senders = senders if senders is not None else {sink.name: Sender(sink, DIRECTORY) for sink in wanted}
+        self._queues: dict[str, deque[tuple[float, Item]]] = {sink.name: deque() for sink in wanted if sink.type != "heartbeat"}
+        self._filled = {name: asyncio.Event() for name in self._queues}
+        self._known: set[str] = set()
+
+    # What is owed
+
+    def mark(self, obj: Raw, status: Raw, notes: Sequence[Any], others: Callable[[], Iterable[Raw]]) -> Raw:
+        """The status, marked where some sink is to be told of the step from `obj` to it. To be written as it is."""
+        if not self._queues:
+            return status
+        kind, namespace = obj["kind"], obj["metadata"]["namespace"]
+        if not any(sink.wants(event, kind, namespace) for sink in self.sinks for event in sink.on):
+            return status
+        what = notify.told(obj, status, notes, _Late(others))
+        if what is None or not self._takers(what, obj):
+            return status
+        return notify.owing(status, what, obj, self._now())
+
+    def _takers(self, what: Told, obj: Raw) -> tuple[str, ...]:
+        return tuple(sink.name for sink in self.sinks if sink.wants(what.event, obj["kind"], obj["metadata"]["namespace"]))
+
+    def take(self, obj: Raw) -> None:
+        """An object whose status has been written or listed: what it owes is sent, once."""
+        what = notify.owed(obj)
+        if what is None:
+            return
+        key, identity, takers = key_of(obj), notify.event_id(obj, what), self._takers(what, obj)
+        if identity in self._known or not takers:
+            return
+        self._known.add(identity)
+        item = Item(key, obj, what, identity, set(takers), takers)
+        for name in takers:
+            queue = self._queues[name]
+            queue.append((asyncio.get_running_loop().time(), item))
+            self._filled[name].set()
+            if len(queue) > QUEUE:
+                _, oldest = queue.popleft()
+                oldest.open.discard(name)
+                oldest.given_up[name] = f"dropped, as {QUEUE} later ones wait"
+                log.error("notification dropped: too many wait", extra={"sink": name, "object": str(oldest.key), "event": oldest.told.event})
+
+    # Sending
+
+    async def run(self, schedules: Callable[[], Iterable[Raw]], well: Callable[[], str | None]) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for sink in self.sinks:
+                work = self._beat(sink, schedules, well) if sink.type == "heartbeat" else self._work(sink)
+                group.create_task(work, name=f"notifications to {sink.name}")
+
+    async def _work(self, sink: Sink) -> None:
+        queue, filled = self._queues[sink.name], self._filled[sink.name]
+        while True:
+            while not queue:
+                filled.clear()
+                await filled.wait()
+            since, item = queue[0]
+            why = await self._deliver(sink, item, since)
+            # Meanwhile it may have been dropped.
+            if queue and queue[0][1] is item:
+                queue.popleft()
+            elif sink.name in item.given_up:
+                continue
+            item.open.discard(sink.name)
+            if why is not None:
+                item.given_up[sink.name] = why
+            if not item.open:
+                await self._settled(item)
+
+    async def _deliver(self, sink: Sink, item: Item, since: float) -> str | None:
+        """None once it has been taken, else why it was given up."""
+        loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
+        about = {"sink": sink.name, "object": str(item.key), "event": item.told.event, "id": item.id}
+        while True:
+            again = False
+            try:
+                await self._senders[sink.name].send(notify.payload(item.obj, item.told, sink.name))
+                log.info("notified", extra=about)
+                return None
+            except NotTaken as error:
+                why, again = str(error), loop.time() + pause - since <= GIVE_UP_SECONDS
+            except Refused as error:
+                why = str(error)
+            except Exception as error:
+                # Whatever is wrong with one message: backups and the other messages go on.
+                log.exception("a defect of the operator, please report it: the notification cannot be sent", extra=about)
+                why = type(error).__name__
+            if not again:
+                log.error("notification given up", extra={**about, "error": why})
+                return why
+            log.warning("notification not taken, trying again", extra={**about, "delay": pause, "error": why})
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LAST_PAUSE)
+
+    async def _settled(self, item: Item) -> None:
+        """Writes on the object that nothing is owed any more, unless something newer is."""
+        try:
+            for _ in range(SETTLE_TRIES):
+                obj = await self._fetch(item.key)
+                if obj is None or obj["metadata"]["uid"] != item.obj["metadata"]["uid"]:
+                    break
+                what = notify.owed(obj)
+                if what is None or notify.event_id(obj, what) != item.id:
+                    break
+                try:
+                    await self._settle(item.key, obj, notify.settled(obj, what, item.given_up, item.sinks, self._now()))
+                    break
+                except ApiError as error:
+                    if not error.conflict:
+                        raise
+            self._known.discard(item.id)
+        except ApiError as error:
+            # It stays known, so that it is not sent again before a restart.
+            log.warning("the mark of a notification that was sent stays", extra={"object": str(item.key), "id": item.id, "error": str(error)})
+
+    async def _beat(self, sink: Sink, schedules: Callable[[], Iterable[Raw]], well: Callable[[], str | None]) -> None:
+        told: str | None = None
+        while True:
+            why = well() or notify.missing_beat(schedules(), sink, self._now())
+            if why is not None and why != told:
+                log.warning("no heartbeat is sent", extra={"sink": sink.name, "reason": why})
+            elif why is None and told is not None:
+                log.info("heartbeats are sent again", extra={"sink": sink.name})
+            told = why
+            if why is None:
+                await self._beaten(sink)
+            await asyncio.sleep(sink.interval.total_seconds())
+
+    async def _beaten(self, sink: Sink) -> None:
+        for attempt in range(BEAT_TRIES):
+            try:
+                await self._senders[sink.name].beat()
+                return
+            except (Refused, NotTaken) as error:
+                log.warning("heartbeat not taken", extra={"sink": sink.name, "error": str(error)})
+                if isinstance(error, Refused):
+                    return
+            await asyncio.sleep(FIRST_PAUSE * 2**attempt)
+
+
+class _Late:
+    """Objects that are gathered only if they are asked for."""
+
+    def __init__(self, gather: Callable[[], Iterable[Raw]]) -> None:
+        self._gather = gather
+
+    def __iter__(self) -> Any:
+        return iter(self._gather())

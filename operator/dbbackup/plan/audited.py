@@ -1,0 +1,221 @@
+"""What people have done to an object, told from how it looks before and after: plain kubectl and GitOps leave no other trace here.
+
+An object does not say who wrote it, only which field manager did, a name that every writer chooses freely. So `who` is the annotation
+`dbbackup.io/requested-by`, which the chart's admission policy keeps honest, or nobody known; the manager is told as `via` and `source`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dbbackup.audit import REQUESTED_BY, UNKNOWN
+from dbbackup.plan.facts import APPROVE_PRUNE, CHECK_NOW, IMPORT, PIN, RUN_NOW, SUSPEND, Raw, annotation, artifact_key
+
+OPERATOR = "operator"
+"""`who` and `via` of what the operator did by itself: a schedule's runs, imports, retention."""
+OPERATOR_MANAGER = "dbbackup-operator"
+_VIA = {"kubectl-dbbackup": "cli", "dbbackup-console": "console"}
+_MARKS = {RUN_NOW: "run-now", CHECK_NOW: "check-now", IMPORT: "import", APPROVE_PRUNE: "approve-prune"}
+"""Annotations whose every new value is a wish of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What `audit.record` is to tell, besides the object itself. `more` holds further fields."""
+
+    action: str
+    who: str
+    via: str
+    source: str = ""
+    target: str = ""
+    reason: str = ""
+    outcome: str = "allowed"
+    more: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What has been taken in of an object: as much as is needed to tell what is done to it next."""
+
+    requested_by: str
+    generation: int
+    spec: str
+    marks: tuple[str | None, ...]
+    pinned: bool
+    suspended: bool
+    deleting: bool
+    target: str
+    policy: str
+
+
+def seen(obj: Raw) -> Seen:
+    metadata, spec = obj["metadata"], obj.get("spec") or {}
+    return Seen(
+        requested_by=annotation(obj, REQUESTED_BY) or "",
+        generation=int(metadata.get("generation") or 0),
+        spec=_digest({key: value for key, value in spec.items() if key != "suspend"}),
+        marks=tuple(annotation(obj, name) for name in _MARKS),
+        pinned=annotation(obj, PIN) == "true",
+        suspended=bool(spec.get("suspend")) or annotation(obj, SUSPEND) == "true",
+        deleting=bool(metadata.get("deletionTimestamp")),
+        target=_target(obj),
+        policy=str(spec.get("deletionPolicy") or ""),
+    )
+
+
+def untouched(obj: Raw) -> bool:
+    """Whether no operator has written its status yet: then nobody has told of its creation either."""
+    return not (obj.get("status") or {}).get("conditions")
+
+
+def created(obj: Raw, *, own: bool = False) -> list[Line]:
+    """Of an object that is new. `own`: this operator made it, for a schedule or an import."""
+    manager = _creator(obj)
+    if own and manager.name == OPERATOR_MANAGER:
+        who, via = OPERATOR, OPERATOR
+    else:
+        who, via = annotation(obj, REQUESTED_BY) or UNKNOWN, manager.via
+    action = "restore" if obj["kind"] == "DatabaseRestore" else "create"
+    first = Line(action, who, via, manager.source, _target(obj), more=_told(obj))
+    now = seen(obj)
+    nothing = replace(now, marks=(None,) * len(_MARKS), pinned=False, suspended=False)
+    lines = [first, *_wishes(nothing, obj, now, who)]
+    return [*lines, deleted(now)] if now.deleting else lines
+
+
+def open_wishes(obj: Raw) -> list[Line]:
+    """Of an object that was there before this operator: what was asked of it and has not been done yet."""
+    status = obj.get("status") or {}
+    done = (status.get("lastRunNow"), status.get("lastCheck"), (status.get("lastImport") or {}).get("token"), annotation(obj, APPROVE_PRUNE))
+    now = seen(obj)
+    before = tuple(mark if mark == past else None for mark, past in zip(now.marks, done, strict=True))
+    return list(_wishes(replace(now, marks=before), obj, now, UNKNOWN))
+
+
+def changed(before: Seen, obj: Raw, *, own: str | None = None) -> list[Line]:
+    """Of an object that was `before`. `own`: why the operator itself deletes it, if it does."""
+    after = seen(obj)
+    # Only those whom the policy trusts can change the annotation: they name the person for whom they write.
+    who = after.requested_by if after.requested_by != before.requested_by and after.requested_by else UNKNOWN
+    lines = list(_wishes(before, obj, after, who))
+    if after.generation != before.generation and after.spec != before.spec:
+        manager = _writer(obj, "f:spec")
+        lines.append(Line("update", who, manager.via, manager.source, after.target))
+    if after.deleting and not before.deleting:
+        lines.append(deleted(after, own=own, who=who))
+    return lines
+
+
+def deleted(before: Seen, *, own: str | None = None, who: str = UNKNOWN) -> Line:
+    """Objects do not tell who deleted them."""
+    more = {"deletion_policy": before.policy} if before.policy else None
+    if own is not None:
+        return Line("delete", OPERATOR, OPERATOR, target=before.target, reason=own, more=more)
+    return Line("delete", who, UNKNOWN, target=before.target, more=more)
+
+
+def ended(obj: Raw, status: Raw) -> Line | None:
+    """How a run went, where `status` says so."""
+    action = "restore" if obj["kind"] == "DatabaseRestore" else "backup"
+    outcome = {"Completed": "succeeded", "Failed": "failed"}.get(str(status.get("phase")))
+    if outcome is None or (obj.get("spec") or {}).get("origin") == "Discovered":
+        return None
+    who = annotation(obj, REQUESTED_BY) or UNKNOWN
+    reason = str((status.get("failure") or {}).get("reason") or "") if outcome == "failed" else ""
+    key = artifact_key({"metadata": obj["metadata"], "status": status})
+    return Line(f"{action}-ended", who, OPERATOR, target=_target(obj), reason=reason, outcome=outcome, more={"artifact": key} if key else None)
+
+
+# What is told of an object
+
+
+def _wishes(before: Seen, obj: Raw, after: Seen, who: str) -> Iterator[Line]:
+    for (name, action), old, new in zip(_MARKS.items(), before.marks, after.marks, strict=True):
+        if new is not None and new != old:
+            manager = _writer(obj, "f:metadata", "f:annotations", f"f:{name}")
+            yield Line(action, who, manager.via, manager.source, new)
+    if after.pinned != before.pinned:
+        manager = _writer(obj, "f:metadata", "f:annotations", f"f:{PIN}")
+        yield Line("pin" if after.pinned else "unpin", who, manager.via, manager.source, after.target)
+    if after.suspended != before.suspended:
+        writers = (_writer(obj, "f:metadata", "f:annotations", f"f:{SUSPEND}"), _writer(obj, "f:spec", "f:suspend"))
+        manager = max(writers, key=lambda writer: writer.time)
+        yield Line("suspend" if after.suspended else "resume", who, manager.via, manager.source)
+
+
+def _told(obj: Raw) -> dict[str, str] | None:
+    """Of a restore: what it takes."""
+    source = (obj.get("spec") or {}).get("source") or {}
+    if name := (source.get("backupRef") or {}).get("name"):
+        return {"from": f"DatabaseBackup {name}"}
+    if name := (source.get("scheduleRef") or {}).get("name"):
+        return {"from": f"DatabaseBackupSchedule {name}"}
+    if key := (source.get("artifact") or {}).get("key"):
+        return {"from": str(key)}
+    return None
+
+
+def _target(obj: Raw) -> str:
+    """What the object is about: the database as its spec names it, or the bucket."""
+    spec = obj.get("spec") or {}
+    if obj["kind"] == "BackupStorage":
+        s3 = spec.get("s3") or {}
+        return "/".join(str(part) for part in (s3.get("bucket"), s3.get("prefix")) if part)
+    if obj["kind"] == "DatabaseBackupSchedule":
+        spec = (spec.get("template") or {}).get("spec") or {}
+    database = spec.get("database") or {}
+    host = "/".join(str(part) for part in (database.get("host"), database.get("name")) if part)
+    secret = (database.get("secretRef") or {}).get("name")
+    return " ".join(part for part in (f"Secret {secret}" if secret else "", host) if part)
+
+
+def _digest(spec: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(spec, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+# Field managers
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """Who claims to have written a field; the name is empty where nobody is known."""
+
+    name: str = ""
+    operation: str = ""
+    time: str = ""
+
+    @property
+    def via(self) -> str:
+        if not self.name:
+            return UNKNOWN
+        return _VIA.get(self.name) or ("kubectl" if self.name.startswith("kubectl") else self.name)
+
+    @property
+    def source(self) -> str:
+        return " ".join(part for part in (f"manager {self.name}" if self.name else "", self.operation, self.time) if part)
+
+
+def _managers(obj: Raw, *path: str) -> list[Manager]:
+    """Those that own something at that path, the subresource `status` aside; the earliest first."""
+    found = []
+    for entry in obj["metadata"].get("managedFields") or ():
+        node: Any = entry.get("fieldsV1") or {}
+        for step in path:
+            node = node.get(step) if isinstance(node, Mapping) else None
+        if node is not None and not entry.get("subresource"):
+            found.append(Manager(str(entry.get("manager") or ""), str(entry.get("operation") or ""), str(entry.get("time") or "")))
+    return sorted(found, key=lambda manager: manager.time)
+
+
+def _writer(obj: Raw, *path: str) -> Manager:
+    found = _managers(obj, *path)
+    return found[-1] if found else Manager()
+
+
+def _creator(obj: Raw) -> Manager:
+    found = _managers(obj, "f:spec") or _managers(obj)
+    return found[0] if found else Manager()

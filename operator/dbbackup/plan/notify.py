@@ -1,0 +1,293 @@
+"""What people are told, and when: failures, the first success after one, successes.
+
+What is owed stands on the object: the status that says how a run ended carries condition `Notified` with status Unknown, in the same write. So an
+operator that is killed before a receiver has answered finds it again, and sends it once more with the same id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from dbbackup.api import conditions
+from dbbackup.api.conditions import timestamp
+from dbbackup.audit import REQUESTED_BY
+from dbbackup.plan.facts import SCHEDULE, SUSPEND, Note, Raw, annotation, artifact_key
+from dbbackup.plan.observe import instant
+from dbbackup.plan.sinks import EventName, Sink
+from dbbackup.plan.status import cut
+from dbbackup.run import Model
+
+NOTIFIED = "Notified"
+TEXT_LIMIT = 2000
+STORAGE_TRIES = 2
+"""Looks at a storage that fail one after the other before people are told: one may be a server that restarts."""
+SCHEDULE_NOTES = ("DiscoveryFailed", "RunMissed", "RunRefused")
+"""Events of a schedule that no backup's failure tells of."""
+RUNS = ("DatabaseBackup", "DatabaseRestore")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something worth telling about an object."""
+
+    event: EventName
+    reason: str
+    message: str
+
+
+class ObjectRef(Model):
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
+class Artifact(Model):
+    """Where the backup lies."""
+
+    storage: str | None = None
+    bucket: str | None = None
+    key: str | None = None
+    size_bytes: int | None = None
+
+
+class Payload(Model):
+    """What a webhook receives. No row of a database and no secret is in it; messages are those of the object's status."""
+
+    version: Literal[1] = 1
+    id: str
+    """The same each time that this is sent: receivers that have seen it ignore it."""
+    event: EventName
+    time: str
+    sink: str
+    object: ObjectRef
+    reason: str
+    message: str
+    hint: str | None = None
+    schedule: str | None = None
+    database: str | None = None
+    requested_by: str | None = None
+    artifact: Artifact | None = None
+    start_time: str | None = None
+    completion_time: str | None = None
+    duration: str | None = None
+
+
+# What is worth telling
+
+
+def told(obj: Raw, status: Raw, notes: Sequence[Note] = (), others: Iterable[Raw] = ()) -> Told | None:
+    """What the step from `obj` as it is to `status` means for people, or None. `others` are the objects of its kind in its namespace."""
+    if obj["kind"] in RUNS:
+        return _run(obj, status, others)
+    return _storage(obj, status) if obj["kind"] == "BackupStorage" else _schedule(obj, status, notes)
+
+
+def _run(obj: Raw, status: Raw, others: Iterable[Raw]) -> Told | None:
+    before, phase = (obj.get("status") or {}).get("phase"), status.get("phase")
+    if phase == before or phase not in ("Completed", "Failed"):
+        return None
+    ready = conditions.find(status.get("conditions") or (), "Ready") or {}
+    message = str(ready.get("message") or "")
+    if phase == "Failed":
+        failure = status.get("failure") or {}
+        return Told("failure", str(failure.get("reason") or "Failed"), str(failure.get("message") or message))
+    if before == "Failed":
+        return Told("recovery", "ArtifactFound", message)
+    if (obj.get("spec") or {}).get("origin") == "Discovered":
+        return None  # an import, and no run
+    return Told("recovery" if _failed_before(obj, others) else "success", "Completed", message)
+
+
+def _failed_before(obj: Raw, others: Iterable[Raw]) -> bool:
+    """Whether the last run of the same database, by the same schedule if one made it, failed."""
+    subject, uid = _subject(obj), obj["metadata"]["uid"]
+    ended = [
+        other
+        for other in others
+        if other["metadata"]["uid"] != uid and (other.get("status") or {}).get("phase") in ("Completed", "Failed") and _subject(other) == subject
+    ]
+    newest = max(ended, key=lambda other: (str(other["status"].get("completionTime") or ""), other["metadata"]["creationTimestamp"]), default=None)
+    return newest is not None and newest["status"]["phase"] == "Failed"
+
+
+def _subject(obj: Raw) -> tuple[str, str, str]:
+    database = (obj.get("spec") or {}).get("database") or {}
+    return obj["kind"], _schedule_of(obj) or "", json.dumps(database, sort_keys=True)
+
+
+def _schedule_of(obj: Raw) -> str | None:
+    return (obj["metadata"].get("labels") or {}).get(SCHEDULE)
+
+
+def _storage(obj: Raw, status: Raw) -> Told | None:
+    before = obj.get("status") or {}
+    ready = conditions.find(status.get("conditions") or (), "Ready") or {}
+    if _unusable(status) != _unusable(before):
+        event: EventName = "failure" if _unusable(status) else "recovery"
+        return Told(event, str(ready.get("reason") or "NotReady"), str(ready.get("message") or ""))
+    full = conditions.find(status.get("conditions") or (), "NearCapacity") or {}
+    if _near_capacity(status) != _near_capacity(before):
+        return Told("failure" if _near_capacity(status) else "recovery", "NearCapacity", str(full.get("message") or ""))
+    return None
+
+
+def _unusable(status: Raw) -> bool:
+    return conditions.is_true(status.get("conditions") or (), "Stalled") or int(status.get("checkFailures") or 0) >= STORAGE_TRIES
+
+
+def _near_capacity(status: Raw) -> bool:
+    return conditions.is_true(status.get("conditions") or (), "NearCapacity")
+
+
+def _schedule(obj: Raw, status: Raw, notes: Sequence[Note]) -> Told | None:
+    before = obj.get("status") or {}
+    old, new = (conditions.find(item.get("conditions") or (), "Ready") or {} for item in (before, status))
+    reasons = (str(old.get("reason") or ""), str(new.get("reason") or ""))
+    for note in notes:
+        if note.reason in SCHEDULE_NOTES and not (note.reason == "RunRefused" == reasons[0]):
+            return Told("failure", note.reason, note.message)
+    broken = [conditions.is_true(item.get("conditions") or (), "Stalled") for item in (before, status)]
+    if broken[0] != broken[1]:
+        return Told("failure" if broken[1] else "recovery", reasons[1], str(new.get("message") or ""))
+    return None
+
+
+# What is owed, as the object's status holds it
+
+
+def owing(status: Raw, what: Told, obj: Raw, now: datetime) -> dict[str, Any]:
+    """The status with the mark that people are still to be told."""
+    message = cut(f"{what.reason}: {what.message}", TEXT_LIMIT)
+    return _with_mark(status, obj, now, "Unknown", what.event.capitalize(), message)
+
+
+def owed(obj: Raw) -> Told | None:
+    """What people are still to be told of the object."""
+    mark = conditions.find((obj.get("status") or {}).get("conditions") or (), NOTIFIED)
+    if mark is None or mark.get("status") != "Unknown":
+        return None
+    event = str(mark.get("reason") or "").lower()
+    if event not in ("failure", "recovery", "success"):
+        return None
+    reason, _, message = str(mark.get("message") or "").partition(": ")
+    return Told(event, reason, message)  # type: ignore[arg-type]
+
+
+def settled(obj: Raw, what: Told, given_up: Mapping[str, str], sinks: Sequence[str], now: datetime) -> dict[str, Any]:
+    """The status once every sink has taken it or was given up: sink to why."""
+    if given_up:
+        message = "; ".join(f"{name}: {why}" for name, why in given_up.items())
+        return _with_mark(obj["status"], obj, now, "False", what.event.capitalize(), cut(f"not told to {message}", TEXT_LIMIT))
+    return _with_mark(obj["status"], obj, now, "True", what.event.capitalize(), cut(f"told to {', '.join(sinks)}", TEXT_LIMIT))
+
+
+def _with_mark(status: Raw, obj: Raw, now: datetime, value: str, reason: str, message: str) -> dict[str, Any]:
+    """The mark's time is always that of the last write, as it is part of the id."""
+    mark = {
+        "type": NOTIFIED,
+        "status": value,
+        "observedGeneration": obj["metadata"].get("generation", 1),
+        "lastTransitionTime": timestamp(now),
+        "reason": reason,
+        "message": message,
+    }
+    others = [dict(item) for item in status.get("conditions") or () if item.get("type") != NOTIFIED]
+    return {**status, "conditions": [*others, mark][-conditions.CONDITIONS :]}
+
+
+def event_id(obj: Raw, what: Told) -> str:
+    """The same for the same event, whoever asks and however often."""
+    mark = conditions.find((obj.get("status") or {}).get("conditions") or (), NOTIFIED) or {}
+    moment = instant(mark.get("lastTransitionTime"))
+    phase = (obj.get("status") or {}).get("phase") or what.reason
+    return f"{obj['metadata']['uid']}-{phase.lower()}-{int(moment.timestamp()) if moment else 0}"
+
+
+# Messages
+
+
+def payload(obj: Raw, what: Told, sink: str) -> Payload:
+    """What a webhook is sent about the object, whose status says that it is owed."""
+    status, metadata = obj.get("status") or {}, obj["metadata"]
+    artifact = status.get("artifact") or {}
+    mark = conditions.find(status.get("conditions") or (), NOTIFIED) or {}
+    database = status.get("database") or {}
+    return Payload(
+        id=event_id(obj, what),
+        event=what.event,
+        time=str(mark.get("lastTransitionTime") or ""),
+        sink=sink,
+        object=ObjectRef(kind=obj["kind"], namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]),
+        reason=what.reason,
+        message=cut(what.message, TEXT_LIMIT),
+        hint=(status.get("failure") or {}).get("hint") or None if what.event == "failure" else None,
+        schedule=_schedule_of(obj),
+        database=database.get("identity") or database.get("name"),
+        requested_by=annotation(obj, REQUESTED_BY),
+        artifact=Artifact(storage=artifact.get("storage"), bucket=artifact.get("bucket"), key=artifact_key(obj), size_bytes=status.get("sizeBytes"))
+        if artifact
+        else None,
+        start_time=status.get("startTime"),
+        completion_time=status.get("completionTime"),
+        duration=status.get("duration"),
+    )
+
+
+_HEADLINES = {
+    ("failure", True): ":x: *{kind} {where} failed*",
+    ("recovery", True): ":white_check_mark: *{kind} {where} works again*",
+    ("success", True): ":white_check_mark: *{kind} {where} completed*",
+    ("failure", False): ":warning: *{kind} {where} needs a look*",
+    ("recovery", False): ":white_check_mark: *{kind} {where} is well again*",
+}
+
+
+def slack(told_of: Payload) -> dict[str, str]:
+    """The same for Slack's incoming webhooks, and what takes their form: Mattermost, Rocket.Chat, Discord's `/slack`."""
+    about = told_of.object
+    headline = _HEADLINES[told_of.event, about.kind in RUNS].format(kind=about.kind, where=_escaped(f"{about.namespace}/{about.name}"))
+    lines = [f"{headline}: {_escaped(told_of.reason)}", _escaped(told_of.message)]
+    if told_of.hint:
+        lines.append(f"_{_escaped(told_of.hint)}_")
+    facts = [("database", told_of.database), ("duration", told_of.duration), ("requested by", told_of.requested_by)]
+    if known := [f"{name}: {_escaped(value)}" for name, value in facts if value]:
+        lines.append(" · ".join(known))
+    return {"text": "\n".join(line for line in lines if line)}
+
+
+def _escaped(text: str) -> str:
+    """As Slack asks for it: otherwise a name could ping a whole channel, or show a link that leads elsewhere."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# Heartbeats
+
+
+def missing_beat(schedules: Iterable[Raw], sink: Sink, now: datetime) -> str | None:
+    """Why a heartbeat is not to be sent, or None: one of the schedules that the sink serves fails or is overdue."""
+    for obj in schedules:
+        if sink.serves(obj["metadata"]["namespace"]) and (why := overdue(obj, now, sink.patience)) is not None:
+            return f"DatabaseBackupSchedule {obj['metadata']['namespace']}/{obj['metadata']['name']} {why}"
+    return None
+
+
+def overdue(obj: Raw, now: datetime, grace: timedelta) -> str | None:
+    """What is wrong with a schedule's runs, or None. One that is suspended or going away owes none."""
+    status = obj.get("status") or {}
+    if obj["metadata"].get("deletionTimestamp") or (obj.get("spec") or {}).get("suspend") or annotation(obj, SUSPEND) == "true":
+        return None
+    if conditions.is_true(status.get("conditions") or (), "Stalled"):
+        return "cannot be used"
+    if failures := int(status.get("consecutiveFailures") or 0):
+        return f"has failed {failures} times in a row" if failures > 1 else "has failed"
+    following, last, succeeded = (instant(status.get(name)) for name in ("nextScheduleTime", "lastScheduleTime", "lastSuccessfulTime"))
+    if following is not None and now - following > grace:
+        return f"has not made the run that was due at {timestamp(following)}"
+    if last is not None and now - last > grace and (succeeded is None or succeeded < last):
+        return f"has no good backup from its run of {timestamp(last)}"
+    return None
