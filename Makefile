@@ -13,6 +13,8 @@ VENV := build/venv
 PYTHON := $(VENV)/bin/python
 PYTEST := $(PYTHON) -m pytest
 READY := $(VENV)/.ready
+# What only the kubectl plugin imports; the image leaves it out.
+NO_PLUGIN := $(addprefix --no-emit-package ,rich pygments markdown-it-py mdurl)
 ARGS ?=
 export CLUSTER IMAGE KUBE_CONTEXT
 
@@ -56,8 +58,8 @@ bench: $(READY) ## the demo's times, and the data plane against pg_dump
 
 lock: $(READY) ## newest versions that pyproject.toml allows, with their hashes
 	@$(PYTHON) -m pip install -q uv
-	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --extra console --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
-	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --extra console --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements-dev.txt
+	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --extra operator --extra console $(NO_PLUGIN) --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
+	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --extra operator --extra console --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements-dev.txt
 
 clean: ## removes build/, the cluster with it
 	@[ ! -d build/rig ] || $(RIG) down --purge

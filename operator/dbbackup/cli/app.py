@@ -1,0 +1,159 @@
+"""The command line's root. Verbs are known by name and a line of help; their modules are imported when they are called."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, TypeVar
+
+import click
+
+from dbbackup.cli.errors import CliError, ExitCode, TerminatedError
+from dbbackup.cli.kubectl import Kubectl
+
+PROGRAM = "kubectl dbbackup"
+COMPLETE = "_KUBECTL_DBBACKUP_COMPLETE"
+
+# name -> (module below `verbs`, attribute, help). A test holds the help to that of the command itself.
+VERBS: dict[str, tuple[str, str, str]] = {
+    "create": ("create", "create", "Back up a database now."),
+    "list": ("list", "list_", "List backups, newest first, or what lies in a bucket."),
+    "describe": ("describe", "describe", "Tell the story of a backup or restore."),
+    "logs": ("logs", "logs", "Print the log of a run."),
+    "download": ("download", "download", "Download a backup, checked, as SQL or as it is stored."),
+    "restore": ("restore", "restore", "Restore a backup into a database."),
+    "delete": ("delete", "delete", "Delete backups, their artifacts included."),
+    "schedule": ("schedule", "schedule", "Make, look at and steer schedules."),
+    "storage": ("storage", "storage", "Look at storages and try them."),
+    "import": ("import_", "import_", "Make backups known again that lie in a bucket."),
+    "doctor": ("doctor", "doctor", "Find what is wrong, and say what to do."),
+    "console": ("console", "console", "Open the console in a browser."),
+    "completion": ("completion", "completion", "Print the code for completion in a shell."),
+    "version": ("version", "version", "Tell the versions of plugin and operator."),
+}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Lazy(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        found = VERBS.get(cmd_name)
+        if found is None:
+            return None
+        command: click.Command = getattr(import_module(f"dbbackup.cli.verbs.{found[0]}"), found[1])
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in VERBS.items()])
+
+
+def access(ctx: click.Context) -> Kubectl:
+    found = ctx.find_root().ensure_object(Kubectl)
+    assert isinstance(found, Kubectl)  # noqa: S101
+    return found
+
+
+def _remember(name: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    def callback(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            setattr(access(ctx), name, value)
+
+    return callback
+
+
+def connection(command: F) -> F:
+    """The flags that every verb takes, before it or after it."""
+    for option in (
+        click.option("--kubeconfig", metavar="FILE", expose_value=False, callback=_remember("kubeconfig"), help="The kubeconfig file to use."),
+        click.option("--context", metavar="NAME", expose_value=False, callback=_remember("context"), help="The context of the kubeconfig to use."),
+        click.option("-n", "--namespace", metavar="NAME", expose_value=False, callback=_remember("namespace_flag"), help="The namespace to work in."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, no_args_is_help=False)
+@connection
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Back up and restore PostgreSQL on Kubernetes.
+
+    It works with your own rights in the cluster: see `kubectl dbbackup doctor`.
+    """
+    access(ctx)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code. Whatever happens, no traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["__complete"]:
+        from dbbackup.cli.complete import complete  # noqa: PLC0415
+
+        return complete(arguments[1:])
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(number, _terminate)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone. Python would complain once more when it closes stdout.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.CLOSED_PIPE
+    return code
+
+
+def _terminate(*_: object) -> None:
+    raise TerminatedError
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        result = cli.main(args=arguments, prog_name=PROGRAM, complete_var=COMPLETE, standalone_mode=False)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except CliError as error:
+        _complain(error.message, error.hint)
+        return error.code
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted")
+        return ExitCode.CANCELLED
+    except TerminatedError:
+        _complain("terminated")
+        return ExitCode.TERMINATED
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if os.environ.get("DBBACKUP_DEBUG"):
+            raise
+        _complain(f"a defect of the plugin, please report it: {type(error).__name__}: {error}", "DBBACKUP_DEBUG=1 shows where.")
+        return ExitCode.INTERNAL
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _complain(message: str, hint: str = "") -> None:
+    from dbbackup.cli.output import clean, paint, tell  # noqa: PLC0415
+
+    with suppress(OSError):
+        tell(f"{paint('error:', 'red', bold=True, err=True)} {clean(message)}")
+        if hint:
+            tell(clean(hint))
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

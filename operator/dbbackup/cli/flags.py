@@ -1,0 +1,102 @@
+"""Flags that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from dbbackup.api.units import parse_duration
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SSL = click.Choice(["disable", "allow", "prefer", "require", "verify-ca", "verify-full"])
+
+
+class Seconds(click.ParamType[float]):
+    """A duration such as 90s or 1h30m, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, (int, float)):
+            return float(value)
+        try:
+            return float(parse_duration(str(value)))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Known(click.ParamType[str]):
+    """The name of an object, completed from the cluster."""
+
+    name = "name"
+
+    def __init__(self, *kinds: str) -> None:
+        self.kinds = kinds
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        from dbbackup.cli.app import access  # noqa: PLC0415
+        from dbbackup.cli.errors import CliError  # noqa: PLC0415
+
+        try:
+            found = [item["metadata"]["name"] for kind in self.kinds for item in access(ctx).objects(kind)]
+        except CliError:
+            return []
+        return [CompletionItem(name) for name in sorted(found) if name.startswith(incomplete)]
+
+
+BACKUP, SCHEDULE, STORAGE = Known("DatabaseBackup"), Known("DatabaseBackupSchedule"), Known("BackupStorage")
+RUN = Known("DatabaseBackup", "DatabaseRestore")
+
+
+def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+database = stacked(
+    click.option("--secret", metavar="NAME", help="Secret with the connection, in the same namespace."),
+    click.option("--database", metavar="NAME", help="Name of the database, where the Secret says another or none."),
+    click.option("--host", metavar="HOST", help="Host of the server, where the Secret says another or none."),
+    click.option("--port", type=click.IntRange(1, 65535), metavar="PORT", help="Port of the server, where the Secret says another or none."),
+    click.option("--user", metavar="NAME", help="User, where the Secret says another or none."),
+    click.option("--ssl-mode", type=_SSL, help="How TLS is used, as libpq's sslmode."),
+    click.option("--ca-secret", metavar="NAME[:KEY]", help="Secret with the CA of the server's certificate; key ca.crt unless another is given."),
+)
+
+backup = stacked(
+    click.option("--storage", type=STORAGE, metavar="NAME", help="BackupStorage that takes the artifact.  [default: default]"),
+    click.option("--format", type=click.Choice(["plain", "custom"]), help="plain is SQL; custom is pg_dump's archive, restorable in parts."),
+    click.option("--schema", multiple=True, metavar="NAME", help="A schema to back up; several times, or with commas. All without it."),
+    click.option("--exclude-table", multiple=True, metavar="PATTERN", help="Tables to leave out whole, as schema.table, with * and ?."),
+    click.option("--exclude-table-data", multiple=True, metavar="PATTERN", help="Tables of which the rows are left out."),
+    click.option("--compression", metavar="ALGORITHM[:LEVEL]", help="zstd, gzip or none, with a level such as zstd:9."),
+    click.option("--no-clean", is_flag=True, help="No DROP statements in a plain artifact."),
+    click.option("--no-row-counts", is_flag=True, help="Do not count rows."),
+    click.option("--ttl", metavar="DURATION", help="How long the artifact is kept, such as 30d, or never."),
+    click.option("--deletion-policy", type=click.Choice(["Retain", "Delete"]), help="What becomes of the artifact when the object is deleted."),
+    click.option("--timeout", metavar="DURATION", help="How long one attempt may take, such as 2h."),
+    click.option("--retries", type=click.IntRange(0, 10), metavar="N", help="How often a failed attempt is tried again."),
+)
+
+labels = stacked(
+    click.option("--label", "-l", multiple=True, metavar="KEY=VALUE", help="A label for the object; may be given several times."),
+    click.option("--annotation", multiple=True, metavar="KEY=VALUE", help="An annotation for the object; may be given several times."),
+)
+
+dry = stacked(
+    click.option("--dry-run", is_flag=True, help="Make nothing; print what would be made, for Git. The API server checks it."),
+    click.option("-o", "--output", type=click.Choice(["yaml", "json", "name"]), help="Print the object instead of a line about it."),
+)
+
+wait = stacked(
+    click.option("--wait", "-w", is_flag=True, help="Wait for the end, with progress. ^C ends the waiting, not the run."),
+    click.option("--wait-timeout", type=Seconds(), default="24h", metavar="DURATION", show_default=True, help="How long to wait."),
+)

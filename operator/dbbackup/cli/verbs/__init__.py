@@ -1,0 +1,1 @@
+"""One module a verb. Each is imported when it is called, and not before: `--help` must be fast."""

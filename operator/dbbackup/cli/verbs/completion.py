@@ -1,0 +1,38 @@
+"""`completion`: code for a shell, or the program that kubectl looks for."""
+
+from __future__ import annotations
+
+import click
+
+from dbbackup.cli.app import connection
+from dbbackup.cli.errors import ExitCode
+from dbbackup.cli.output import say
+
+KUBECTL = """#!/bin/sh
+# kubectl asks this program, anywhere on the PATH, for the completion of `kubectl dbbackup`.
+exec kubectl-dbbackup __complete "$@"
+"""
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish", "kubectl"]))
+@connection
+def completion(shell: str) -> int:
+    """Print the code for completion in a shell.
+
+    \b
+    kubectl dbbackup ...   kubectl's own completion asks a program `kubectl_complete-dbbackup` on the PATH. pipx installs it;
+                           else: kubectl dbbackup completion kubectl > /usr/local/bin/kubectl_complete-dbbackup; chmod +x on it
+    kubectl-dbbackup ...   source <(kubectl-dbbackup completion bash), or zsh; kubectl-dbbackup completion fish | source
+    """
+    if shell == "kubectl":
+        say(KUBECTL.rstrip())
+        return ExitCode.OK
+    from click.shell_completion import get_completion_class  # noqa: PLC0415
+
+    from dbbackup.cli.app import COMPLETE, cli  # noqa: PLC0415
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101
+    say(kind(cli, {}, "kubectl-dbbackup", COMPLETE).source())
+    return ExitCode.OK

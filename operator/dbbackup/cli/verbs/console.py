@@ -1,0 +1,80 @@
+"""`console`: the page, through a port-forward."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from dbbackup.cli.app import access, connection
+from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.kubectl import Kubectl
+from dbbackup.cli.output import live, say, tell
+
+Raw = dict[str, Any]
+
+SELECTOR = "app.kubernetes.io/component=console,app.kubernetes.io/name=database-backup-operator"
+PORT = 80
+TRIES = 5
+
+
+@click.command()
+@click.option("--operator-namespace", metavar="NAME", help="The namespace where the operator is installed. Looked for without it.")
+@click.option("--port", type=click.IntRange(1, 65535), metavar="PORT", default=0, help="The local port.  [default: a free one]")
+@click.option("--no-browser", is_flag=True, help="Print the address only.")
+@connection
+@click.pass_context
+def console(ctx: click.Context, /, operator_namespace: str | None, port: int, no_browser: bool) -> int:
+    """Open the console in a browser.
+
+    It forwards a local port to the console's Service until ^C. You sign in there with a bearer token of your own.
+    """
+    kube = access(ctx)
+    service = _service(kube, operator_namespace)
+    name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
+    shown = False
+    for _ in range(TRIES):
+        with kube.forward(f"service/{name}", PORT, namespace=namespace, local=port) as local:
+            address = f"http://127.0.0.1:{local}/"
+            port = local
+            if not shown:
+                say(address)
+                tell("^C ends it. To sign in you need a bearer token, such as: kubectl create token NAME -n NAMESPACE")
+                if not no_browser and live():
+                    import webbrowser  # noqa: PLC0415
+
+                    webbrowser.open(address)
+                shown = True
+            began = time.monotonic()
+            _until_it_ends(local)
+            if time.monotonic() - began < 1:
+                time.sleep(1)
+        tell("the connection broke off; forwarding again")
+    raise CliError(f"the connection to service {name} broke off {TRIES} times", ExitCode.UNREACHABLE)
+
+
+def _until_it_ends(port: int) -> None:
+    """As long as somebody listens: kubectl ends when the pod goes."""
+    import socket  # noqa: PLC0415
+
+    while True:
+        time.sleep(2)
+        with socket.socket() as probe:
+            probe.settimeout(2)
+            if probe.connect_ex(("127.0.0.1", port)):
+                return
+
+
+def _service(kube: Kubectl, namespace: str | None) -> Raw:
+    try:
+        found = kube.objects("Service", everywhere=namespace is None, namespace=namespace, selector=SELECTOR)
+    except CliError as error:
+        if error.code is ExitCode.REFUSED and namespace is None:
+            hint = "--operator-namespace NAME says where it is, so that only that one need be read."
+            raise CliError("you may not list Services in all namespaces", ExitCode.REFUSED, hint) from None
+        raise
+    if not found:
+        where = f"in namespace {namespace}" if namespace else "in this cluster"
+        raise CliError(f"there is no console {where}", ExitCode.NOT_FOUND, "Switch it on in the chart's values: console.enabled=true.")
+    return found[0]

@@ -1,0 +1,126 @@
+"""`describe`: the story of a backup or restore."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from dbbackup.cli import flags
+from dbbackup.cli.app import access, connection
+from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.kubectl import Kubectl
+from dbbackup.cli.output import COLOURS, clean, document, moment_text, paint, say, slim
+from dbbackup.cli.story import facts, timeline
+from dbbackup.errors import REASONS
+
+Raw = dict[str, Any]
+
+ALIASES = {
+    **dict.fromkeys(("backup", "dbb", "databasebackup", "databasebackups"), "DatabaseBackup"),
+    **dict.fromkeys(("restore", "dbr", "databaserestore", "databaserestores"), "DatabaseRestore"),
+}
+TAIL = 15
+_MARKS = {"own": ("●", "cyan"), "event": ("·", None), "warning": ("!", "yellow"), "future": ("○", "bright_black")}
+
+
+def run_named(kube: Kubectl, text: str) -> Raw:
+    """A backup or restore by its name, or by `restore/NAME`. A name alone is a backup's first."""
+    kind, _, name = text.rpartition("/")
+    if kind:
+        alias = kind.split(".", maxsplit=1)[0].lower()
+        if alias not in ALIASES:
+            raise CliError(f"{text}: write backup/NAME or restore/NAME", ExitCode.USAGE)
+        return {**kube.get(ALIASES[alias], name), "kind": ALIASES[alias]}
+    with suppress(CliError):
+        if (found := kube.find("DatabaseBackup", name)) is not None:
+            return {**found, "kind": "DatabaseBackup"}
+    if (found := kube.find("DatabaseRestore", name)) is not None:
+        return {**found, "kind": "DatabaseRestore"}
+    hint = f"`kubectl dbbackup list -n {kube.namespace}` and `list --restores` show what there is."
+    raise CliError(f"there is no backup and no restore {name} in namespace {kube.namespace}", ExitCode.NOT_FOUND, hint)
+
+
+def events_about(kube: Kubectl, uid: str) -> list[Raw]:
+    """Nothing where the person may not read them: they are the colour of a story, not its bones."""
+    try:
+        return kube.objects("Event", fields=f"involvedObject.uid={uid}")
+    except CliError:
+        return []
+
+
+@click.command()
+@click.argument("name", type=flags.RUN)
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="The object itself instead.")
+@connection
+@click.pass_context
+def describe(ctx: click.Context, /, name: str, output: str | None) -> int:
+    """Tell the story of a backup or restore.
+
+    NAME is that of a backup or of a restore; backup/NAME or restore/NAME where both have it.
+    """
+    kube = access(ctx)
+    obj = run_named(kube, name)
+    if output:
+        say(document(slim(obj), output))
+        return ExitCode.OK
+    status = obj.get("status") or {}
+    say(paint(f"{obj['kind']} {obj['metadata']['namespace']}/{obj['metadata']['name']}", bold=True))
+    for field, value in facts(obj):
+        say(f"  {field + ':':<15}{paint(clean(value), COLOURS.get(value) if field == 'Phase' else None)}")
+    say()
+    say(paint("What happened", bold=True))
+    for moment in timeline(obj, events_about(kube, obj["metadata"]["uid"])):
+        mark, colour = _MARKS[moment.kind]
+        say(f"  {paint(mark, colour)} {moment_text(moment.at)}  {clean(moment.text)}")
+    _failure(status)
+    if warnings := status.get("warnings"):
+        say()
+        say(paint("Warnings", bold=True))
+        for warning in warnings:
+            say(f"  {paint('!', 'yellow')} {clean(warning)}")
+    say()
+    say(paint("Conditions", bold=True))
+    for condition in status.get("conditions") or ():
+        told = f"{condition['type']}={condition['status']}"
+        say(f"  {told:<20} {condition.get('reason', '')}: {clean(condition.get('message', ''))}")
+    return ExitCode.OK
+
+
+def _failure(status: Raw) -> None:
+    failure = status.get("failure")
+    if not failure:
+        return
+    known = REASONS.get(failure.get("reason", ""))
+    say()
+    say(paint(f"Why it failed: {clean(failure.get('reason', ''))}", "red", bold=True))
+    say(f"  {clean(failure.get('message', ''))}")
+    if known:
+        say(f"  What it means: {known.meaning}")
+    if failure.get("hint"):
+        say(f"  What to do:    {clean(failure['hint'])}")
+    if tail := failure.get("logTail"):
+        say()
+        say(paint("The end of its log", bold=True))
+        for line in tail.splitlines()[-TAIL:]:
+            say(f"  {log_line(line)}")
+
+
+def log_line(line: str) -> str:
+    """A line of a run's log as people read it; what is no line of ours, as it is."""
+    try:
+        told = json.loads(line)
+        at, message = str(told["ts"])[11:19], str(told.get("message", ""))
+    except (ValueError, KeyError, TypeError):
+        return clean(line)
+    if told.get("event") == "progress":
+        progress = told.get("progress") or {}
+        share = f", {progress['percent']} %" if progress.get("percent") is not None else ""
+        message = f"{progress.get('phase', '')}: {progress.get('tablesDone', 0)} of {progress.get('tablesTotal', 0)} tables{share}"
+    if told.get("event") == "page":
+        message = f"page {told.get('page')}"
+    level = str(told.get("level", "info"))
+    colour = {"warning": "yellow", "error": "red"}.get(level)
+    return f"{at} {paint(f'{level:<7}', colour)} {clean(message)}"

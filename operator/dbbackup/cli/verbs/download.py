@@ -1,0 +1,198 @@
+"""`download`: an artifact onto this machine, as SQL or as it is stored. It can be broken off and goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from dbbackup.api.units import size_text
+from dbbackup.cli import decompress, fetch, flags
+from dbbackup.cli import transfer as transfers
+from dbbackup.cli.app import access, connection
+from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.fetch import Artifact, Tell
+from dbbackup.cli.kubectl import Kubectl
+from dbbackup.cli.output import clean, live, paint, tell
+
+Raw = dict[str, Any]
+
+LINE_SECONDS = 10.0
+STDOUT = "-"
+
+
+@click.command()
+@click.argument("name", type=flags.BACKUP, required=False)
+@click.option("--key", metavar="KEY", help="An artifact of the bucket by its key, instead of a backup by its name.")
+@click.option(
+    "--storage", type=flags.STORAGE, metavar="NAME", default="default", show_default=True, help="With --key: the BackupStorage that holds it."
+)
+@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="The file to write; - for stdout. [default: NAME.sql or NAME.dump]")
+@click.option("--raw", is_flag=True, help="The artifact as it is stored, compressed.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite a file that is there.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--image", metavar="IMAGE", help="Another image for the pod than the operator's.")
+@connection
+@click.pass_context
+def download(ctx: click.Context, /, name: str | None, key: str | None, **values: Any) -> int:
+    """Download a backup, checked, as SQL or as it is stored.
+
+    A short-lived pod in the namespace reads the bucket, by your own right to create pods; every part is held to the manifest's SHA-256, and the
+    manifest to that of the backup's status. What broke off goes on: the same command again takes up FILE.part.
+    """
+    kube = access(ctx)
+    if (name is None) == (key is None):
+        raise click.UsageError("name a backup, or an artifact by --key")
+    key, pinned, storage_name = _what(kube, name, key, values["storage"])
+    storage = kube.get("BackupStorage", storage_name)
+    with transfers.opened(kube, storage, values["image"]) as transfer:
+        transfer.on_retry = lambda why: tell(f"{paint('warning:', 'yellow', err=True)} {clean(why)}; trying again")
+        artifact = fetch.manifest(transfer, key, pinned)
+        if pinned is None:
+            tell("there is no backup's status that this artifact's manifest could be compared with: it is trusted as far as the bucket is")
+        stem = name or key.rsplit("/", 1)[-1]
+        if values["output"] == STDOUT:
+            _to_stdout(transfer, artifact, values)
+            return ExitCode.OK
+        target = Path(values["output"] or stem + (_stored_extension(artifact) if values["raw"] else artifact.extension))
+        if target.is_dir():
+            target /= stem + (_stored_extension(artifact) if values["raw"] else artifact.extension)
+        if target.exists() and not values["force"]:
+            raise CliError(f"{target} is there already", ExitCode.USAGE, "--force overwrites it; -o names another file.")
+        _to_target(transfer, artifact, target, values)
+    tell(f"{paint('done', 'green', err=True)} {target}: {size_text(target.stat().st_size)}, checked against the manifest")
+    return ExitCode.OK
+
+
+def _what(kube: Kubectl, name: str | None, key: str | None, storage: str) -> tuple[str, str | None, str]:
+    """(key, SHA-256 of the manifest where it is known, name of the BackupStorage)."""
+    if name is None:
+        return str(key).strip("/"), None, storage
+    obj = kube.get("DatabaseBackup", name)
+    status = obj.get("status") or {}
+    artifact, phase = status.get("artifact") or {}, status.get("phase") or "Pending"
+    if phase != "Completed" or not artifact.get("key"):
+        hint = f"`kubectl dbbackup describe {name} -n {kube.namespace}` tells why."
+        raise CliError(f"backup {name} is {phase}: there is nothing to download", ExitCode.NOT_FOUND, hint)
+    return artifact["key"], artifact.get("manifestSha256"), artifact.get("storage") or (obj["spec"].get("storageRef") or {}).get("name") or "default"
+
+
+def _stored_extension(artifact: Artifact) -> str:
+    """`.sql.zst` of `dump.sql.zst`; a custom archive's is called `.dump`."""
+    return artifact.name.removeprefix("dump").replace(".custom", ".dump")
+
+
+# To a file
+
+
+def _to_target(transfer: transfers.Transfer, artifact: Artifact, target: Path, values: Raw) -> None:
+    part = target.with_name(target.name + ".part")
+    try:
+        if not values["raw"] and not decompress.available(artifact.compression):
+            _from_pod_decompressed(transfer, artifact, target.with_name(target.name + ".plain.part"), target, values)
+            return
+        with _progress(artifact.size, str(target), values["quiet"]) as show:
+            fetch.to_file(transfer, artifact, part, show)
+        if values["raw"]:
+            part.replace(target)
+            return
+        unpacking = target.with_name(target.name + ".unpacking")
+        try:
+            with _private(unpacking) as file:
+                _write(file, fetch.unpacked(artifact, decompress.chunks(part)))
+            unpacking.replace(target)
+        finally:
+            unpacking.unlink(missing_ok=True)
+        part.unlink()
+    except OSError as error:
+        raise CliError(
+            f"{target} cannot be written: {error.strerror or error}", ExitCode.FAILED, "Make room, or choose another place with -o."
+        ) from None
+
+
+def _from_pod_decompressed(transfer: transfers.Transfer, artifact: Artifact, part: Path, target: Path, values: Raw) -> None:
+    tell("neither this Python nor a program `zstd` can decompress it here: the pod does")
+    part.touch(0o600)
+    digest = hashlib.sha256()
+    for data in decompress.chunks(part):
+        digest.update(data)
+    have = part.stat().st_size
+    with _progress(artifact.dump_bytes, str(target), values["quiet"]) as show, part.open("ab") as file:
+        show(have)
+        try:
+            _write(file, fetch.framed(transfer, artifact, digest, have, show))
+        except CliError as error:
+            if error.code is ExitCode.CORRUPT:
+                part.unlink()
+            raise
+    part.replace(target)
+
+
+def _private(path: Path) -> IO[bytes]:
+    """For the owner alone: a dump holds everything that the database holds."""
+    path.unlink(missing_ok=True)
+    path.touch(0o600)
+    return path.open("wb")
+
+
+def _write(file: IO[bytes], chunks: Iterable[bytes]) -> None:
+    for data in chunks:
+        file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+# To stdout
+
+
+def _to_stdout(transfer: transfers.Transfer, artifact: Artifact, values: Raw) -> None:
+    if sys.stdout.isatty():
+        raise CliError("a dump does not belong on a terminal", ExitCode.USAGE, "Redirect stdout, or write a file with -o FILE.")
+    out = sys.stdout.buffer
+    with _progress(artifact.size, "stdout", values["quiet"]) as show:
+        chunks: Iterator[bytes] = fetch.stored_parts(transfer, artifact, show)
+        if not values["raw"]:
+            if decompress.available(artifact.compression):
+                chunks = fetch.unpacked(artifact, chunks)
+            else:
+                chunks = fetch.framed(transfer, artifact, hashlib.sha256(), 0, lambda _: None)
+        for data in chunks:
+            out.write(data)
+        out.flush()
+
+
+@contextmanager
+def _progress(total: int, what: str, quiet: bool) -> Iterator[Tell]:
+    """Takes how many bytes have come."""
+    if quiet:
+        yield lambda _: None
+    elif live():
+        from rich.console import Console  # noqa: PLC0415
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn  # noqa: PLC0415
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), DownloadColumn(binary_units=True), TransferSpeedColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True) as bar:
+            task = bar.add_task(clean(what), total=total)
+            yield lambda more: bar.update(task, advance=more)
+    else:
+        yield _lines(total, what)
+
+
+def _lines(total: int, what: str, clock: Callable[[], float] = time.monotonic) -> Tell:
+    done, at = 0, clock()
+
+    def show(more: int) -> None:
+        nonlocal done, at
+        done += more
+        if clock() - at >= LINE_SECONDS:
+            at = clock()
+            tell(f"{what}: {size_text(done)} of {size_text(total)} ({100 * done // max(total, 1)} %)")
+
+    return show

@@ -1,0 +1,232 @@
+"""`list`: backups or restores, or what lies in a bucket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from dbbackup.api.units import duration_text, size_text
+from dbbackup.cli import flags
+from dbbackup.cli.app import access, connection
+from dbbackup.cli.errors import ExitCode
+from dbbackup.cli.making import name_of
+from dbbackup.cli.output import NONE, age, count, document, instant, listing, moment_text, say, table, tell
+
+Raw = dict[str, Any]
+
+SCHEDULE = "dbbackup.io/schedule"
+PHASES = ("Pending", "Running", "Completed", "Failed", "Deleting", "Expired")
+
+
+@click.command("list")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Of all namespaces.")
+@click.option("--restores", is_flag=True, help="Restores instead of backups.")
+@click.option(
+    "--storage", type=flags.STORAGE, metavar="NAME", help="What lies in this storage's bucket, with an object or without. Starts a short-lived pod."
+)
+@click.option("--schedule", type=flags.SCHEDULE, metavar="NAME", help="Only what this schedule made.")
+@click.option("--database", metavar="NAME", help="Only of this database: its name, or host:port/name.")
+@click.option("--phase", type=click.Choice(PHASES), multiple=True, help="Only in this phase; may be given several times.")
+@click.option("-l", "--selector", metavar="SELECTOR", help="Only with these labels, as in kubectl get.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the newest N.")
+@click.option("-o", "--output", type=click.Choice(["wide", "json", "yaml", "name"]), help="More columns, whole objects, or names alone.")
+@click.option("--no-headers", is_flag=True, help="Neither headings nor totals.")
+@click.option("--image", metavar="IMAGE", help="With --storage: another image for the pod than the operator's.")
+@connection
+@click.pass_context
+def list_(ctx: click.Context, /, **values: Any) -> int:
+    """List backups, newest first, or what lies in a bucket.
+
+    The last line tells how many there are, how they went and what they take.
+    """
+    if values["storage"]:
+        return _stored(ctx, values)
+    kube = access(ctx)
+    kind = "DatabaseRestore" if values["restores"] else "DatabaseBackup"
+    selector = ",".join(part for part in (values["selector"], f"{SCHEDULE}={values['schedule']}" if values["schedule"] else "") if part)
+    found = newest_first(kube.objects(kind, everywhere=values["all_namespaces"], selector=selector))
+    found = [obj for obj in found if _wanted(obj, values)][: values["limit"]]
+    form = values["output"]
+    if form in ("json", "yaml"):
+        say(listing(found, form))
+    elif form == "name":
+        for obj in found:
+            say(name_of(obj))
+    elif not found:
+        where = "in the cluster" if values["all_namespaces"] else f"in namespace {kube.namespace}"
+        tell(f"no {'restores' if values['restores'] else 'backups'} {where}" + (" that match" if _filters(values) else ""))
+    else:
+        _print(found, values, restores=values["restores"])
+    return ExitCode.OK
+
+
+def newest_first(found: list[Raw]) -> list[Raw]:
+    """By the time when the object was made; those that an import made by the time of their run."""
+    return sorted(found, key=lambda obj: (_began(obj), obj["metadata"]["name"]), reverse=True)
+
+
+def _began(obj: Raw) -> str:
+    discovered = (obj.get("spec") or {}).get("origin") == "Discovered"
+    started = (obj.get("status") or {}).get("startTime") if discovered else None
+    return str(started or obj["metadata"]["creationTimestamp"])
+
+
+def _filters(values: Raw) -> bool:
+    return any(values[name] for name in ("schedule", "database", "phase", "selector"))
+
+
+def phase_of(obj: Raw) -> str:
+    return (obj.get("status") or {}).get("phase") or "Pending"
+
+
+def _wanted(obj: Raw, values: Raw) -> bool:
+    database = (obj.get("status") or {}).get("database") or {}
+    if values["database"] and values["database"] not in (database.get("name"), database.get("identity")):
+        return False
+    return not values["phase"] or phase_of(obj) in values["phase"]
+
+
+def _print(found: Sequence[Raw], values: Raw, *, restores: bool) -> None:
+    wide = values["output"] == "wide"
+    now = datetime.now(UTC)
+    make, head = (restore_row, list(RESTORE_HEAD)) if restores else (backup_row, list(BACKUP_HEAD))
+    head += (RESTORE_WIDE if restores else BACKUP_WIDE) if wide else ()
+    rows = [make(obj, now, wide) for obj in found]
+    if values["all_namespaces"]:
+        head = ["NAMESPACE", *head]
+        rows = [[obj["metadata"]["namespace"], *row] for obj, row in zip(found, rows, strict=True)]
+    lines = table(head, rows, headers=not values["no_headers"], colour_column=head.index("PHASE"))
+    if not values["no_headers"]:
+        lines += ["", totals(found, "restore" if restores else "backup")]
+    say("\n".join(lines))
+
+
+BACKUP_HEAD = ("NAME", "PHASE", "DATABASE", "SIZE", "DURATION", "EXPIRES", "AGE")
+BACKUP_WIDE = ("STORAGE", "FORMAT", "SCHEDULE", "REASON", "KEY")
+RESTORE_HEAD = ("NAME", "PHASE", "SOURCE", "DATABASE", "ROWS", "DURATION", "AGE")
+RESTORE_WIDE = ("REASON", "SAFETY BACKUP")
+
+
+def backup_row(obj: Raw, now: datetime, wide: bool = False) -> list[str]:
+    status, spec, metadata = obj.get("status") or {}, obj.get("spec") or {}, obj["metadata"]
+    database = (status.get("database") or {}).get("name") or (spec.get("database") or {}).get("name") or NONE
+    row = [metadata["name"], phase_of(obj), database, status.get("size") or NONE, status.get("duration") or NONE, status.get("expires") or NONE]
+    row.append(age(_began(obj), now))
+    if wide:
+        reason = (status.get("failure") or {}).get("reason") or NONE
+        storage, schedule = (spec.get("storageRef") or {}).get("name") or "default", (metadata.get("labels") or {}).get(SCHEDULE) or NONE
+        row += [storage, spec.get("format") or NONE, schedule, reason, (status.get("artifact") or {}).get("key") or NONE]
+    return row
+
+
+def restore_row(obj: Raw, now: datetime, wide: bool = False) -> list[str]:
+    status = obj.get("status") or {}
+    rows = (status.get("restored") or {}).get("rows")
+    row = [obj["metadata"]["name"], phase_of(obj), status.get("source") or _source(obj), (status.get("database") or {}).get("name") or NONE]
+    row += [NONE if rows is None else str(rows), status.get("duration") or NONE, age(obj["metadata"]["creationTimestamp"], now)]
+    if wide:
+        row += [(status.get("failure") or {}).get("reason") or NONE, (status.get("safetyBackup") or {}).get("key") or NONE]
+    return row
+
+
+def _source(obj: Raw) -> str:
+    source = obj["spec"]["source"]
+    reference = source.get("backupRef") or source.get("scheduleRef") or {}
+    return str(reference.get("name") or (source.get("artifact") or {}).get("key") or NONE)
+
+
+def totals(found: Sequence[Raw], what: str) -> str:
+    """How many, in which phases, and what the artifacts take that are there."""
+    phases = [phase_of(obj) for obj in found]
+    parts = [f"{phases.count(phase)} {phase}" for phase in PHASES if phase in phases]
+    stored = sum(obj["status"].get("sizeBytes") or 0 for obj in found if phase_of(obj) == "Completed")
+    return f"{count(len(found), what)}: {', '.join(parts)}" + (f"; {size_text(stored)}" if stored else "")
+
+
+# What lies in a bucket
+
+
+def _stored(ctx: click.Context, values: Raw) -> int:
+    from dbbackup.cli import transfer as transfers  # noqa: PLC0415
+
+    kube = access(ctx)
+    for flag in ("all_namespaces", "restores", "selector", "phase"):
+        if values[flag]:
+            raise click.UsageError(f"--storage does not go with --{flag.replace('_', '-')}: a bucket knows no objects")
+    storage = kube.get("BackupStorage", values["storage"])
+    with transfers.opened(kube, storage, values["image"]) as transfer:
+        lines = transfer.whole("/v1/artifacts").splitlines()
+    known = {key: obj["metadata"]["name"] for obj in kube.objects("DatabaseBackup") if (key := _key(obj))}
+    items = sorted((_item(json.loads(line), known) for line in lines), key=lambda item: item["time"] or "", reverse=True)
+    if values["schedule"]:
+        items = [item for item in items if item["schedule"] == values["schedule"]]
+    if values["database"]:
+        items = [item for item in items if values["database"] in (item["database"], item["identity"])]
+    items = items[: values["limit"]]
+    form = values["output"]
+    if form in ("json", "yaml"):
+        say(document(items, form))
+    elif form == "name":
+        for item in items:
+            say(item["key"])
+    elif not items:
+        tell(f"nothing of namespace {kube.namespace} lies in the bucket of BackupStorage {values['storage']}")
+    else:
+        _print_stored(items, values)
+    return ExitCode.OK
+
+
+def _key(obj: Raw) -> str:
+    return str(((obj.get("status") or {}).get("artifact") or {}).get("key") or (obj.get("spec") or {}).get("artifactKey") or "")
+
+
+def _item(told: Raw, known: Raw) -> Raw:
+    """One artifact: what the bucket tells, and the object that stands for it."""
+    manifest = told.get("manifest") or {}
+    database = manifest.get("database") or {}
+    return {
+        "key": told["key"],
+        "object": known.get(told["key"]),
+        "kind": "safety backup" if manifest.get("safety") else "backup",
+        "database": database.get("name"),
+        "identity": database.get("identity"),
+        "sizeBytes": told["sizeBytes"],
+        "time": manifest.get("finishedAt") or told["modified"],
+        "expires": manifest.get("expiresAt"),
+        "schedule": manifest.get("schedule"),
+        "problem": told.get("problem"),
+    }
+
+
+def _print_stored(items: Sequence[Raw], values: Raw) -> None:
+    now = datetime.now(UTC)
+    head = ["OBJECT", "STATE", "DATABASE", "SIZE", "EXPIRES", "AGE", "KEY"]
+    rows = [
+        [
+            item["object"] or f"({item['kind']})",
+            "damaged" if item["problem"] else "known" if item["object"] else "no object",
+            item["database"] or NONE,
+            size_text(item["sizeBytes"]),
+            moment_text(item["expires"])[:10] if item["expires"] else "never",
+            _age(item["time"], now),
+            item["key"],
+        ]
+        for item in items
+    ]
+    lines = table(head, rows, headers=not values["no_headers"])
+    if not values["no_headers"]:
+        without = sum(item["object"] is None for item in items)
+        lines += ["", f"{count(len(items), 'artifact')}, {without} without an object; {size_text(sum(item['sizeBytes'] for item in items))}"]
+        lines += [f"{item['key']}: {item['problem']}" for item in items if item["problem"]]
+        if any(item["object"] is None and item["kind"] == "backup" and not item["problem"] for item in items):
+            lines.append(f"`kubectl dbbackup import {values['storage']}` makes objects of backups that have none.")
+    say("\n".join(lines))
+
+
+def _age(text: str, now: datetime) -> str:
+    moment = instant(text)
+    return NONE if moment is None else duration_text(max(0.0, (now - moment).total_seconds())).replace(" ", "")

@@ -1,0 +1,170 @@
+"""`storage`: look at storages and try them."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from dbbackup.api.conditions import find
+from dbbackup.api.units import parse_quantity, size_text
+from dbbackup.cli import flags
+from dbbackup.cli.app import access, connection
+from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.kubectl import Kubectl
+from dbbackup.cli.making import name_of
+from dbbackup.cli.output import COLOURS, NONE, age, clean, document, listing, moment_text, paint, say, slim, table, tell
+from dbbackup.cli.verbs.describe import events_about
+
+Raw = dict[str, Any]
+
+KIND = "BackupStorage"
+CHECK_NOW = "dbbackup.io/check-now"
+
+
+@click.group()
+@connection
+def storage() -> None:
+    """Look at storages and try them."""
+
+
+@storage.command("list")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Of all namespaces.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml", "name"]), help="Whole objects, or names alone.")
+@connection
+@click.pass_context
+def list_(ctx: click.Context, /, all_namespaces: bool, output: str | None) -> int:
+    """List storages: whether they work, what they hold."""
+    kube = access(ctx)
+    found = sorted(kube.objects(KIND, everywhere=all_namespaces), key=lambda obj: (obj["metadata"]["namespace"], obj["metadata"]["name"]))
+    if output in ("json", "yaml"):
+        say(listing(found, output))
+    elif output == "name":
+        for obj in found:
+            say(name_of(obj))
+    elif not found:
+        tell("no storages " + ("in the cluster" if all_namespaces else f"in namespace {kube.namespace}"))
+    else:
+        head = ["NAME", "READY", "BUCKET", "PREFIX", "USED", "ARTIFACTS", "WITHOUT OBJECT", "CHECKED"]
+        rows = [_row(obj, datetime.now(UTC)) for obj in found]
+        if all_namespaces:
+            head, rows = ["NAMESPACE", *head], [[obj["metadata"]["namespace"], *row] for obj, row in zip(found, rows, strict=True)]
+        say("\n".join(table(head, rows, colour_column=head.index("READY"))))
+    return ExitCode.OK
+
+
+def ready_of(obj: Raw) -> Raw:
+    return dict(find((obj.get("status") or {}).get("conditions") or (), "Ready") or {})
+
+
+def _row(obj: Raw, now: datetime) -> list[str]:
+    status, s3 = obj.get("status") or {}, obj["spec"]["s3"]
+    usage = status.get("usage") or {}
+    checked = status.get("checkedAt")
+    counted = [str(usage[key]) if key in usage else NONE for key in ("artifacts", "orphans")]
+    used = usage_text(obj)
+    return [
+        obj["metadata"]["name"],
+        ready_of(obj).get("status", NONE),
+        s3["bucket"],
+        s3.get("prefix", NONE),
+        used,
+        *counted,
+        f"{age(checked, now)} ago" if checked else "never",
+    ]
+
+
+def usage_text(obj: Raw) -> str:
+    """What is used, of what there is where the spec tells."""
+    used = ((obj.get("status") or {}).get("usage") or {}).get("bytes")
+    capacity = obj["spec"].get("capacity")
+    if used is None:
+        return NONE
+    if capacity is None:
+        return size_text(used)
+    whole = parse_quantity(capacity)
+    return f"{size_text(used)} of {size_text(whole)} ({100 * used // max(whole, 1)} %)"
+
+
+@storage.command()
+@click.argument("name", type=flags.STORAGE, default="default")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="The object itself instead.")
+@connection
+@click.pass_context
+def describe(ctx: click.Context, /, name: str, output: str | None) -> int:
+    """Tell what a storage holds and how it is. NAME is `default` without one."""
+    kube = access(ctx)
+    obj = kube.get(KIND, name)
+    if output:
+        say(document(slim({**obj, "kind": KIND}), output))
+        return ExitCode.OK
+    status, s3 = obj.get("status") or {}, obj["spec"]["s3"]
+    usage, ready = status.get("usage") or {}, ready_of(obj)
+    say(paint(f"{KIND} {obj['metadata']['namespace']}/{name}", bold=True))
+    facts = [
+        ("Ready", ready.get("status", "Unknown")),
+        ("Because", f"{ready.get('reason', '')}: {ready.get('message', '')}" if ready else ""),
+        ("Bucket", "/".join(part for part in (s3["bucket"], s3.get("prefix", "")) if part)),
+        ("Endpoint", s3.get("endpoint", "AWS")),
+        ("Used", usage_text(obj)),
+        ("Artifacts", f"{usage['artifacts']}, {usage.get('orphans', 0)} without an object" if "artifacts" in usage else ""),
+        ("Oldest", moment_text(usage["oldest"]) if "oldest" in usage else ""),
+        ("Newest", moment_text(usage["newest"]) if "newest" in usage else ""),
+        ("Left behind", _left(usage)),
+        ("Default TTL", obj["spec"].get("defaultTTL", "")),
+        ("Checked", moment_text(status.get("checkedAt")) if status.get("checkedAt") else "never with success"),
+        ("Operator", status.get("operatorVersion", "")),
+    ]
+    for field, value in facts:
+        if value:
+            say(f"  {field + ':':<13}{paint(clean(value), COLOURS.get(value) if field == 'Ready' else None)}")
+    events = events_about(kube, obj["metadata"]["uid"])
+    if events:
+        say()
+        say(paint("Events", bold=True))
+        for event in sorted(events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime"))):
+            at = event.get("lastTimestamp") or event.get("eventTime")
+            say(f"  {moment_text(at)}  {clean(event.get('reason'))}: {clean(event.get('message'))}")
+    return ExitCode.OK
+
+
+def _left(usage: Raw) -> str:
+    parts = [
+        f"{usage[key]} {text}"
+        for key, text in (("debris", "unsealed directories"), ("uploads", "unfinished uploads"), ("foreign", "foreign objects"))
+        if usage.get(key)
+    ]
+    return ", ".join(parts)
+
+
+@storage.command()
+@click.argument("name", type=flags.STORAGE, default="default")
+@click.option("--wait-timeout", type=flags.Seconds(), default="5m", metavar="DURATION", show_default=True, help="How long to wait.")
+@connection
+@click.pass_context
+def check(ctx: click.Context, /, name: str, wait_timeout: float) -> int:
+    """Write, read and delete an object in the bucket now, and count what is there."""
+    obj = checked_now(access(ctx), name, wait_timeout)
+    ready = ready_of(obj)
+    good = ready.get("status") == "True"
+    tell(f"{paint('ok' if good else 'problem', 'green' if good else 'red', bold=True, err=True)} {name}: {clean(ready.get('message', ''))}")
+    if good:
+        tell(f"used: {usage_text(obj)}")
+    return ExitCode.OK if good else ExitCode.FAILED
+
+
+def checked_now(kube: Kubectl, name: str, timeout: float) -> Raw:
+    """The storage once the operator has tried it because of us, with either outcome."""
+    token = str(time.time_ns())
+    tried = (kube.get(KIND, name).get("status") or {}).get("checkTriedAt")
+    kube.annotate(KIND, name, {CHECK_NOW: token})
+    for seen in kube.watch(KIND, name, timeout):
+        if seen is None:
+            raise CliError(f"{KIND} {name} was deleted")
+        status = seen.get("status") or {}
+        if status.get("lastCheck") == token or (status.get("checkTriedAt") or tried) != tried:
+            return seen
+    hint = "Is the operator running? `kubectl dbbackup doctor` tells."
+    raise CliError(f"the operator has not tried {KIND} {name} within {timeout:.0f} s", ExitCode.TIMEOUT, hint)

@@ -1,0 +1,132 @@
+"""Waits for the end of a run: a moving bar at a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dbbackup.api.conditions import find, is_true
+from dbbackup.api.units import size_text
+from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.kubectl import Kubectl
+from dbbackup.cli.output import clean, count, live, paint, size, tell
+
+Raw = dict[str, Any]
+
+LINE_SECONDS = 10.0
+TAIL_LINES = 20
+
+
+def finished(obj: Raw) -> bool:
+    return is_true((obj.get("status") or {}).get("conditions") or (), "Finished")
+
+
+def wait_for(kube: Kubectl, obj: Raw, timeout: float) -> int:
+    """Until the backup or restore has ended; tells how, and returns the exit code."""
+    kind, name, uid = obj["kind"], obj["metadata"]["name"], obj["metadata"]["uid"]
+    with showing(name) as show:
+        for seen in kube.watch(kind, name, timeout):
+            if seen is None or seen["metadata"]["uid"] != uid:
+                raise CliError(f"{kind} {name} was deleted", ExitCode.FAILED)
+            show(seen)
+            if finished(seen):
+                obj = seen
+                break
+        else:
+            hint = f"It goes on; `kubectl dbbackup describe {name} -n {kube.namespace}` tells how."
+            raise CliError(f"{kind} {name} has not ended within {timeout:.0f} s", ExitCode.TIMEOUT, hint)
+    return tell_end({**obj, "kind": kind})
+
+
+def tell_end(obj: Raw) -> int:
+    """One line where it went well; the failure with its cure and the log's tail where not."""
+    name, status = obj["metadata"]["name"], obj["status"]
+    phase = status.get("phase", "Failed")
+    for warning in status.get("warnings") or ():
+        tell(f"{paint('warning:', 'yellow', err=True)} {clean(warning)}")
+    if phase == "Completed":
+        tell(f"{paint('Completed', 'green', bold=True, err=True)} {name}: {clean(summary(obj))}")
+        return ExitCode.OK
+    failure = status.get("failure") or {}
+    tell(f"{paint(phase, 'red', bold=True, err=True)} {name}: {clean(failure.get('reason', ''))}: {clean(failure.get('message', ''))}")
+    if failure.get("hint"):
+        tell(clean(failure["hint"]))
+    for line in str(failure.get("logTail") or "").splitlines()[-TAIL_LINES:]:
+        tell(f"  | {clean(line)}")
+    return ExitCode.FAILED
+
+
+def summary(obj: Raw) -> str:
+    """What a Completed run brought."""
+    status = obj["status"]
+    database = (status.get("database") or {}).get("identity") or (status.get("database") or {}).get("name") or ""
+    took = f"in {status['duration']}" if status.get("duration") else ""
+    if obj["kind"] == "DatabaseRestore":
+        restored = status.get("restored") or {}
+        parts = [database, count(restored.get("tables", 0), "table")]
+        if "rows" in restored:
+            parts.append(count(restored["rows"], "row"))
+        safety = f"; what was there before is in {status['safetyBackup']['key']}" if status.get("safetyBackup") else ""
+        return " ".join((", ".join(parts), took)).strip() + safety
+    parts = [database, status.get("size") or size(status.get("sizeBytes"))]
+    return " ".join((", ".join(part for part in parts if part), took)).strip()
+
+
+def progress_text(obj: Raw) -> tuple[str, float | None]:
+    """What it is doing, for one line, and how much of it is done in per cent, where that is known."""
+    status = obj.get("status") or {}
+    phase = status.get("phase") or "Pending"
+    progress = status.get("progress") or {}
+    if phase != "Running" or not progress:
+        ready = find(status.get("conditions") or (), "Ready")
+        return (phase if phase != "Pending" or ready is None else f"Pending: {ready.get('message', '')}"), None
+    parts = [progress.get("phase") or "running"]
+    if progress.get("tablesTotal"):
+        parts.append(f"{progress.get('tablesDone', 0)} of {count(progress['tablesTotal'], 'table')}")
+    if progress.get("bytesRead"):
+        stored = progress.get("bytesStored")
+        parts.append(size_text(progress["bytesRead"]) + (f" read, {size_text(stored)} stored" if stored else " read"))
+    percent = progress.get("percent")
+    return ", ".join(parts), None if percent is None else float(percent)
+
+
+@contextmanager
+def showing(name: str) -> Iterator[Callable[[Raw], None]]:
+    """Takes the object whenever it has changed."""
+    if not live():
+        yield _lines(name)
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[told]}", markup=False),
+    )
+    with Progress(*columns, TimeElapsedColumn(), console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(name, total=None, told="")
+
+        def show(obj: Raw) -> None:
+            text, percent = progress_text(obj)
+            bar.update(task, told=clean(text), total=None if percent is None else 100.0, completed=percent or 0.0)
+
+        yield show
+
+
+def _lines(name: str, clock: Callable[[], float] = time.monotonic) -> Callable[[Raw], None]:
+    last, at = "", -LINE_SECONDS
+
+    def show(obj: Raw) -> None:
+        nonlocal last, at
+        text, percent = progress_text(obj)
+        changed = text.split(",")[0] != last.split(",", maxsplit=1)[0]
+        if not finished(obj) and text != last and (changed or clock() - at >= LINE_SECONDS):
+            tell(f"{name}: {clean(text)}" + (f" ({percent:.0f} %)" if percent is not None else ""))
+            last, at = text, clock()
+
+    return show
