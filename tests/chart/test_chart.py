@@ -57,7 +57,12 @@ MANY: dict[str, dict[str, Any]] = {
         "podAnnotations": {"prometheus.io/scrape": "false"},
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}, {"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
     },
-    "others make the rest": {"crds": {"create": False}, "rbac": {"create": False}, "serviceAccount": {"create": False, "name": "mine"}},
+    "others make the rest": {
+        "admissionPolicy": {"enabled": False},
+        "crds": {"create": False},
+        "rbac": {"create": False},
+        "serviceAccount": {"create": False, "name": "mine"},
+    },
     "no aggregation": {"rbac": {"aggregate": False}, "crds": {"keep": False}, "networkPolicy": {"enabled": False}},
     "names": {"fullnameOverride": "dbb", "nameOverride": "operator", "serviceAccount": {"annotations": {"a": "b"}}},
     "network": {"networkPolicy": {"apiServerPorts": [6443], "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]}]}},

@@ -434,7 +434,8 @@ def test_a_discovery_by_hand_that_fails_is_not_tried_for_ever(world: World) -> N
 
 def test_the_template_is_taken_over(world: World) -> None:
     spec = {"database": {"secretRef": {"name": "app-db"}}, "format": "custom", "excludeTableData": ["s.t"], "retries": 5, "ttl": "7d"}
-    metadata = {"labels": {"team": "x", "dbbackup.io/schedule": "forged"}, "annotations": {"contact": "y", "dbbackup.io/scheduled-at": "forged"}}
+    forged = {"dbbackup.io/scheduled-at": "forged", "dbbackup.io/requested-by": "forged"}
+    metadata = {"labels": {"team": "x", "dbbackup.io/schedule": "forged"}, "annotations": {"contact": "y", **forged}}
     world.schedule(template={"metadata": metadata, "spec": spec})
     world.run(until=at(23, 3, 1))
     made = world.get("DatabaseBackup", NIGHT)

@@ -82,3 +82,39 @@ app.kubernetes.io/component: console
 {{- default "default" .Values.console.serviceAccount.name -}}
 {{- end -}}
 {{- end -}}
+
+{{/* The Secrets of `notifications`, as files <sink>/url and <sink>/key. One that is missing holds up no start: the operator tells when it is needed. */}}
+{{- define "dbbackup.notifications.sources" -}}
+{{- $names := dict -}}
+{{- range .Values.notifications -}}
+{{- $sink := . -}}
+{{- if hasKey $names .name }}{{ fail (printf "notifications: two have the name %s" .name) }}{{ end -}}
+{{- $_ := set $names .name true -}}
+{{- range $file, $field := dict "url" "urlSecretRef" "key" "secretRef" -}}
+{{- with index $sink $field }}
+- secret:
+    name: {{ .name }}
+    optional: true
+    items: [{key: {{ .key | quote }}, path: {{ printf "%s/%s" $sink.name $file }}}]
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "dbbackup.notifications.mount" -}}
+{{- if include "dbbackup.notifications.sources" . -}}
+- name: notifications
+  mountPath: /etc/dbbackup/notifications
+  readOnly: true
+{{- end -}}
+{{- end -}}
+
+{{- define "dbbackup.notifications.volume" -}}
+{{- with include "dbbackup.notifications.sources" . -}}
+- name: notifications
+  projected:
+    defaultMode: 0444
+    sources:
+      {{- . | nindent 6 }}
+{{- end -}}
+{{- end -}}

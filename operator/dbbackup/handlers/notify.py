@@ -179,7 +179,7 @@ class Notifier:
         if not self._queues:
             return status
         kind, namespace = obj["kind"], obj["metadata"]["namespace"]
-        if not any(sink.wants(event, kind, namespace) for sink in self.sinks for event in sink.on):
+        if not any(sink.wants(event, kind, namespace) for sink in self.sinks for event in sink.events):
             return status
         what = notify.told(obj, status, notes, _Late(others))
         if what is None or not self._takers(what, obj):

@@ -11,6 +11,7 @@ from typing import Any
 from dbbackup.api import conditions, targets
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.specs import API_VERSION, Databases, ScheduleSpec, SpecError, parse_schedule
+from dbbackup.audit import REQUESTED_BY
 from dbbackup.plan import candidates, cron, pruning, retention
 from dbbackup.plan import status as statuses
 from dbbackup.plan.backup import expiring
@@ -250,6 +251,8 @@ def _make(schedule: Schedule, due: Due, databases: Sequence[str | None], run: Si
 def _backup(schedule: Schedule, due: Due, database: str | None) -> dict[str, Any]:
     template = schedule.facts.obj["spec"]["template"]
     metadata = template.get("metadata") or {}
+    # The operator may write whom it likes: a template that names a person would forge that person's wish.
+    annotations = {name: value for name, value in (metadata.get("annotations") or {}).items() if name != REQUESTED_BY}
     spec: dict[str, Any] = {**template["spec"]}
     if database is not None:
         spec["database"] = {**spec["database"], "name": database}
@@ -262,7 +265,7 @@ def _backup(schedule: Schedule, due: Due, database: str | None) -> dict[str, Any
             "name": due.stem if database is None else cron.member_name(due.stem, database),
             "namespace": schedule.facts.obj["metadata"]["namespace"],
             "labels": {**(metadata.get("labels") or {}), SCHEDULE: schedule.name},
-            "annotations": {**(metadata.get("annotations") or {}), SCHEDULED_AT: timestamp(due.at)},
+            "annotations": {**annotations, SCHEDULED_AT: timestamp(due.at)},
         },
         "spec": spec,
     }

@@ -40,7 +40,7 @@ class Sink(Model):
     url: str = ""
     url_secret_ref: SecretKey | None = None
     secret_ref: SecretKey | None = None
-    on: tuple[EventName, ...] = ("failure", "recovery")
+    events: tuple[EventName, ...] = ("failure", "recovery")
     kinds: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
     allow_private: bool = False
@@ -64,7 +64,7 @@ class Sink(Model):
     def wants(self, event: EventName, kind: str, namespace: str) -> bool:
         if self.type == "heartbeat":
             return False
-        return event in self.on and (not self.kinds or kind in self.kinds) and self.serves(namespace)
+        return event in self.events and (not self.kinds or kind in self.kinds) and self.serves(namespace)
 
     def serves(self, namespace: str) -> bool:
         return not self.namespaces or namespace in self.namespaces
