@@ -7,5 +7,6 @@ if [ "${CLUSTER:-rig}" = existing ]; then
   exit
 fi
 "$HERE/rig" up
+"$HERE/rig" packages prometheus  # promtool, and a Prometheus that scrapes the operator
 [ -n "${IMAGE:-}" ] || "$HERE/operator-image.sh"
 "$HERE/rig" images postgres-13 postgres-18 toxiproxy
