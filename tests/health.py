@@ -7,7 +7,9 @@ failed and current (runtime/cel/status_evaluator.go of fluxcd/pkg); an expressio
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -92,3 +94,16 @@ def kstatus(obj: Raw) -> Flux:
     if conditions.get("Stalled") == "True":
         return "Failed"
     return "InProgress" if conditions.get("Ready", "True") != "True" else "Current"
+
+
+def by_the_tools_own_code(binary: Path, objects: Sequence[Raw]) -> list[tuple[Flux, Health]]:
+    """What Flux's own evaluator and Argo CD's Lua interpreter make of them (tests/rig/health)."""
+    lines = []
+    for obj in objects:
+        exprs = {name: expressions()[obj["kind"]][name] for name in ("current", "inProgress", "failed")}
+        lines.append(json.dumps({"lua": scripts()[ARGO_KEY.format(obj["kind"])], "exprs": exprs, "object": obj}))
+    done = subprocess.run([binary], input="\n".join(lines), capture_output=True, text=True, timeout=60, check=True)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert not [answer for answer in told if "error" in answer], told
+    assert len(told) == len(objects)
+    return [(answer["flux"], Health(answer["argo"], answer["message"])) for answer in told]

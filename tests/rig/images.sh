@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes images without a registry and gives them to the rig's containerd:
-#   images.sh make NAME...     base pause coredns versitygw toxiproxy postgres-13 postgres-15 postgres-17 postgres-18
+#   images.sh make NAME...     base pause coredns versitygw toxiproxy kubectl postgres-13 postgres-15 postgres-17 postgres-18
 #   images.sh import NAME...   into the running cluster, where it lacks them
 # They are kept in buildah's own store, labelled with the recipe that made them, so that another clone finds them. Environment: STATE, BIN, RUN.
 set -euo pipefail
@@ -17,14 +17,14 @@ name_of() {
   base) echo $BASE ;;
   pause | coredns) echo "localhost/$1:1" ;;
   postgres-1[3578]) echo "localhost/dbbackup/postgres:${1#postgres-}" ;;
-  versitygw | toxiproxy) echo "localhost/dbbackup/$1:1" ;;
+  versitygw | toxiproxy | kubectl) echo "localhost/dbbackup/$1:1" ;;
   *) echo "images.sh: unknown image $1" >&2 && return 1 ;;
   esac
 }
 
 recipe() { # NAME: what it is made from
   case $1 in
-  coredns | versitygw | toxiproxy) sha256sum <"$BIN/$1" | cut -c-16 ;;
+  coredns | versitygw | toxiproxy | kubectl) sha256sum <"$BIN/$1" | cut -c-16 ;;
   pause) echo 1 ;;
   base) echo trixie ;;
   postgres-*) { declare -f make_postgres debian && cat "$HERE/postgres-start.sh"; } | sha256sum | cut -c-16 ;;
@@ -125,6 +125,7 @@ make_one() {
     commit "$c" versitygw
     ;;
   toxiproxy) binary toxiproxy "$BIN/toxiproxy" /toxiproxy --entrypoint '["/toxiproxy","-host=0.0.0.0"]' --user 65532:65532 --port 8474 ;;
+  kubectl) binary kubectl "$BIN/kubectl" /kubectl --entrypoint '["/kubectl"]' --user 65532:65532 ;;
   postgres-*) make_postgres "${1#postgres-}" ;;
   esac
 }

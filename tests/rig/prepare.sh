@@ -9,4 +9,4 @@ fi
 "$HERE/rig" up
 "$HERE/rig" packages prometheus  # promtool, and a Prometheus that scrapes the operator
 [ -n "${IMAGE:-}" ] || "$HERE/operator-image.sh"
-"$HERE/rig" images postgres-13 postgres-18 toxiproxy
+"$HERE/rig" images postgres-13 postgres-18 toxiproxy kubectl

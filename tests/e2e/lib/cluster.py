@@ -49,7 +49,7 @@ class Cluster:
         )
 
     def postgres_image(self, major: int) -> str:
-        """POSTGRES_IMAGE, S3_IMAGE and TOXIPROXY_IMAGE say others for a cluster that reaches no registry; `{major}` stands for the version."""
+        """POSTGRES_IMAGE, S3_IMAGE, TOXIPROXY_IMAGE and KUBECTL_IMAGE say others where no registry is reached; `{major}` stands for the version."""
         if not self.existing:
             return f"localhost/dbbackup/postgres:{major}"
         return os.environ.get("POSTGRES_IMAGE", "docker.io/library/postgres:{major}").replace("{major}", str(major))
@@ -61,6 +61,11 @@ class Cluster:
     @property
     def toxiproxy_image(self) -> str:
         return os.environ.get("TOXIPROXY_IMAGE", "ghcr.io/shopify/toxiproxy:2.12.0") if self.existing else "localhost/dbbackup/toxiproxy:1"
+
+    @property
+    def kubectl_image(self) -> str:
+        """KUBECTL_IMAGE: one whose entry point is kubectl."""
+        return os.environ.get("KUBECTL_IMAGE", "registry.k8s.io/kubectl:v1.35.4") if self.existing else "localhost/dbbackup/kubectl:1"
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, **({"KUBECONFIG": self.kubeconfig} if self.kubeconfig else {})}
