@@ -247,7 +247,10 @@ class Kube:
             query["continue"] = more
 
     async def watch(self, resource: Resource, namespace: str | None, version: str, seconds: int) -> AsyncIterator[tuple[str, Raw]]:
-        """What changes after that resourceVersion, as (ADDED, MODIFIED, DELETED or BOOKMARK, the object), for so many seconds. ApiError 410: list again."""
+        """What changes after that resourceVersion, for so many seconds: ADDED, MODIFIED, DELETED or BOOKMARK, each with the object.
+
+        ApiError 410 where the version is too old: list again.
+        """
         query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
         timeout = aiohttp.ClientTimeout(total=seconds + REQUEST_SECONDS, sock_connect=REQUEST_SECONDS)
         response = await self._send("watch", resource, namespace, query=query, timeout=timeout)

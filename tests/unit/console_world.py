@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -141,7 +142,7 @@ class World:
         self.app = build(self.service, self.sessions, self.downloads)
         self.cookie = ""
 
-    async def request(self, method: str, path: str, *, body: bytes = b"", source: str = "10.0.0.1", **headers: str) -> Answer:
+    async def request(self, method: str, path: str, *, body: bytes = b"", source: str = "10.0.0.1", **headers: Any) -> Answer:
         """Header names with `_` for `-`. The cookie that a sign-in has set goes along; a browser's Origin too, unless it is given."""
         path, _, query = path.partition("?")
         told = {"host": HOST, **({"cookie": self.cookie} if self.cookie else {}), **{key.replace("_", "-"): value for key, value in headers.items()}}
@@ -168,12 +169,10 @@ class World:
         async def receive() -> Raw:
             if sent:
                 return sent.pop()
-            import asyncio  # noqa: PLC0415
-
             await asyncio.Event().wait()
             raise AssertionError
 
-        async def send(message: Raw) -> None:
+        async def send(message: MutableMapping[str, Any]) -> None:
             messages.append({**message, "body": bytes(message["body"])} if "body" in message else message)
 
         await self.app(scope, receive, send)
@@ -184,15 +183,14 @@ class World:
         parts = messages[1:]
         return Answer(start["status"], found, b"".join(part["body"] for part in parts), not parts or bool(parts[-1].get("more_body")))
 
-    async def get(self, path: str, **headers: str) -> Answer:
+    async def get(self, path: str, **headers: Any) -> Answer:
         return await self.request("GET", path, **headers)
 
-    async def post(self, path: str, fields: Mapping[str, str] | None = None, **headers: str) -> Answer:
+    async def post(self, path: str, fields: Mapping[str, str] | None = None, **headers: Any) -> Answer:
         """As the page's form does: with its CSRF token, unless `fields` hold another."""
         all_fields = {"csrf": self.csrf, **(fields or {})}
-        return await self.request(
-            "POST", path, body=urlencode(all_fields).encode(), **{"content_type": "application/x-www-form-urlencoded", **headers}
-        )
+        told: dict[str, Any] = {"content_type": "application/x-www-form-urlencoded", **headers}
+        return await self.request("POST", path, body=urlencode(all_fields).encode(), **told)
 
     @property
     def csrf(self) -> str:

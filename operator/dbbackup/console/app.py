@@ -106,7 +106,7 @@ class Errors:
             return self._to_sign_in(request, problem)
         if request.headers.get("hx-request"):
             return self._render.page(request, None, "_problem.html", problem.status, problem=problem)
-        return self._render.page(request, None, "error.html", problem.status, problem=problem)
+        return self._render.page(request, getattr(request.state, "caller", None), "error.html", problem.status, problem=problem)
 
     def _to_sign_in(self, request: Request, problem: Problem) -> Response:
         why = "expired" if problem.reason == "TokenExpired" else "ended" if request.cookies else ""

@@ -26,22 +26,21 @@ def object_yaml(obj: Raw) -> str:
 
 class Renderer:
     def __init__(self, now: Callable[[], datetime]) -> None:
-        self._now = now
         self._environment = Environment(
             loader=PackageLoader("dbbackup.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         self._environment.globals["version"] = __version__
-        self._environment.filters.update(
-            {
-                "age": lambda then: views.age_text(_moment(then), now()),
-                "until": lambda then: views.until_text(_moment(then), now()),
-                "time": lambda then: views.time_text(_moment(then)),
-                "iso": lambda then: then.isoformat() if isinstance(then, datetime) else str(then),
-                "bytes": size_text,
-                "badges": lambda row: badges(row, now()),
-                "count": lambda number: f"{number:,}".replace(",", " "),
-            }
-        )
+        filters: dict[str, Callable[..., Any]] = {
+            "age": lambda then: views.age_text(_moment(then), now()),
+            "until": lambda then: views.until_text(_moment(then), now()),
+            "time": lambda then: views.time_text(_moment(then)),
+            "iso": lambda then: then.isoformat() if isinstance(then, datetime) else str(then),
+            "bytes": size_text,
+            "badges": lambda row: badges(row, now()),
+            "log": views.log_text,
+            "count": lambda number: f"{number:,}".replace(",", " "),
+        }
+        self._environment.filters.update(filters)
 
     def page(self, request: Request, caller: Caller | None, template: str, code: int = 200, **values: Any) -> HTMLResponse:
         session = caller.session if caller else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -135,6 +136,21 @@ def until_text(then: datetime | None, now: datetime) -> str:
 def time_text(then: datetime | None) -> str:
     """To the second, in UTC."""
     return "" if then is None else then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def log_text(tail: str) -> str:
+    """A Job's log for people: of each line that is one of our JSON objects the time of day, the level, the message, and what it says besides."""
+    told = []
+    for line in tail.splitlines():
+        try:
+            entry = json.loads(line)
+            words = [str(entry.pop("ts"))[11:19], f"{entry.pop('level'):<7}", str(entry.pop("message"))]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            told.append(line)
+            continue
+        entry.pop("logger", None)
+        told.append(" ".join([*words, *(f"{key}={value}" for key, value in entry.items())]))
+    return "\n".join(told)
 
 
 def safe_filename(name: str, extension: str) -> str:

@@ -66,6 +66,7 @@ class Gate:
                 raise Problem(401, "TokenExpired", EXPIRED, problem.hint) from None
             raise
         caller = Caller(session.person, source, session)
+        request.state.caller = caller  # for the page that tells what went wrong
         if request.method not in SAFE:
             await self._own_page(request, caller, session)
         return caller
