@@ -190,7 +190,7 @@ def test_reasons_exist(page: Path) -> None:
     known = {
         *REASONS, *_schemas(), "Pending", "Running", "Completed", "Failed", "Deleting", "Ready", "Reconciling", "Stalled", "Finished",
         "Fail", "Replace", "Retain", "Delete", "Exact", "Off", "Forbid", "Allow", "Run", "Discovered", "Expired", "Expiring",
-        "NearCapacity", "PruneHeld",
+        "NearCapacity", "PruneHeld", "Notified",
     }  # fmt: skip
     for word in _CODE.findall(_prose(page)):
         if page.name not in {"ARCHITECTURE.md", "reference.md"} and re.fullmatch(r"(?:[A-Z][a-z]+)+", word):

@@ -52,7 +52,7 @@ def test_a_failure_is_told_with_its_reason() -> None:
 
 def test_a_success_is_a_recovery_only_just_after_a_failure() -> None:
     def event(*others: Raw) -> str | None:
-        what = notify.told(backup_obj(RUNNING), DONE, (), others)
+        what = notify.told(backup_obj(RUNNING), DONE, (), lambda: others)
         return what.event if what else None
 
     assert event() == "success"
@@ -66,7 +66,7 @@ def test_a_success_is_a_recovery_only_just_after_a_failure() -> None:
     "stranger", [{"labels": {"dbbackup.io/schedule": "weekly"}}, {"database": {"secretRef": {"name": "app-db"}, "name": "another"}}]
 )
 def test_a_failure_of_something_else_makes_no_recovery(stranger: Raw) -> None:
-    what = notify.told(backup_obj(RUNNING), DONE, (), [other(FAILED, **stranger)])
+    what = notify.told(backup_obj(RUNNING), DONE, (), lambda: [other(FAILED, **stranger)])
     assert what is not None
     assert what.event == "success"
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from socket import AddressFamily
-from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -26,6 +25,7 @@ from dbbackup import __version__
 from dbbackup.handlers.cache import Key, Raw, key_of
 from dbbackup.kube import ApiError
 from dbbackup.plan import notify, sinks
+from dbbackup.plan.facts import Note
 from dbbackup.plan.notify import Told
 from dbbackup.plan.sinks import Sink
 
@@ -171,17 +171,18 @@ class Notifier:
         self._queues: dict[str, deque[tuple[float, Item]]] = {sink.name: deque() for sink in wanted if sink.type != "heartbeat"}
         self._filled = {name: asyncio.Event() for name in self._queues}
         self._known: set[str] = set()
+        self._finished: asyncio.Queue[Item] = asyncio.Queue()
 
     # What is owed
 
-    def mark(self, obj: Raw, status: Raw, notes: Sequence[Any], others: Callable[[], Iterable[Raw]]) -> Raw:
+    def mark(self, obj: Raw, status: Raw, notes: Sequence[Note], others: Callable[[], Iterable[Raw]]) -> Raw:
         """The status, marked where some sink is to be told of the step from `obj` to it. To be written as it is."""
         if not self._queues:
             return status
         kind, namespace = obj["kind"], obj["metadata"]["namespace"]
         if not any(sink.wants(event, kind, namespace) for sink in self.sinks for event in sink.events):
             return status
-        what = notify.told(obj, status, notes, _Late(others))
+        what = notify.told(obj, status, notes, others)
         if what is None or not self._takers(what, obj):
             return status
         return notify.owing(status, what, obj, self._now())
@@ -205,15 +206,22 @@ class Notifier:
             self._filled[name].set()
             if len(queue) > QUEUE:
                 _, oldest = queue.popleft()
-                oldest.open.discard(name)
-                oldest.given_up[name] = f"dropped, as {QUEUE} later ones wait"
                 log.error("notification dropped: too many wait", extra={"sink": name, "object": str(oldest.key), "event": oldest.told.event})
+                self._done(oldest, name, f"dropped, as {QUEUE} later ones wait")
+
+    def _done(self, item: Item, name: str, given_up: str | None) -> None:
+        item.open.discard(name)
+        if given_up is not None:
+            item.given_up[name] = given_up
+        if not item.open:
+            self._finished.put_nowait(item)
 
     # Sending
 
     async def run(self, schedules: Callable[[], Iterable[Raw]], well: Callable[[], str | None]) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._settling(), name="notifications that are done")
             for sink in self.sinks:
                 work = self._beat(sink, schedules, well) if sink.type == "heartbeat" else self._work(sink)
                 group.create_task(work, name=f"notifications to {sink.name}")
@@ -224,18 +232,8 @@ class Notifier:
             while not queue:
                 filled.clear()
                 await filled.wait()
-            since, item = queue[0]
-            why = await self._deliver(sink, item, since)
-            # Meanwhile it may have been dropped.
-            if queue and queue[0][1] is item:
-                queue.popleft()
-            elif sink.name in item.given_up:
-                continue
-            item.open.discard(sink.name)
-            if why is not None:
-                item.given_up[sink.name] = why
-            if not item.open:
-                await self._settled(item)
+            since, item = queue.popleft()
+            self._done(item, sink.name, await self._deliver(sink, item, since))
 
     async def _deliver(self, sink: Sink, item: Item, since: float) -> str | None:
         """None once it has been taken, else why it was given up."""
@@ -262,26 +260,28 @@ class Notifier:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LAST_PAUSE)
 
-    async def _settled(self, item: Item) -> None:
-        """Writes on the object that nothing is owed any more, unless something newer is."""
-        try:
-            for _ in range(SETTLE_TRIES):
-                obj = await self._fetch(item.key)
-                if obj is None or obj["metadata"]["uid"] != item.obj["metadata"]["uid"]:
-                    break
-                what = notify.owed(obj)
-                if what is None or notify.event_id(obj, what) != item.id:
-                    break
+    async def _settling(self) -> None:
+        while True:
+            item = await self._finished.get()
+            for attempt in range(SETTLE_TRIES):
                 try:
-                    await self._settle(item.key, obj, notify.settled(obj, what, item.given_up, item.sinks, self._now()))
+                    await self._settled(item)
+                    self._known.discard(item.id)
                     break
                 except ApiError as error:
-                    if not error.conflict:
-                        raise
-            self._known.discard(item.id)
-        except ApiError as error:
-            # It stays known, so that it is not sent again before a restart.
-            log.warning("the mark of a notification that was sent stays", extra={"object": str(item.key), "id": item.id, "error": str(error)})
+                    # Where it lasts, the item stays known: it is sent again after a restart, and not before.
+                    about = {"object": str(item.key), "id": item.id, "error": str(error)}
+                    log.log(logging.INFO if error.conflict else logging.WARNING, "that people were told is not on the object yet", extra=about)
+                await asyncio.sleep(FIRST_PAUSE * 2**attempt)
+
+    async def _settled(self, item: Item) -> None:
+        """Writes on the object that nothing is owed any more, unless something newer is."""
+        obj = await self._fetch(item.key)
+        if obj is None or obj["metadata"]["uid"] != item.obj["metadata"]["uid"]:
+            return
+        what = notify.owed(obj)
+        if what is not None and notify.event_id(obj, what) == item.id:
+            await self._settle(item.key, obj, notify.settled(obj, what, item.given_up, item.sinks, self._now()))
 
     async def _beat(self, sink: Sink, schedules: Callable[[], Iterable[Raw]], well: Callable[[], str | None]) -> None:
         told: str | None = None
@@ -306,13 +306,3 @@ class Notifier:
                 if isinstance(error, Refused):
                     return
             await asyncio.sleep(FIRST_PAUSE * 2**attempt)
-
-
-class _Late:
-    """Objects that are gathered only if they are asked for."""
-
-    def __init__(self, gather: Callable[[], Iterable[Raw]]) -> None:
-        self._gather = gather
-
-    def __iter__(self) -> Any:
-        return iter(self._gather())

@@ -7,10 +7,12 @@ operator that is killed before a receiver has answered finds it again, and sends
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from dbbackup.api import conditions
 from dbbackup.api.conditions import timestamp
@@ -40,54 +42,55 @@ class Told:
 
 
 class ObjectRef(Model):
-    kind: str
-    namespace: str
-    name: str
-    uid: str
+    """What the message is about."""
+
+    kind: Annotated[str, Field(description="BackupStorage, DatabaseBackup, DatabaseBackupSchedule or DatabaseRestore.")]
+    namespace: Annotated[str, Field(description="Its namespace.")]
+    name: Annotated[str, Field(description="Its name.")]
+    uid: Annotated[str, Field(description="Its UID: another object of the same name has another.")]
 
 
 class Artifact(Model):
-    """Where the backup lies."""
+    """What a backup has stored, or a restore has taken."""
 
-    storage: str | None = None
-    bucket: str | None = None
-    key: str | None = None
-    size_bytes: int | None = None
+    storage: Annotated[str | None, Field(description="Name of the BackupStorage.")] = None
+    bucket: Annotated[str | None, Field(description="Bucket.")] = None
+    key: Annotated[str | None, Field(description="Directory of the artifact in the bucket.")] = None
+    size_bytes: Annotated[int | None, Field(description="Size as it is stored, in bytes.")] = None
 
 
 class Payload(Model):
-    """What a webhook receives. No row of a database and no secret is in it; messages are those of the object's status."""
+    """What a webhook receives. No row of a database and no secret is in it: messages are those of the object's status."""
 
-    version: Literal[1] = 1
-    id: str
-    """The same each time that this is sent: receivers that have seen it ignore it."""
-    event: EventName
-    time: str
-    sink: str
-    object: ObjectRef
-    reason: str
-    message: str
-    hint: str | None = None
-    schedule: str | None = None
-    database: str | None = None
-    requested_by: str | None = None
-    artifact: Artifact | None = None
-    start_time: str | None = None
-    completion_time: str | None = None
-    duration: str | None = None
+    version: Annotated[Literal[1], Field(description="Version of this form. Fields may be added to it, and none changes its meaning.")] = 1
+    id: Annotated[str, Field(description="The same each time that this event is sent: a receiver that has seen it ignores it.")]
+    event: Annotated[EventName, Field(description="What has happened: `recovery` is the first success after a failure.")]
+    time: Annotated[str, Field(description="When it happened, RFC 3339 in UTC.")]
+    sink: Annotated[str, Field(description="Name of the sink, as the chart's values have it.")]
+    object: Annotated[ObjectRef, Field(description="What it happened to.")]
+    reason: Annotated[str, Field(description="Why, as one CamelCase word: of a failed run one of docs/failure-reasons.md.")]
+    message: Annotated[str, Field(description="Why, for people.")]
+    hint: Annotated[str | None, Field(description="What to do, of a run that failed.")] = None
+    schedule: Annotated[str | None, Field(description="The schedule that made the backup.")] = None
+    database: Annotated[str | None, Field(description="Identity of the database, host:port/name, where the run has found it.")] = None
+    requested_by: Annotated[str | None, Field(description="Who asked for the object, where that is known: see docs/audit.md.")] = None
+    artifact: Annotated[Artifact | None, Field(description="Where the artifact lies.")] = None
+    start_time: Annotated[str | None, Field(description="When the run began.")] = None
+    completion_time: Annotated[str | None, Field(description="When the run ended.")] = None
+    duration: Annotated[str | None, Field(description="How long it took, such as 4s or 1m 5s.")] = None
 
 
 # What is worth telling
 
 
-def told(obj: Raw, status: Raw, notes: Sequence[Note] = (), others: Iterable[Raw] = ()) -> Told | None:
-    """What the step from `obj` as it is to `status` means for people, or None. `others` are the objects of its kind in its namespace."""
+def told(obj: Raw, status: Raw, notes: Sequence[Note] = (), others: Callable[[], Iterable[Raw]] = tuple) -> Told | None:
+    """What the step from `obj` as it is to `status` means for people, or None. `others()` gathers the objects of its kind in its namespace."""
     if obj["kind"] in RUNS:
         return _run(obj, status, others)
     return _storage(obj, status) if obj["kind"] == "BackupStorage" else _schedule(obj, status, notes)
 
 
-def _run(obj: Raw, status: Raw, others: Iterable[Raw]) -> Told | None:
+def _run(obj: Raw, status: Raw, others: Callable[[], Iterable[Raw]]) -> Told | None:
     before, phase = (obj.get("status") or {}).get("phase"), status.get("phase")
     if phase == before or phase not in ("Completed", "Failed"):
         return None
@@ -100,7 +103,7 @@ def _run(obj: Raw, status: Raw, others: Iterable[Raw]) -> Told | None:
         return Told("recovery", "ArtifactFound", message)
     if (obj.get("spec") or {}).get("origin") == "Discovered":
         return None  # an import, and no run
-    return Told("recovery" if _failed_before(obj, others) else "success", "Completed", message)
+    return Told("recovery" if _failed_before(obj, others()) else "success", "Completed", message)
 
 
 def _failed_before(obj: Raw, others: Iterable[Raw]) -> bool:
