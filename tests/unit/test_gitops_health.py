@@ -248,3 +248,57 @@ def test_a_change_after_the_run_is_seen(phase: str) -> None:
     assert after["metadata"]["generation"] == after["status"]["observedGeneration"] == 2
     assert argo(after) == argo(before)
     assert flux(after) == flux(before)
+
+
+MEANING = {"waits": "InProgress", "ready": "Current", "fails at once": "Failed"}
+
+
+def shown(told: Told) -> dict[str, Raw]:
+    """An object for each row of the table in docs/gitops.md."""
+    schedules = [*told["DatabaseBackupSchedule", "", "Scheduled"], *told["DatabaseBackupSchedule", "", "RunRefused"]]
+    away = {obj["metadata"]["name"]: obj for obj in told["BackupStorage", "", "StorageUnavailable"]}
+    going = copy.deepcopy(told["DatabaseBackup", "Completed", "Completed"][0])
+    going["metadata"]["deletionTimestamp"] = "2026-11-23T01:00:00Z"
+
+    def schedule(reason: str, *, failing: bool) -> Raw:
+        return next(obj for obj in schedules if ready(obj)["reason"] == reason and bool(obj["status"]["consecutiveFailures"]) == failing)
+
+    def available(*, near: bool) -> Raw:
+        found = {
+            any(c["type"] == "NearCapacity" and c["status"] == "True" for c in obj["status"]["conditions"]): obj
+            for obj in told["BackupStorage", "", "Available"]
+        }
+        return found[near]
+
+    return {
+        "not seen yet, or changed since": told["DatabaseBackup", "", ""][0],
+        "backup or restore `Pending`, `Running`": told["DatabaseRestore", "Running", "Running"][0],
+        "`Completed`": told["DatabaseBackup", "Completed", "Completed"][0],
+        "`Failed` (later `ArtifactMissing` too)": told["DatabaseBackup", "Failed", "ArtifactMissing"][0],
+        "retention removes the artifact (`Deleting`)": told["DatabaseBackup", "Deleting", "Expiring"][0],
+        "`Expired`": told["DatabaseBackup", "Expired", "Expired"][0],
+        "object being deleted": going,
+        "schedule: next run planned, or running": schedule("Scheduled", failing=False),
+        "schedule whose last run failed": schedule("Scheduled", failing=True),
+        "schedule suspended": told["DatabaseBackupSchedule", "", "Suspended"][0],
+        "schedule that Kubernetes refuses a backup (quota, policy)": schedule("RunRefused", failing=False),
+        "spec that cannot be carried out": told["DatabaseBackupSchedule", "", "InvalidSpec"][0],
+        "storage tried and usable": available(near=False),
+        "storage that was usable and is away": away["default"],
+        "new storage that is not there yet": away["late"],
+        "storage that is wrong (no such bucket, access denied)": told["BackupStorage", "", "BucketNotFound"][0],
+        "storage near its `capacity`, or with a prune that asks a person": available(near=True),
+    }
+
+
+def test_the_documentation_tells_the_same(told: Told) -> None:
+    page = (GITOPS.parents[1] / "docs" / "gitops.md").read_text()
+    table = page.partition("| | Argo CD | Flux |")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = {name: cells for name, *cells in ([cell.strip() for cell in row.strip("|").split("|")] for row in table)}
+    examples = shown(told)
+    assert set(rows) == set(examples)
+    for row, obj in examples.items():
+        argo_says, flux_says, helm_says = rows[row]
+        assert argo(obj).status == argo_says.partition(",")[0], row
+        assert flux(obj) == MEANING[flux_says], row
+        assert kstatus(obj) == MEANING[helm_says], row
