@@ -1,4 +1,5 @@
 # One image for the operator and its Jobs. Built by docker or buildah alike; what changes most comes last.
+#   --build-arg VERSION=, REVISION=, CREATED= (the commit's time), SOURCE= (the repository's address)   what the image's labels say
 #   --build-arg PGDG=1   PostgreSQL clients of every major (13 to 18) from apt.postgresql.org instead of Debian's 13, 15, 17 and 18
 ARG BASE=docker.io/library/debian:trixie-slim
 
@@ -50,8 +51,14 @@ USER 65532:65532
 WORKDIR /tmp
 ENTRYPOINT ["/opt/dbbackup/bin/python", "-m", "dbbackup"]
 ARG VERSION=dev
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+ARG SOURCE
 LABEL org.opencontainers.image.title="database-backup-operator" \
       org.opencontainers.image.description="Logical backup and restore of PostgreSQL on Kubernetes that never lies about the outcome" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="docker.io/library/debian:trixie-slim" \
-      org.opencontainers.image.version="${VERSION}"
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.source="${SOURCE}"
