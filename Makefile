@@ -45,6 +45,7 @@ gen: $(READY) ## whatever is derived: CRDs, chart copies, references; GEN=--chec
 
 e2e: $(READY) ## end-to-end tests alone; K=expression chooses
 	@tests/rig/prepare.sh
+	@command -v chromium >/dev/null || $(RIG) packages chromium
 	@$(PYTEST) tests/e2e -n $(WORKERS) --dist loadgroup $(if $(K),-k '$(K)') $(ARGS)
 
 disaster: $(READY) ## docs/disaster-recovery.md, word for word: destroys the rig's cluster and brings every database back from the bucket

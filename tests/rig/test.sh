@@ -9,6 +9,8 @@ build/venv/bin/python tools/gen.py --check
 "$HERE/prepare.sh"
 # The integration tests run a PostgreSQL server of this machine.
 [ "${CLUSTER:-rig}" = existing ] || "$HERE/rig" packages postgresql postgresql-client pgbouncer zstd
+# The console is tried in a browser, which runs here whatever the cluster.
+command -v chromium >/dev/null || "$HERE/rig" packages chromium
 echo "test: ready after $((SECONDS - start)) s"
 if [ "${CLUSTER:-rig}" != existing ]; then
   command -v aws >/dev/null || "$HERE/rig" packages awscli
