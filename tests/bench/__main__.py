@@ -1,5 +1,5 @@
 """`make bench`: the operator's times on the cluster, and the data plane against stock tools. Parts: control, job, schedules (need a cluster),
-retention, inventory, data, shapes; all by default.
+retention, inventory, scrape, data, shapes; all by default.
 
 Tables go to the terminal, every sample to build/bench/*.json. Ratios are of runs that alternate on the same machine, round by round.
 """
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import dataplane, upkeep
+from tests.bench import dataplane, scrape, upkeep
 from tests.bench.cgroup import BenchError
 from tests.bench.dataplane import Bench
 from tests.bench.output import DIRECTORY, MIB, Output, save
@@ -21,7 +21,7 @@ from tests.bench.shapes import SHAPES
 NOTE = (
     "CPU and memory: all processes of the run. Others: the share of the machine that neither the run nor its servers had; figures need it near 0 %."
 )
-PARTS = ("control", "job", "schedules", "retention", "inventory", "data", "shapes")
+PARTS = ("control", "job", "schedules", "retention", "inventory", "scrape", "data", "shapes")
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--megabytes", type=int, default=1000, help="size of the one database of the data part, as a plain dump (10^6 bytes)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--artifacts", type=int, default=10_000, help="of retention and inventory; of the schedules part the finished backups at last"
+        "--artifacts", type=int, default=10_000, help="of retention, inventory and scrape; of the schedules part the finished backups at last"
     )
     parser.add_argument("--no-restore", action="store_true", help="backups alone")
     arguments = parser.parse_args()
@@ -52,6 +52,8 @@ def main() -> int:
             met &= upkeep.retention_decisions(output, arguments.artifacts)
         if "inventory" in parts:
             met &= upkeep.inventory(output, arguments.artifacts)
+        if "scrape" in parts:
+            met &= scrape.scrapes(output, arguments.artifacts)
         if {"data", "shapes"} & set(parts):
             met &= data(output, arguments, parts)
     except BenchError as error:

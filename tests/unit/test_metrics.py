@@ -139,6 +139,11 @@ def test_since_when_there_should_be_a_backup() -> None:
     assert of([schedule(created=T0)], catalog.EXPECTED_SINCE) == {("ns", "nightly", ""): at(T0)}
     series = of([schedule(created=T0 - 5 * DAY), backup(T0 - DAY), backup(T0)], catalog.EXPECTED_SINCE)
     assert series == {("ns", "nightly", SHOP): at(T0 - DAY)}, "a database that came later"
+    failed = [backup(T0 - number * timedelta(hours=1), "Failed", reason="Timeout") for number in range(3)]
+    assert of([schedule(created=T0 - 5 * DAY), *failed[:2]], catalog.EXPECTED_SINCE) == {("ns", "nightly", SHOP): at(T0 - timedelta(hours=1))}
+    always = of([schedule(created=T0 - 5 * DAY), *failed], catalog.EXPECTED_SINCE)
+    assert always == {("ns", "nightly", SHOP): at(T0 - 5 * DAY)}, "failedHistoryLimit has removed those before"
+    assert of([schedule(created=T0 - 5 * DAY), *failed], catalog.UNPROTECTED_SINCE) == {("ns", SHOP): at(T0 - 5 * DAY)}
     assert not of([backup(T0, schedule="")], catalog.EXPECTED_SINCE)
 
 

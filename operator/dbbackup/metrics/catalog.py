@@ -42,8 +42,8 @@ LAST_SUCCESS = _metric(
 EXPECTED_SINCE = _metric(
     "dbbackup_expected_since_timestamp_seconds",
     "gauge",
-    "Since when there should be backups: when the schedule was made, or its first backup of that database where that came later."
-    " Of schedules only; before the first backup `database` is empty.",
+    "Since when there should be good backups: when the schedule was made, or its first backup of that database where that came later and is still"
+    " known. Of schedules only; before the first backup `database` is empty.",
     *GROUP,
 )
 LAST_SIZE = _metric("dbbackup_last_backup_size_bytes", "gauge", "Size of the newest good backup as it is stored.", *GROUP)

@@ -163,10 +163,16 @@ def _expected(table: Table, current: Groups, made_by: Schedules) -> None:
         schedule = made_by.get((key[0], key[1]))
         if schedule is not None:
             has_backups.add((key[0], key[1]))
-            table.put(catalog.EXPECTED_SINCE, key, max(schedule.created, current[key].backups[0].run))
+            table.put(catalog.EXPECTED_SINCE, key, _since(schedule, current[key]))
     for name, schedule in made_by.items():
         if name not in has_backups:
             table.put(catalog.EXPECTED_SINCE, (*name, ""), schedule.created)
+
+
+def _since(schedule: Schedule, group: _Group) -> float:
+    """Since when there should be good backups of the group: from its first one on, unless failed ones before it have been removed already."""
+    failed = sum(found.phase == "Failed" for found in group.backups)
+    return schedule.created if failed >= schedule.failed_limit else max(schedule.created, group.backups[0].run)
 
 
 def _protection(table: Table, groups: Groups, current: Groups, made_by: Schedules) -> None:
@@ -182,8 +188,7 @@ def _protection(table: Table, groups: Groups, current: Groups, made_by: Schedule
         schedule = made_by.get((namespace, name))
         if schedule is None:
             continue
-        since = max(schedule.created, group.backups[0].run)
-        expected[namespace, database] = min(expected.get((namespace, database), math.inf), since)
+        expected[namespace, database] = min(expected.get((namespace, database), math.inf), _since(schedule, group))
         if schedule.rpo is not None:
             allowed[namespace, database].append(schedule.rpo)
     for key in sorted(expected):

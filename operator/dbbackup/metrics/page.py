@@ -18,7 +18,7 @@ from dbbackup.metrics.records import Raw, Record, record
 
 __all__ = ["CONTENT_TYPE", "Page"]
 
-AT_ONCE = 250
+AT_ONCE = 50
 """Objects that are read before others have their turn: some milliseconds."""
 
 Key = TypeVar("Key", bound=Hashable)

@@ -67,7 +67,7 @@ class Restore:
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """`considered`: due times until then are dealt with; `due`: the first after it, jitter included. `rpo`: infinite for `never`, None where it is
-    not set."""
+    not set. `failed_limit`: so many failed backups of a database are kept, and the newest one always."""
 
     namespace: str
     name: str
@@ -81,6 +81,7 @@ class Schedule:
     due: float | None
     interval: float | None
     rpo: float | None
+    failed_limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +164,12 @@ def restore(obj: Raw) -> Restore:
 
 def schedule(obj: Raw) -> Schedule:
     metadata, status = obj["metadata"], _status(obj)
-    found = _cron(obj)
+    found, failed_limit = _cron(obj), 3
     considered = _seconds(status.get("consideredUntil"))
     suspended = bool((obj.get("spec") or {}).get("suspend")) or annotation(obj, SUSPEND) == "true"
     due = interval = None
     if found is not None:
-        clock, jitter, effective = found
+        clock, jitter, effective, failed_limit = found
         # Before the operator has taken a new schedule in, nothing is due by it.
         if considered is not None and status.get("effectiveSchedule") == effective and not suspended:
             due = clock.next(datetime.fromtimestamp(considered, UTC)).timestamp() + jitter
@@ -187,18 +188,19 @@ def schedule(obj: Raw) -> Schedule:
         due=due,
         interval=interval,
         rpo=_rpo(obj),
+        failed_limit=max(failed_limit, 1),
     )
 
 
-def _cron(obj: Raw) -> tuple[Cron, float, str] | None:
-    """The schedule, how many seconds later than due it starts its runs, and how status.effectiveSchedule names it."""
+def _cron(obj: Raw) -> tuple[Cron, float, str, int] | None:
+    """The schedule, how many seconds later than due it starts its runs, how status.effectiveSchedule names it, how many failed backups it keeps."""
     try:
         spec = parse_schedule(obj)
         clock = cron.parse(spec.schedule, spec.time_zone)
     except (SpecError, CronError):
         return None
     jitter: timedelta = cron.jitter(obj["metadata"]["namespace"], obj["metadata"]["name"], spec.jitter)
-    return clock, jitter.total_seconds(), f"{spec.schedule} ({spec.time_zone})"
+    return clock, jitter.total_seconds(), f"{spec.schedule} ({spec.time_zone})", spec.failed_history_limit
 
 
 @lru_cache(maxsize=4096)
