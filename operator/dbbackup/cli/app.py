@@ -107,11 +107,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has gone. Python would complain once more when it closes stdout.
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.CLOSED_PIPE
+        return _closed_pipe()
     return code
+
+
+def _closed_pipe() -> int:
+    """The reader has gone. Python would complain once more when it closes stdout."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return ExitCode.CLOSED_PIPE
 
 
 def _terminate(*_: object) -> None:
@@ -123,6 +127,9 @@ def _run(arguments: list[str]) -> int:
         result = cli.main(args=arguments, prog_name=PROGRAM, complete_var=COMPLETE, standalone_mode=False)
     except click.exceptions.Exit as end:
         return end.exit_code
+    except SystemExit as end:
+        # So click ends a completion; and anything else, only where nobody reads stdout any more.
+        return int(end.code or 0) if COMPLETE in os.environ else _closed_pipe()
     except click.ClickException as error:
         error.show()
         return ExitCode.USAGE

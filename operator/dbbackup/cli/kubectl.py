@@ -174,12 +174,14 @@ class Kubectl:
         try:
             return self.raw(self.path(kind, self.namespace, name))
         except CliError as error:
-            if error.reason != "NotFound":
-                raise
-            message = f"there is no {kind} {name} in namespace {self.namespace}"
-            raise CliError(
-                message, ExitCode.NOT_FOUND, f"`kubectl dbbackup {LISTED.get(kind, 'list')} -n {self.namespace}` shows what there is."
-            ) from None
+            raise self._named(error, kind, name) from None
+
+    def _named(self, error: CliError, kind: str, name: str) -> CliError:
+        """Of an object that is not there, with where it was looked for."""
+        if error.reason != "NotFound":
+            return error
+        hint = f"`kubectl dbbackup {LISTED.get(kind, 'list')} -n {self.namespace}` shows what there is."
+        return CliError(f"there is no {kind} {name} in namespace {self.namespace}", ExitCode.NOT_FOUND, hint)
 
     def find(self, kind: str, name: str) -> Raw | None:
         try:
@@ -259,7 +261,10 @@ class Kubectl:
         """A merge patch; the object afterwards."""
         plural = PATHS[kind][1] + (".dbbackup.io" if PATHS[kind][0] == OWN else "")
         options = ("--type=merge", "--field-manager", FIELD_MANAGER, "-o", "json", "-p", json.dumps(patch))
-        done: Raw = json.loads(self.run("patch", plural, name, "-n", self.namespace, *options))
+        try:
+            done: Raw = json.loads(self.run("patch", plural, name, "-n", self.namespace, *options))
+        except CliError as error:
+            raise self._named(error, kind, name) from None
         return done
 
     def annotate(self, kind: str, name: str, values: Mapping[str, str | None]) -> Raw:

@@ -21,11 +21,11 @@ TRIES = 5
 
 @click.command()
 @click.option("--operator-namespace", metavar="NAME", help="The namespace where the operator is installed. Looked for without it.")
-@click.option("--port", type=click.IntRange(1, 65535), metavar="PORT", default=0, help="The local port.  [default: a free one]")
+@click.option("--port", type=click.IntRange(1, 65535), metavar="PORT", help="The local port.  [default: a free one]")
 @click.option("--no-browser", is_flag=True, help="Print the address only.")
 @connection
 @click.pass_context
-def console(ctx: click.Context, /, operator_namespace: str | None, port: int, no_browser: bool) -> int:
+def console(ctx: click.Context, /, operator_namespace: str | None, port: int | None, no_browser: bool) -> int:
     """Open the console in a browser.
 
     It forwards a local port to the console's Service until ^C. You sign in there with a bearer token of your own.
@@ -35,7 +35,7 @@ def console(ctx: click.Context, /, operator_namespace: str | None, port: int, no
     name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
     shown = False
     for _ in range(TRIES):
-        with kube.forward(f"service/{name}", PORT, namespace=namespace, local=port) as local:
+        with kube.forward(f"service/{name}", PORT, namespace=namespace, local=port or 0) as local:
             address = f"http://127.0.0.1:{local}/"
             port = local
             if not shown:

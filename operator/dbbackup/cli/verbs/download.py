@@ -98,6 +98,8 @@ def _to_target(transfer: transfers.Transfer, artifact: Artifact, target: Path, v
         if not values["raw"] and not decompress.available(artifact.compression):
             _from_pod_decompressed(transfer, artifact, target.with_name(target.name + ".plain.part"), target, values)
             return
+        if part.exists() and part.stat().st_size:
+            tell(f"taking up {part} at {size_text(part.stat().st_size)} of {size_text(artifact.size)}")
         with _progress(artifact.size, str(target), values["quiet"]) as show:
             fetch.to_file(transfer, artifact, part, show)
         if values["raw"]:
