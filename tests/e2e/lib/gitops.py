@@ -135,12 +135,14 @@ def watched(kube: Kube) -> Iterator[Callable[[], list[Raw]]]:
                     pipe.close()
 
 
-def until(kube: Kube, finished: Callable[[], bool], what: str, timeout: float = 120) -> Iterator[None]:
-    """Again and again until it is finished: for what a test does all the while."""
+def until(kube: Kube, finished: Callable[[], bool], tools: Iterable[Tool], what: str, timeout: float = 120) -> Iterator[Tool]:
+    """One tool after the other, until it is finished: for what a test does all the while."""
     deadline = time.monotonic() + timeout
-    while not finished():
+    for tool in tools:
+        if finished():
+            return
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s in {kube.name}: {what}"
-        yield
+        yield tool
 
 
 def evaluator(run_id: str) -> Path:
