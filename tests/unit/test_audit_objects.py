@@ -139,6 +139,10 @@ def test_what_the_operator_makes_is_its_own_and_no_manager_can_claim_that(audito
     auditor.show(written(other, managed("dbbackup-operator", SPEC), version=9))
     assert short(told()) == [("create", "unknown", "dbbackup-operator")]
     auditor.making(key_of(obj))
+    quicker = {**obj, "metadata": {**obj["metadata"], "uid": "quicker"}}
+    auditor.show(written(quicker, managed("kubectl-create", SPEC), version=10))  # of the very name that the operator wants
+    assert short(told()) == [("create", "unknown", "kubectl")]
+    auditor.making(key_of(obj))
     auditor.not_made(key_of(obj))
     auditor.show(written({**obj, "metadata": {**obj["metadata"], "uid": "third"}}, managed("kubectl-create", SPEC), version=11))
     assert short(told()) == [("create", "unknown", "kubectl")]
@@ -185,12 +189,14 @@ def test_each_wish_to_a_storage_is_told(auditor: Auditor, told: Told, name: str,
 
 
 def test_suspend_by_annotation_and_by_spec(auditor: Auditor, told: Told) -> None:
-    obj = schedule_obj(DONE)
+    obj = written(schedule_obj(DONE, suspend=False), managed("kubectl-create", {"f:spec": {"f:suspend": {}}}))
     auditor.show(obj)
     told()
     auditor.show(written(obj, managed("kubectl-annotate", annotated("suspend")), version=6, suspend="true"))
     auditor.show(written(obj, version=7))
-    auditor.show(written(changed(obj, {"suspend": True}, 8), managed("argocd-controller", {"f:spec": {"f:suspend": {}}}), version=8))
+    auditor.show(
+        written(changed(obj, {"suspend": True}, 8), managed("argocd-controller", {"f:spec": {"f:suspend": {}}}, "2026-11-23T05:00:00Z"), version=8)
+    )
     assert short(told()) == [("suspend", "unknown", "kubectl"), ("resume", "unknown", "unknown"), ("suspend", "unknown", "argocd-controller")]
 
 
@@ -221,6 +227,22 @@ def test_wishes_that_are_still_open_are_told_after_a_restart(told: Told) -> None
     other = schedule_obj({**DONE, "lastRunNow": "one"})
     auditor.show(written({**other, "metadata": {**other["metadata"], "uid": "other"}}, run_now="two"))
     assert [(line["action"], line["target"]) for line in told()] == [("run-now", "two")]
+
+
+def test_an_older_answer_undoes_nothing(auditor: Auditor, told: Told) -> None:
+    obj = backup_obj(DONE)
+    pinned = written(obj, managed("kubectl-annotate", annotated("pin")), version=6, pin="true")
+    auditor.show(obj)
+    auditor.show(pinned)
+    auditor.show(obj)
+    auditor.show(pinned)
+    assert [action for action, _, _ in short(told())] == ["create", "pin"]
+
+
+def test_who_wrote_a_status_has_not_made_the_object(auditor: Auditor, told: Told) -> None:
+    status = managed("dbbackup-operator", {"f:status": {}}, "2026-11-23T00:59:59Z", subresource="status")
+    auditor.show(written(backup_obj(), status, managed("odd-client", {"f:metadata": {"f:labels": {}}})))
+    assert short(told()) == [("create", "unknown", "odd-client")]
 
 
 # Deletion

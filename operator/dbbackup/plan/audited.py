@@ -46,7 +46,8 @@ class Seen:
     spec: str
     marks: tuple[str | None, ...]
     pinned: bool
-    suspended: bool
+    suspended: tuple[bool, bool]
+    """By its spec, by the annotation."""
     deleting: bool
     target: str
     policy: str
@@ -60,7 +61,7 @@ def seen(obj: Raw) -> Seen:
         spec=_digest({key: value for key, value in spec.items() if key != "suspend"}),
         marks=tuple(annotation(obj, name) for name in _MARKS),
         pinned=annotation(obj, PIN) == "true",
-        suspended=bool(spec.get("suspend")) or annotation(obj, SUSPEND) == "true",
+        suspended=(bool(spec.get("suspend")), annotation(obj, SUSPEND) == "true"),
         deleting=bool(metadata.get("deletionTimestamp")),
         target=_target(obj),
         policy=str(spec.get("deletionPolicy") or ""),
@@ -82,7 +83,7 @@ def created(obj: Raw, *, own: bool = False) -> list[Line]:
     action = "restore" if obj["kind"] == "DatabaseRestore" else "create"
     first = Line(action, who, via, manager.source, _target(obj), more=_told(obj))
     now = seen(obj)
-    nothing = replace(now, marks=(None,) * len(_MARKS), pinned=False, suspended=False)
+    nothing = replace(now, marks=(None,) * len(_MARKS), pinned=False, suspended=(False, False))
     lines = [first, *_wishes(nothing, obj, now, who)]
     return [*lines, deleted(now)] if now.deleting else lines
 
@@ -141,10 +142,11 @@ def _wishes(before: Seen, obj: Raw, after: Seen, who: str) -> Iterator[Line]:
     if after.pinned != before.pinned:
         manager = _writer(obj, "f:metadata", "f:annotations", f"f:{PIN}")
         yield Line("pin" if after.pinned else "unpin", who, manager.via, manager.source, after.target)
-    if after.suspended != before.suspended:
-        writers = (_writer(obj, "f:metadata", "f:annotations", f"f:{SUSPEND}"), _writer(obj, "f:spec", "f:suspend"))
-        manager = max(writers, key=lambda writer: writer.time)
-        yield Line("suspend" if after.suspended else "resume", who, manager.via, manager.source)
+    if any(after.suspended) != any(before.suspended):
+        by_annotation = after.suspended[1] != before.suspended[1]
+        path = ("f:metadata", "f:annotations", f"f:{SUSPEND}") if by_annotation else ("f:spec", "f:suspend")
+        manager = _writer(obj, *path)
+        yield Line("suspend" if any(after.suspended) else "resume", who, manager.via, manager.source)
 
 
 def _told(obj: Raw) -> dict[str, str] | None:

@@ -108,13 +108,14 @@ def once(name: str, run: str) -> Iterator[bool]:
             done.write_text(run)
 
 
-def install_operator(cluster: Cluster, *, values: Sequence[str] = ()) -> None:
+def install_operator(cluster: Cluster, *, values: Sequence[str] = (), json_values: Sequence[str] = ()) -> None:
     """Installs or upgrades the release and waits until it is ready."""
     repository, _, tag = cluster.image.rpartition(":")
     cluster.helm(
         *("upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout", "2m"),
         "--force-conflicts",  # a person may have applied the CRDs with kubectl before
-        *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}", "--set", "maxConcurrent=30"),
+        *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}", "--set", "maxConcurrent=30", "--set", "console.enabled=true"),
         *("--set-json", "podAnnotations=" + json.dumps({"dbbackup.io/test-image": cluster.image_identity()})),
         *(argument for value in values for argument in ("--set", value)),
+        *(argument for value in json_values for argument in ("--set-json", value)),
     )
