@@ -38,7 +38,8 @@ def scrapes(output: Output, count: int) -> bool:
     rows, results, slowest = [], {}, 0.0
     for databases in DATABASES:
         first, *later = asyncio.run(_scrape(_world(count, databases)))
-        usual = Scrape(*(min(getattr(found, name) for found in later) for name in ("wall", "cpu", "stall")), later[-1].size)
+        wall, cpu, stall = (min(getattr(found, name) for found in later) for name in ("wall", "cpu", "stall"))
+        usual = Scrape(wall, cpu, stall, later[-1].size)
         slowest = slowest or usual.wall
         results[databases] = {"first": first.wall, "wall": usual.wall, "cpu": usual.cpu, "stall": usual.stall, "bytes": usual.size}
         figures = (first.wall, first.stall, usual.wall, usual.cpu, usual.stall)

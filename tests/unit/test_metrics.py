@@ -132,7 +132,7 @@ def test_a_database_that_a_schedule_backs_up_no_more_is_not_told() -> None:
 def test_imported_backups_are_of_the_run_that_their_name_tells() -> None:
     imported = [backup(T0 - DAY, identity=f"db:5432/{name}", annotations={}) for name in "ab"]
     imported[0]["metadata"]["creationTimestamp"] = timestamp(T0 - DAY + timedelta(seconds=3))
-    assert len(of([schedule(considered=T0 - DAY), *imported], catalog.LAST_SUCCESS)) == 2, "both databases of the newest run"
+    assert len(of([schedule(), *imported], catalog.LAST_SUCCESS)) == 2, "both databases of the newest run"
 
 
 def test_since_when_there_should_be_a_backup() -> None:
@@ -282,7 +282,7 @@ def test_a_metric_has_no_more_series_than_allowed_and_says_so() -> None:
 
 
 def test_the_text_is_what_prometheus_reads() -> None:
-    strange = {("ns", "n", 'a"b\\c\nd'): 1.5, ("ns", "", ""): math.inf, ("ns", "x", "y"): 1732449600}
+    strange: families.Series = {("ns", "n", 'a"b\\c\nd'): 1.5, ("ns", "", ""): math.inf, ("ns", "x", "y"): 1732449600}
     text = page.text({catalog.LAST_SUCCESS.name: strange, catalog.MISSED.name: {("ns", "n"): 7}}).decode()
     success, missed = text_string_to_metric_families(text)
     assert {tuple(sample.labels[label] for label in catalog.GROUP): sample.value for sample in success.samples} == strange

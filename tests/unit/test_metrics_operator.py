@@ -155,6 +155,7 @@ async def test_the_page_of_an_operator() -> None:
     page = telemetry.page(cache, queue, watch, lambda: datetime.now(UTC), lambda: trouble, lambda: True)
     queue.add(Key("DatabaseBackup", "ns", "a"))
     telemetry.worked(Key("DatabaseRestore", "ns", "b"), 3.0, True)
+    telemetry.worked(Key("DatabaseBackup", "ns", "b"), 0.3, False)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -170,6 +171,7 @@ async def test_the_page_of_an_operator() -> None:
     assert first["dbbackup_operator_watch_told{Job}"] == 1
     assert first["dbbackup_operator_watch_told{Pod}"] == 0
     assert first["dbbackup_reconcile_errors_total{DatabaseRestore}"] == 1
+    assert first["dbbackup_reconcile_errors_total{DatabaseBackup}"] == 0
     assert first["dbbackup_reconcile_duration_seconds_bucket{DatabaseRestore,10.0}"] == 1
     assert first[f"dbbackup_build_info{{{__version__}}}"] == 1
     assert second["dbbackup_scrape_duration_seconds"] > 0

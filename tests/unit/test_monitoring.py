@@ -88,7 +88,7 @@ def test_the_dashboard_is_one_that_grafana_takes() -> None:
     variables = {entry["name"]: entry for entry in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
     assert variables["datasource"]["query"] == "prometheus"
-    cells = set()
+    cells: set[tuple[int, int]] = set()
     for panel in everything:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
