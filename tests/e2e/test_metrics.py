@@ -83,6 +83,7 @@ def missing() -> Raw:
     return {"secretRef": {"name": "db"}, "name": "no_such_database"}
 
 
+@pytest.mark.xdist_group("alone")  # counters begin at 0 with each operator
 def test_real_runs_reach_prometheus(tenant: Tenant, operator: Operator, world: Database, tmp_path: Path) -> None:
     """As numbers of the objects, panels of the dashboard and an alert. The operator's rights stay what they are: chart/test_chart."""
     what_the_objects_say(tenant, scraped(operator))
