@@ -1,5 +1,5 @@
 """`make bench`: the operator's times on the cluster, and the data plane against stock tools. Parts: control, job, schedules (need a cluster),
-retention, inventory, scrape, data, shapes; all by default.
+console (needs one too), retention, inventory, scrape, data, shapes; all by default.
 
 Tables go to the terminal, every sample to build/bench/*.json. Ratios are of runs that alternate on the same machine, round by round.
 """
@@ -21,7 +21,7 @@ from tests.bench.shapes import SHAPES
 NOTE = (
     "CPU and memory: all processes of the run. Others: the share of the machine that neither the run nor its servers had; figures need it near 0 %."
 )
-PARTS = ("control", "job", "schedules", "retention", "inventory", "scrape", "data", "shapes")
+PARTS = ("control", "job", "schedules", "console", "retention", "inventory", "scrape", "data", "shapes")
 
 
 def main() -> int:
@@ -48,6 +48,11 @@ def main() -> int:
             from tests.bench.lifecycle import schedules  # noqa: PLC0415
 
             met &= schedules(output, arguments.artifacts // 5, arguments.artifacts)
+        if "console" in parts:
+            from tests.bench.console import downloads, lists  # noqa: PLC0415
+
+            met &= lists(output, arguments.artifacts)
+            met &= downloads(output, min(arguments.megabytes, 400), arguments.rounds)
         if "retention" in parts:
             met &= upkeep.retention_decisions(output, arguments.artifacts)
         if "inventory" in parts:

@@ -39,7 +39,6 @@ HEADERS = {
     "x-frame-options": "DENY",
     "referrer-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
 """Of every answer. `same-origin` and not `no-referrer`: that would make browsers send `Origin: null` with our own forms."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from dbbackup import __version__
 from dbbackup.api.units import size_text
 from dbbackup.console import views
-from dbbackup.console.rows import badges, moment
+from dbbackup.console.rows import AnyRow, Badge, badges, moment
 from dbbackup.console.service import Caller, Raw
 
 
@@ -24,41 +26,67 @@ def object_yaml(obj: Raw) -> str:
     return yaml.safe_dump({**obj, "metadata": meta}, sort_keys=False, allow_unicode=True, width=120)
 
 
+def _moment(value: Any) -> datetime | None:
+    return value if isinstance(value, datetime) else moment(value)
+
+
+@pass_context
+def _age(context: Context, then: Any) -> str:
+    return views.age_text(_moment(then), context["now"])
+
+
+@pass_context
+def _until(context: Context, then: Any) -> str:
+    return views.until_text(_moment(then), context["now"])
+
+
+@pass_context
+def _badges(context: Context, row: AnyRow) -> tuple[Badge, ...]:
+    return badges(row, context["now"])
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "age": _age,
+    "until": _until,
+    "badges": _badges,
+    "time": lambda then: views.time_text(_moment(then)),
+    "iso": lambda then: then.isoformat() if isinstance(then, datetime) else str(then),
+    "bytes": size_text,
+    "log": views.log_text,
+    "count": lambda number: f"{number:,}".replace(",", " "),
+}
+
+
+@functools.cache
+def _environment() -> Environment:
+    made = Environment(loader=PackageLoader("dbbackup.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.globals["version"] = __version__
+    made.filters.update(FILTERS)
+    return made
+
+
 class Renderer:
     def __init__(self, now: Callable[[], datetime]) -> None:
-        self._environment = Environment(
-            loader=PackageLoader("dbbackup.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
-        self._environment.globals["version"] = __version__
-        filters: dict[str, Callable[..., Any]] = {
-            "age": lambda then: views.age_text(_moment(then), now()),
-            "until": lambda then: views.until_text(_moment(then), now()),
-            "time": lambda then: views.time_text(_moment(then)),
-            "iso": lambda then: then.isoformat() if isinstance(then, datetime) else str(then),
-            "bytes": size_text,
-            "badges": lambda row: badges(row, now()),
-            "log": views.log_text,
-            "count": lambda number: f"{number:,}".replace(",", " "),
-        }
-        self._environment.filters.update(filters)
+        self._now = now
 
     def page(self, request: Request, caller: Caller | None, template: str, code: int = 200, **values: Any) -> HTMLResponse:
         session = caller.session if caller else None
         fragment = template.startswith("_")
-        text = self._environment.get_template(template).render(
-            {
-                "person": caller.person.name if caller else "",
-                "csrf": session.csrf if session else "",
-                "flashes": session.told() if session and not fragment else [],
-                "path": request.url.path,
-                "problem": None,
-                "preview": None,
-                "why": "",
-                **values,
-            }
+        text = (
+            _environment()
+            .get_template(template)
+            .render(
+                {
+                    "person": caller.person.name if caller else "",
+                    "csrf": session.csrf if session else "",
+                    "flashes": session.told() if session and not fragment else [],
+                    "now": self._now(),
+                    "path": request.url.path,
+                    "problem": None,
+                    "preview": None,
+                    "why": "",
+                    **values,
+                }
+            )
         )
         return HTMLResponse(text, code)
-
-
-def _moment(value: Any) -> datetime | None:
-    return value if isinstance(value, datetime) else moment(value)

@@ -200,10 +200,10 @@ def _schedule(obj: Raw, _meta: Raw, spec: Raw, status: Raw, common: dict[str, An
     several = spec.get("databases")
     name = "several" if several is not None else _text(database.get("name"))
     return ScheduleRow(
-        **{**common, "phase": "Suspended" if status.get("suspended") else "", "database": name},
+        **{**common, "phase": "", "database": name},
         schedule=_text(spec.get("schedule")),
         zone=_text(spec.get("timeZone") or "Etc/UTC", 64),
-        suspended=bool(status.get("suspended")) or bool(spec.get("suspend")) or annotation(obj, SUSPEND) == "true",
+        suspended=bool(spec.get("suspend")) or annotation(obj, SUSPEND) == "true",  # as it is wanted: the status follows
         suspended_by_spec=bool(spec.get("suspend")),
         last_success=moment(status.get("lastSuccessfulTime")),
         next_run=moment(status.get("nextScheduleTime")),
