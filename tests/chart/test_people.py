@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from tests.chart.conftest import CHART, Helm, Object, of_kind, one
+from tests.chart.conftest import CHART, Helm, Object, of_kind
 
 from dbbackup.handlers import config
 from dbbackup.handlers.notify import DIRECTORY
+from dbbackup.plan.audited import TOOL
 
 NAME = "backup-database-backup-operator"
 WEBHOOK = {"name": "ops", "type": "webhook", "urlSecretRef": {"name": "notify", "key": "url"}, "secretRef": {"name": "notify", "key": "hmac"}}
@@ -100,15 +101,23 @@ def test_two_sinks_of_one_name_are_refused(helm: Helm) -> None:
 
 
 def trusted(objects: list[Object]) -> list[str]:
-    [condition] = one(objects, "ValidatingAdmissionPolicy")["spec"]["matchConditions"]
+    """By both policies."""
+    policies = of_kind(objects, "ValidatingAdmissionPolicy")
+    assert set(policies) == {f"{NAME}-requested-by", f"{NAME}-tool-pods"}
+    [(condition,), (other,)] = (policy["spec"]["matchConditions"] for policy in policies.values())
+    assert condition == other
     found: list[str] = json.loads(condition["expression"].removeprefix("!(request.userInfo.username in ").removesuffix(")"))
     return found
 
 
-def test_the_policy_is_for_the_four_kinds_and_leaves_statuses_alone(helm: Helm) -> None:
-    [rule] = one(helm.template(), "ValidatingAdmissionPolicy")["spec"]["matchConstraints"]["resourceRules"]
-    assert rule["resources"] == ["backupstorages", "databasebackups", "databasebackupschedules", "databaserestores"]
-    assert rule["operations"] == ["CREATE", "UPDATE"]
+def test_the_policies_are_for_the_four_kinds_and_the_plugins_pods_and_leave_statuses_alone(helm: Helm) -> None:
+    matched = {name: policy["spec"]["matchConstraints"] for name, policy in of_kind(helm.template(), "ValidatingAdmissionPolicy").items()}
+    [kinds], [pods] = (matched[f"{NAME}-{name}"]["resourceRules"] for name in ("requested-by", "tool-pods"))
+    assert kinds["resources"] == ["backupstorages", "databasebackups", "databasebackupschedules", "databaserestores"]
+    assert pods["resources"] == ["pods"]
+    assert kinds["operations"] == pods["operations"] == ["CREATE", "UPDATE"]
+    assert "objectSelector" not in matched[f"{NAME}-requested-by"]
+    assert matched[f"{NAME}-tool-pods"]["objectSelector"] == {"matchExpressions": [{"key": TOOL, "operator": "Exists"}]}
 
 
 def test_whom_it_trusts(helm: Helm) -> None:
@@ -121,10 +130,14 @@ def test_whom_it_trusts(helm: Helm) -> None:
 
 
 def test_it_denies_where_the_operator_serves(helm: Helm) -> None:
-    everywhere = one(helm.template(), "ValidatingAdmissionPolicyBinding")["spec"]
-    assert everywhere == {"policyName": f"{NAME}-requested-by", "validationActions": ["Deny"]}
-    listed = one(helm.template({"namespaces": ["a", "b"]}), "ValidatingAdmissionPolicyBinding")["spec"]["matchResources"]
-    assert listed == {"namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["a", "b"]}]}}
+    bindings = of_kind(helm.template(), "ValidatingAdmissionPolicyBinding")
+    assert [binding["spec"] for binding in bindings.values()] == [
+        {"policyName": name, "validationActions": ["Deny"]} for name in (f"{NAME}-requested-by", f"{NAME}-tool-pods")
+    ]
+    for binding in of_kind(helm.template({"namespaces": ["a", "b"]}), "ValidatingAdmissionPolicyBinding").values():
+        assert binding["spec"]["matchResources"] == {
+            "namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["a", "b"]}]}
+        }
 
 
 def test_it_can_be_left_out(helm: Helm) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import Operator
+from tests.e2e.lib import pods
 from tests.e2e.lib.cluster import OPERATOR_NAMESPACE, RELEASE
 from tests.e2e.lib.kube import Raw
 from tests.e2e.lib.tenant import Tenant
@@ -75,6 +76,24 @@ def test_nobody_writes_in_the_name_of_another(tenant: Tenant, alice: Person) -> 
         assert "annotated" in alice("annotate", kind, "own", "team=shop")
         assert tenant.get(kind, "own")["metadata"]["annotations"][BY] == alice.user
         assert tenant.find(kind, "forged") is None
+
+
+def test_the_plugins_pods_name_their_maker(tenant: Tenant, alice: Person) -> None:
+    def pod(name: str, by: str, **labels: str) -> Raw:
+        metadata: Raw = {"name": name, "annotations": {BY: by}, "labels": labels}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": metadata,
+            "spec": pods.server("x", tenant.cluster.image, 1, user=65532, probe={})[0]["spec"],
+        }
+
+    tool = {"dbbackup.io/tool": "kubectl"}
+    assert "says bob" in alice.create(pod("forged", "bob", **tool))
+    assert "created" in alice.create(pod("own", alice.user, **tool))
+    assert "cannot be changed or removed" in alice("annotate", "--overwrite", "pod", "own", f"{BY}=bob")
+    assert "cannot be changed or removed" in alice("annotate", "--overwrite", "pod", "own", f"{BY}=bob", "dbbackup.io/tool-")
+    assert "created" in alice.create(pod("other", "bob", team="shop"))  # any other pod is nobody's business here
 
 
 def test_apply_edits_and_statuses_are_not_in_the_way(tenant: Tenant, alice: Person) -> None:

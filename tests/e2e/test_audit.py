@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import Operator
 from tests.e2e.lib import logs
 from tests.e2e.lib.kube import Raw
+from tests.e2e.lib.plugin import Plugin
 from tests.e2e.lib.postgres import Database
 from tests.e2e.lib.s3 import Bucket
 from tests.e2e.lib.tenant import Tenant
@@ -23,18 +26,23 @@ KUBECTL = "unknown via kubectl"
 
 
 def short(line: Raw) -> tuple[str, str, str]:
+    if line["kind"] == "Pod":
+        return line["action"], "pod", f"{line['who']} via {line['via']}"
     kind = {"BackupStorage": "bst", "DatabaseBackup": "dbb", "DatabaseBackupSchedule": "dbs", "DatabaseRestore": "dbr"}[line["kind"]]
     outcome = "" if line["outcome"] == "allowed" else f" {line['outcome']}"
     return f"{line['action']}{outcome}", f"{kind} {line['name']}", f"{line['who']} via {line['via']}"
 
 
 @pytest.mark.xdist_group("alone")  # the log is that of one operator
-def test_every_step_is_told_once(tenant: Tenant, operator: Operator, database: Callable[..., Database], bucket: Bucket) -> None:
+def test_every_step_is_told_once(tenant: Tenant, operator: Operator, database: Callable[..., Database], bucket: Bucket, tmp_path: Path) -> None:
+    plugin, me = Plugin(tenant), json.loads(tenant.run("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
     tenant.add_storage(bucket)
     tenant.add_database(database())
     tenant.add_database(database(), "target")
     tenant.completed(tenant.backup("one"))
     tenant.run("annotate", "dbb", "one", "dbbackup.io/pin=true")
+    plugin("download", "one", cwd=tmp_path)
+    plugin("create", "three", "--secret", "db", "--wait")
     tenant.completed(tenant.restore("back", "one", "target"))
     tenant.failed(tenant.backup("two", database={"name": "nowhere"}), "DatabaseNotFound")
     tenant.apply(SCHEDULE)
@@ -66,6 +74,9 @@ def test_every_step_is_told_once(tenant: Tenant, operator: Operator, database: C
         ("import", "bst default", KUBECTL),
         ("create", "dbb one", own),
         ("delete", "dbs yearly", "unknown via unknown"),
+        ("transfer", "pod", f"{me} via cli"),
+        ("create", "dbb three", f"{me} via cli"),
+        ("backup-ended succeeded", "dbb three", f"{me} via operator"),
     }
 
     def audited(found: list[Raw]) -> list[Raw]:

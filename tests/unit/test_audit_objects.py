@@ -284,6 +284,41 @@ def test_retention_tells_why_it_deletes(auditor: Auditor, told: Told) -> None:
     assert (line["who"], line["via"], line["reason"]) == ("operator", "operator", "Expired")
 
 
+# Pods that people make
+
+
+def pod(**labels: str) -> Raw:
+    metadata = {
+        "name": "dbbackup-serve-x",
+        "namespace": "ns",
+        "uid": "pod-uid",
+        "resourceVersion": "7",
+        "labels": {f"dbbackup.io/{name.replace('_', '-')}": value for name, value in labels.items()},
+        "annotations": {"dbbackup.io/requested-by": "alice"},
+        "ownerReferences": [{"kind": "BackupStorage", "name": "default"}],
+        "managedFields": [managed("kubectl-dbbackup", SPEC)],
+    }
+    return {"metadata": metadata}
+
+
+def test_a_pod_that_reads_a_storage_for_a_person_is_told_once(auditor: Auditor, told: Told) -> None:
+    auditor.show_pod(pod(run="serve", tool="kubectl"))
+    auditor.show_pod(pod(run="serve", tool="kubectl"))
+    [line] = told()
+    assert (line["action"], line["who"], line["via"], line["kind"], line["target"]) == ("transfer", "alice", "cli", "Pod", "BackupStorage default")
+
+
+def test_pods_of_the_operators_jobs_and_those_of_before_are_not(auditor: Auditor, told: Told) -> None:
+    auditor.show_pod(pod(run="backup", owner_uid="x"))
+    auditor.show_pod(pod(run="backup", owner_uid="x", tool="kubectl"))
+    auditor.show_pod(pod(run="serve"))
+    started = Auditor()
+    started.show_pod(pod(run="serve", tool="kubectl"))
+    started.ready()
+    started.show_pod(pod(run="serve", tool="kubectl"))
+    assert told() == []
+
+
 # Outcomes
 
 

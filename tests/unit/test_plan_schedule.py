@@ -674,8 +674,8 @@ def test_killed_while_it_makes_the_first_run_of_all() -> None:
     def scenario(world: World) -> None:
         world.databases = ["d0", "d1"]
         fuse = world.operator.kube.fuse
-        world.operators = []
         world.ready_storage()
+        world.operators = []
         world.schedule(databases={"include": ["d0", "d1"]})
         world.down(timedelta(hours=2, minutes=1))
         world.operator.kube.fuse = fuse

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -50,9 +51,14 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Memory:
 
 
 @pytest.fixture
-def server(bucket: Memory) -> Iterator[Server]:
+def log() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def server(bucket: Memory, log: io.StringIO) -> Iterator[Server]:
     spec = RunSpec(run="serve", owner=owner_of(0, "BackupStorage"), storage=StorageTarget(name="default", bucket="b", prefix="/team/"), serve=OPTIONS)
-    with Server(("127.0.0.1", 0), Shelf(Run(spec, Paths(), Reporter(), Stop())), OPTIONS) as made:
+    with Server(("127.0.0.1", 0), Shelf(Run(spec, Paths(), Reporter(log), Stop())), OPTIONS) as made:
         thread = threading.Thread(target=lambda: made.serve_forever(0.01))
         thread.start()
         yield made
@@ -187,3 +193,14 @@ def test_without_a_token_it_serves_nobody(bucket: Memory) -> None:
     spec = RunSpec(run="serve", owner=owner_of(0, "BackupStorage"), storage=StorageTarget(name="d", bucket="b"), serve=ServeOptions(token_sha256=""))
     with pytest.raises(Failure, match="no token"):
         serve.execute(Run(spec, Paths(), Reporter(), Stop()))
+
+
+def test_what_is_handed_out_is_told_once_in_the_log(get: Callable[..., tuple[int, bytes, dict[str, str]]], log: io.StringIO) -> None:
+    for wanted in ("bytes=0-9", "bytes=10-19"):
+        assert get(f"/v1/artifact?key={KEY}", Range=wanted)[0] == 206
+    get(f"/v1/sql?key={KEY}")
+    get("/v1/artifacts")
+    get("/v1/artifact?key=../x")
+    get(f"/v1/artifact?key={KEY}", "another token")
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [(line["action"], line.get("target")) for line in lines if line.get("audit")] == [("download", KEY), ("list", None)]

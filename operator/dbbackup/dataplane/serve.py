@@ -66,6 +66,16 @@ class Shelf:
         self._lock = threading.Lock()
         self._storage: Storage | None = None
         self._manifests: dict[str, Manifest] = {}
+        self._told: set[str] = set()
+
+    def tell(self, action: str, target: str = "") -> None:
+        """One audit line for each artifact that is handed out, however many requests that takes. Who asks, the pod's annotation tells."""
+        with self._lock:
+            told = f"{action} {target}".rstrip()
+            if told in self._told:
+                return
+            self._told.add(told)
+        self._run.reporter.info(told, audit=True, action=action, outcome="allowed", target=target or None)
 
     @property
     def storage(self) -> Storage:
@@ -208,7 +218,9 @@ class Handler(BaseHTTPRequestHandler):
         self._whole(json.dumps({"version": __version__}).encode(), "application/json")
 
     def _artifacts(self, _query: Mapping[str, str]) -> None:
-        self._whole("".join(self.server.shelf.list()).encode(), "application/x-ndjson")
+        found = "".join(self.server.shelf.list())
+        self.server.shelf.tell("list")
+        self._whole(found.encode(), "application/x-ndjson")
 
     def _manifest(self, query: Mapping[str, str]) -> None:
         self._whole(self.server.shelf.manifest_bytes(query.get("key", "")), "application/json")
@@ -220,6 +232,7 @@ class Handler(BaseHTTPRequestHandler):
         start, end = (int(match[1]), min(int(match[2] or size) + 1, size)) if match else (0, size)
         pieces = shelf.stored(key, start, end)
         first = next(pieces, b"")  # What fails does so before anything is promised.
+        shelf.tell("download", key)
         headers = {"Content-Length": str(max(end - start, 0)), "Content-Range": f"bytes {start}-{end - 1}/{size}"}
         self._begin(HTTPStatus.PARTIAL_CONTENT if match else HTTPStatus.OK, "application/octet-stream", headers)
         self.wfile.write(first)
@@ -230,8 +243,10 @@ class Handler(BaseHTTPRequestHandler):
         start = query.get("from", "0")
         if not start.isdigit():
             raise Failure("InvalidSpec", f"from={start!r} is not a number of bytes")
-        sent = frames(self.server.shelf.decompressed(query.get("key", "")), int(start))
+        key = query.get("key", "")
+        sent = frames(self.server.shelf.decompressed(key), int(start))
         first = next(sent)
+        self.server.shelf.tell("download", key)
         self._begin(HTTPStatus.OK, "application/octet-stream", {"Connection": "close"})
         self.wfile.write(first)
         for frame in sent:

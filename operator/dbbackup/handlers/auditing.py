@@ -27,6 +27,7 @@ class Auditor:
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
         self._gone: dict[str, None] = {}
+        self._tools: dict[str, None] = {}
         self._making: set[Key] = set()
         self._deleting: dict[str, str] = {}
         self._ready = False
@@ -55,6 +56,16 @@ class Auditor:
         if deleted:
             self.forget(key, uid)
 
+    def show_pod(self, pod: Raw) -> None:
+        """Any pod of a run. Told of, once, is one that a person has made, as `kubectl dbbackup` does to read a storage or reach a database."""
+        metadata = pod["metadata"]
+        line = audited.tool(pod)
+        if line is None or metadata["uid"] in self._tools:
+            return
+        _remember(self._tools, metadata["uid"])
+        if self._ready:
+            self._tell(Key("Pod", metadata["namespace"], metadata["name"]), metadata["uid"], [line])
+
     def forget(self, key: Key, uid: str) -> None:
         """The object is gone."""
         known = self._known.pop(uid, None)
@@ -62,9 +73,7 @@ class Auditor:
         if known is not None and not known.seen.deleting:
             self._tell(key, uid, [audited.deleted(known.seen, own=own)])
         if known is not None:
-            self._gone[uid] = None
-            if len(self._gone) > REMEMBERED:
-                del self._gone[next(iter(self._gone))]
+            _remember(self._gone, uid)
 
     def phase(self, obj: Raw, before: str | None, status: Raw) -> None:
         """A run's phase has been written."""
@@ -100,3 +109,9 @@ class Auditor:
                 reason=line.reason,
                 **{**(line.more or {}), "uid": uid},
             )
+
+
+def _remember(uids: dict[str, None], uid: str) -> None:
+    uids[uid] = None
+    if len(uids) > REMEMBERED:
+        del uids[next(iter(uids))]

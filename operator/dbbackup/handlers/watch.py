@@ -10,7 +10,7 @@ from dbbackup.handlers.auditing import Auditor
 from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw, key_of
 from dbbackup.plan import backup, restore
 from dbbackup.plan.facts import TERMINAL
-from dbbackup.plan.jobs import OWNER_UID
+from dbbackup.plan.jobs import RUN
 
 log = logging.getLogger("dbbackup.watch")
 
@@ -23,7 +23,8 @@ WATCHED = {
     "Pod": k.PODS,
 }
 CHILDREN = ("Job", "Pod")
-LABEL_SELECTOR = OWNER_UID
+LABEL_SELECTOR = RUN
+"""Of the pods that people make to read a storage, which have no owner here, only the audit tells."""
 SETTLE_SECONDS = 5.0
 """After which a storage is looked at whose backups have changed: retention looks at all of them, and they seldom change alone."""
 
@@ -48,6 +49,8 @@ class Watch:
     def event(self, kind: str, what: str | None, obj: Raw) -> None:
         """One watch event; `what` is None for those of the first list."""
         self.told.add(kind)
+        if kind == "Pod" and self._auditor is not None:
+            self._auditor.show_pod(obj)
         if kind in CHILDREN:
             self._child({**obj, "kind": kind}, deleted=what == "DELETED")
         else:
@@ -135,6 +138,8 @@ async def list_all(
                 for item in items:
                     seen.add(item["metadata"]["uid"])
                     if kind in CHILDREN:
+                        if kind == "Pod" and auditor is not None:
+                            auditor.show_pod(item)
                         cache.put_child(item)
                     else:
                         if auditor is not None:

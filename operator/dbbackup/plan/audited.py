@@ -14,10 +14,13 @@ from typing import Any
 
 from dbbackup.audit import REQUESTED_BY, UNKNOWN
 from dbbackup.plan.facts import APPROVE_PRUNE, CHECK_NOW, IMPORT, PIN, RUN_NOW, SUSPEND, Raw, annotation, artifact_key
+from dbbackup.plan.jobs import OWNER_UID, RUN
 
 OPERATOR = "operator"
 """`who` and `via` of what the operator did by itself: a schedule's runs, imports, retention."""
 OPERATOR_MANAGER = "dbbackup-operator"
+TOOL = "dbbackup.io/tool"
+"""Label of the pods that people make by `kubectl dbbackup`."""
 _VIA = {"kubectl-dbbackup": "cli", "dbbackup-console": "console"}
 _MARKS = {RUN_NOW: "run-now", CHECK_NOW: "check-now", IMPORT: "import", APPROVE_PRUNE: "approve-prune"}
 """Annotations whose every new value is a wish of its own."""
@@ -117,6 +120,19 @@ def deleted(before: Seen, *, own: str | None = None, who: str = UNKNOWN) -> Line
     if own is not None:
         return Line("delete", OPERATOR, OPERATOR, target=before.target, reason=own, more=more)
     return Line("delete", who, UNKNOWN, target=before.target, more=more)
+
+
+def tool(pod: Raw) -> Line | None:
+    """Of a pod that a person has made with the operator's image; None for those of the operator's own Jobs."""
+    metadata = pod["metadata"]
+    labels = metadata.get("labels") or {}
+    if OWNER_UID in labels or labels.get(TOOL) is None:
+        return None
+    manager = _creator(pod)
+    action = {"serve": "transfer"}.get(str(labels.get(RUN)), str(labels.get(RUN)))
+    owner = next(iter(metadata.get("ownerReferences") or ()), None)
+    target = f"{owner['kind']} {owner['name']}" if owner else ""
+    return Line(action, annotation(pod, REQUESTED_BY) or UNKNOWN, manager.via, manager.source, target)
 
 
 def ended(obj: Raw, status: Raw) -> Line | None:
