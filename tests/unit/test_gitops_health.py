@@ -302,3 +302,12 @@ def test_the_documentation_tells_the_same(told: Told) -> None:
         assert argo(obj).status == argo_says.partition(",")[0], row
         assert flux(obj) == MEANING[flux_says], row
         assert kstatus(obj) == MEANING[helm_says], row
+
+
+def test_a_prune_that_asks_a_person_is_healthy_and_says_so(told: Told) -> None:
+    for key in (("BackupStorage", "", "Available"), ("DatabaseBackupSchedule", "", "Scheduled")):
+        obj = copy.deepcopy(next(obj for obj in told[key] if not obj["status"].get("consecutiveFailures")))
+        conditions = [item for item in obj["status"]["conditions"] if item["type"] != "NearCapacity"]
+        obj["status"]["conditions"] = [*conditions, {"type": "PruneHeld", "status": "True", "reason": "TooManyAtOnce", "message": "9 would go"}]
+        assert argo(obj) == Health("Healthy", f"{ready(obj)['message']}; 9 would go")
+        assert flux(obj) == "Current"
