@@ -60,6 +60,7 @@ def test_a_success_is_a_recovery_only_just_after_a_failure() -> None:
     assert event(other(FAILED), other(DONE, 1)) == "success"
     assert event(other(DONE), other(FAILED, 1)) == "recovery"
     assert event(other(FAILED), other(RUNNING, 1)) == "recovery"
+    assert event(other(FAILED), other({**DONE, "phase": "Expired"}, 1)) == "success"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from pydantic import Field
 from dbbackup.api import conditions
 from dbbackup.api.conditions import timestamp
 from dbbackup.audit import REQUESTED_BY
-from dbbackup.plan.facts import SCHEDULE, SUSPEND, Note, Raw, annotation, artifact_key
+from dbbackup.plan.facts import SCHEDULE, SUSPEND, TERMINAL, Note, Raw, annotation, artifact_key
 from dbbackup.plan.observe import instant
 from dbbackup.plan.sinks import EventName, Sink
 from dbbackup.plan.status import cut
@@ -112,7 +112,7 @@ def _failed_before(obj: Raw, others: Iterable[Raw]) -> bool:
     ended = [
         other
         for other in others
-        if other["metadata"]["uid"] != uid and (other.get("status") or {}).get("phase") in ("Completed", "Failed") and _subject(other) == subject
+        if other["metadata"]["uid"] != uid and (other.get("status") or {}).get("phase") in TERMINAL and _subject(other) == subject
     ]
     newest = max(ended, key=lambda other: (str(other["status"].get("completionTime") or ""), other["metadata"]["creationTimestamp"]), default=None)
     return newest is not None and newest["status"]["phase"] == "Failed"
