@@ -191,7 +191,7 @@ def _alerts(server: prometheus.Prometheus, name: str, namespace: str) -> prometh
 @pytest.mark.xdist_group("alone")
 def test_what_the_objects_tell_is_the_same_after_a_restart(tenant: Tenant, operator: Operator, world: Database) -> None:
     before = samples(scraped(operator))
-    operator.kill()
+    operator.kube.run("rollout", "restart", "deployment", "-l", "app.kubernetes.io/component=operator")
     operator.wait_ready()
     after = samples(scraped(operator))
     lasting = [metric.name for metric in catalog.ALL.values() if metric.objects and "namespace" in metric.labels and metric is not catalog.DELAY]
