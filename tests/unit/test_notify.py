@@ -127,6 +127,16 @@ def test_a_schedule_is_told_of_where_no_backup_could_fail() -> None:
     assert notify.told(schedule(refused), refused, [Note("RunRefused", "quota")]) is None
 
 
+def test_a_schedule_that_failed_by_itself_recovers_by_its_next_good_run() -> None:
+    before = {"conditions": conditions(Ready="True Scheduled")}
+    failed = notify.owing(before, Told("failure", "DiscoveryFailed", "why"), schedule(before), T0)
+    good = {**failed, "lastSuccessfulTime": timestamp(T0)}
+    assert notify.told(schedule(failed), good) == Told("recovery", "RunSucceeded", f"a run has succeeded at {timestamp(T0)}")
+    well = notify.owing(good, Told("recovery", "RunSucceeded", "x"), schedule(good), T0)
+    assert notify.told(schedule(well), {**well, "lastSuccessfulTime": timestamp(T0 + timedelta(days=1))}) is None
+    assert notify.told(schedule(before), {**before, "lastSuccessfulTime": timestamp(T0)}) is None
+
+
 # What is owed stands on the object
 
 

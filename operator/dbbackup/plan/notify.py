@@ -157,6 +157,10 @@ def _schedule(obj: Raw, status: Raw, notes: Sequence[Note]) -> Told | None:
     broken = [conditions.is_true(item.get("conditions") or (), "Stalled") for item in (before, status)]
     if broken[0] != broken[1]:
         return Told("failure" if broken[1] else "recovery", reasons[1], str(new.get("message") or ""))
+    mark = conditions.find(before.get("conditions") or (), NOTIFIED)
+    succeeded = status.get("lastSuccessfulTime")
+    if mark is not None and mark.get("reason") == "Failure" and succeeded and succeeded != before.get("lastSuccessfulTime"):
+        return Told("recovery", "RunSucceeded", f"a run has succeeded at {succeeded}")
     return None
 
 
