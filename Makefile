@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check cluster cluster-down image gen e2e disaster bench lock clean
+.PHONY: help demo test check cluster cluster-down image gen e2e disaster bench lock cli clean
 
 CLUSTER ?= rig
 K ?=
@@ -61,6 +61,9 @@ lock: $(READY) ## newest versions that pyproject.toml allows, with their hashes
 	@$(PYTHON) -m pip install -q uv
 	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --extra operator --extra console $(NO_PLUGIN) --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
 	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --extra operator --extra console --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements-dev.txt
+
+cli: $(READY) ## the kubectl plugin as one file: build/cli/kubectl-dbbackup
+	@$(PYTHON) tools/single_file.py build/cli
 
 clean: ## removes build/, the cluster with it
 	@[ ! -d build/rig ] || $(RIG) down --purge

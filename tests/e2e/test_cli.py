@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
+from tests.bench import finished
+from tests.bench.api import Api
+from tests.e2e.lib.kube import Raw
 from tests.e2e.lib.plugin import ESCAPES, Plugin, person
 from tests.e2e.lib.postgres import Database
 from tests.e2e.lib.s3 import Bucket
 from tests.e2e.lib.tenant import Tenant
 
 from dbbackup import __version__
+
+SLOWEST_LIST = 2.5
+"""Seconds for 1,000 backups beside the other tests; alone it is below one: docs/performance.md."""
 
 
 @pytest.fixture
@@ -273,12 +281,39 @@ def test_a_reader_that_goes_away(plugin: Plugin, tenant: Tenant, source: Databas
     for index in range(3):
         tenant.backup(f"some-{index}")
     for verb in (("list", "-o", "json"), ("describe", "some-0"), ("schedule", "next", "--cron", "* * * * *", "--count", "1000"), ("--help",)):
-        process = plugin.popen(*verb)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.wait(60) in (0, 141), verb
-        assert process.stderr.read() == b"", verb
+        with plugin.popen(*verb) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            assert process.wait(60) in (0, 141), verb
+            assert process.stderr.read() == b"", verb
+
+
+def test_a_thousand_backups(plugin: Plugin, tenant: Tenant) -> None:
+    made = finished.effects(tenant_storage(tenant), range(1000), 10, datetime.now(UTC), timedelta(hours=1))
+    with Api.through(tenant.cluster) as api:
+        api.create(
+            f"/apis/dbbackup.io/v1/namespaces/{tenant.name}/databasebackups", [(dict(effect.obj), dict(effect.status or {})) for effect in made]
+        )
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        lines = plugin("list").out.splitlines()
+        seconds.append(time.monotonic() - began)
+        assert lines[-1].startswith("1000 backups: 1000 Completed; ")
+        assert len(lines) == 1003
+    assert min(seconds) < SLOWEST_LIST, seconds
+    print(f"list of 1,000: {min(seconds):.2f} to {max(seconds):.2f} s")
+    names = [line.split()[0] for line in lines[1:-2]]
+    assert names[0].startswith("schedule-")
+    assert names[0].removeprefix("schedule-")[3:] > names[-1].removeprefix("schedule-")[3:], "newest first, by the time of their runs"
+    assert len(plugin("list", "--schedule", "schedule-003", "--limit", "7", "-o", "name").out.splitlines()) == 7
+
+
+def tenant_storage(tenant: Tenant) -> Raw:
+    """As it would be; there is none, so that nobody looks for what these objects stand for."""
+    s3 = {"bucket": "nowhere", "endpoint": "http://nowhere.example"}
+    return {"kind": "BackupStorage", "metadata": {"name": "default", "namespace": tenant.name}, "spec": {"s3": s3}}
 
 
 def test_a_person_who_may_only_look(plugin: Plugin, tenant: Tenant, source: Database, tmp_path: Path) -> None:

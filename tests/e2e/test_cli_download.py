@@ -202,11 +202,11 @@ def test_it_goes_on_by_itself(plugin: Plugin, tenant: Tenant, bucket: Bucket, sl
 def test_a_reader_that_goes_away(plugin: Plugin, tenant: Tenant, bucket: Bucket, slow: tuple[Toxiproxy, Raw]) -> None:
     proxy, obj = slow
     proxy.clear()
-    process = plugin.popen("download", "big", "-o", "-", "-q")
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.read(100) == stored(bucket, obj)[:100]
-    process.stdout.close()
-    assert process.wait(60) == 141
-    assert process.stderr.read() == b""
+    with plugin.popen("download", "big", "-o", "-", "-q") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(100) == stored(bucket, obj)[:100]
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert process.stderr.read() == b""
     no_pods(tenant)

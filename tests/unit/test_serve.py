@@ -170,7 +170,7 @@ def test_what_there_is(get: Callable[..., tuple[int, bytes, dict[str, str]]], bu
 
 
 def test_it_ends_when_nobody_asks(bucket: Memory, tmp_path: Path) -> None:
-    told = run(tmp_path, "serve", serve=OPTIONS, timeout_seconds=30)
+    told = run(tmp_path, "serve", serve=OPTIONS.model_copy(update={"idle_seconds": 0}), timeout_seconds=30)
     assert told.code == 0
     assert "serving on 127.0.0.1" in told.log
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -114,3 +115,6 @@ def _program(stored: Iterable[bytes]) -> Iterator[bytes]:
     finally:
         process.kill()
         process.wait()
+        for pipe in (process.stdout, process.stderr, stdin):
+            with suppress(OSError):
+                pipe.close()

@@ -100,7 +100,7 @@ class Held:
 
 
 class Placed:
-    """In a file, from `start` on; where the file ends, the part does."""
+    """In a file, from `start` on up to where it is written next. What lies behind that is of an earlier try."""
 
     def __init__(self, file: IO[bytes], start: int) -> None:
         self._file, self._start = file, start
@@ -112,7 +112,7 @@ class Placed:
         self._file.write(data)
 
     def restart(self) -> None:
-        _forget(self._file, self._start)
+        self._file.seek(self._start)
 
 
 def stored_parts(transfer: Transfer, artifact: Artifact, tell: Tell) -> Iterator[bytes]:
@@ -171,22 +171,16 @@ def to_file(transfer: Transfer, artifact: Artifact, part: Path, tell: Tell) -> N
                 digest, have = hashlib.sha256(), 0
             tell(have)
             if have < size:
-                _forget(file, start + have)
+                file.seek(start + have)
                 _fetch(transfer, artifact, index, start, Placed(file, start), digest, tell)
                 file.flush()
             _hash(file, start, size, whole)
             start += size
-        _forget(file, start)
+        file.truncate(start)
         os.fsync(file.fileno())
     if whole.hexdigest() != artifact.sha256:
         message = f"{artifact.key}/{artifact.name}: the SHA-256 of the whole is {whole.hexdigest()}, the manifest says {artifact.sha256}"
         raise CliError(message, ExitCode.CORRUPT, HAND_OUT, "ArtifactCorrupt")
-
-
-def _forget(file: IO[bytes], at: int) -> None:
-    """What lies behind `at` goes; writing goes on there."""
-    file.seek(at)
-    file.truncate()
 
 
 def _hash(file: IO[bytes], start: int, size: int, digest: Any) -> int:

@@ -36,7 +36,7 @@ PATHS = {
 }
 FIELD_MANAGER = "kubectl-dbbackup"
 REQUESTED_BY = "dbbackup.io/requested-by"
-PAGE = 500
+PAGE = 2000
 WATCH_SECONDS = 300
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +41,7 @@ AHEAD = 2
 DIGEST = "X-SHA256"
 """Header: SHA-256 of the body, in hexadecimal."""
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)?")
-_TICK = 1.0
+_TICK = 0.25
 _STATUS = {"ArtifactMissing": HTTPStatus.NOT_FOUND, "InvalidSpec": HTTPStatus.BAD_REQUEST}
 
 
@@ -155,6 +156,11 @@ class Server(ThreadingHTTPServer):
     def idle(self) -> bool:
         with self._lock:
             return not self._busy and time.monotonic() - self._last >= self.options.idle_seconds
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away in the middle is no event."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def began(self) -> None:
         with self._lock:
