@@ -81,12 +81,8 @@ def test_nobody_writes_in_the_name_of_another(tenant: Tenant, alice: Person) -> 
 def test_the_plugins_pods_name_their_maker(tenant: Tenant, alice: Person) -> None:
     def pod(name: str, by: str, **labels: str) -> Raw:
         metadata: Raw = {"name": name, "annotations": {BY: by}, "labels": labels}
-        return {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": metadata,
-            "spec": pods.server("x", tenant.cluster.image, 1, user=65532, probe={})[0]["spec"],
-        }
+        spec = pods.server("x", tenant.cluster.image, 1, user=65532, probe={"tcpSocket": {"port": 1}})[0]["spec"]
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
     tool = {"dbbackup.io/tool": "kubectl"}
     assert "says bob" in alice.create(pod("forged", "bob", **tool))

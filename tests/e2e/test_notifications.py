@@ -22,14 +22,17 @@ PORT = 8080
 KEY = "key-of-" + secrets.token_hex(8)
 PATH = f"/hook-{secrets.token_hex(4)}"
 SERVER = """
-import json, os, sys
+import json, os, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+lock = threading.Lock()
 class Handler(BaseHTTPRequestHandler):
     def take(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         status = 503 if self.path.startswith("/hook") and os.path.exists("/tmp/away") else 200
         headers = {name.lower(): value for name, value in self.headers.items()}
-        print(json.dumps({"path": self.path, "method": self.command, "status": status, "headers": headers, "body": body}), flush=True)
+        told = json.dumps({"path": self.path, "status": status, "headers": headers, "body": body})
+        with lock:  # two lines at once would be one
+            print(told, flush=True)
         self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
