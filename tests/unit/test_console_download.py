@@ -162,7 +162,9 @@ async def test_a_wrong_digest_of_the_whole_breaks_the_stream(monkeypatch: pytest
 async def test_a_wrong_length_breaks_the_stream(said: int, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, body = artifact()
     async with world(monkeypatch, manifest.model_copy(update={"dump_bytes": said}), body) as (made, _):
-        assert (await fetch(made)).broken
+        answer = await fetch(made)
+        assert answer.broken
+        assert len(answer.body) <= said
 
 
 async def test_another_manifest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
