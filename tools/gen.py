@@ -2,6 +2,7 @@
 
     crds/source/*.yaml  -> crds/*.yaml, charts/.../templates/crds/*.yaml, docs/reference.md
     errors.REASONS      -> docs/failure-reasons.md
+    cli                 -> docs/cli-reference.md
     artifact.Manifest   -> docs/manifest-v1.schema.json
     plan.notify.Payload -> docs/notification-v1.schema.json, the table in docs/notifications.md
     charts/.../values.yaml -> the values table in the chart's README.md
@@ -27,7 +28,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "operator"), str(ROOT)]
 
-from tools import api_reference, notifications  # noqa: E402
+from tools import api_reference, cli_reference, notifications  # noqa: E402
 
 from dbbackup.artifact import Manifest  # noqa: E402 - found through the path above, as the others
 from dbbackup.errors import REASONS, ExitCode  # noqa: E402
@@ -365,6 +366,7 @@ def outputs() -> dict[Path, str]:
         files[CHART / "templates" / "crds" / f"{plural}.yaml"] = chart_crd(plural)
     files[ROOT / "docs" / "reference.md"] = reference()
     files[ROOT / "docs" / "failure-reasons.md"] = reasons()
+    files[ROOT / "docs" / "cli-reference.md"] = cli_reference.reference(NOTICE)
     files[ROOT / "docs" / "api.md"] = api_reference.reference(NOTICE)
     files[ROOT / "docs" / "manifest-v1.schema.json"] = manifest_schema()
     files[ROOT / "docs" / "notification-v1.schema.json"] = notifications.schema(NOTICE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.lib import s3
+from tests.e2e.lib.cluster import ROOT
 from tests.e2e.lib.hold import fill
 from tests.e2e.lib.kube import Raw
 from tests.e2e.lib.plugin import Plugin
@@ -210,3 +212,23 @@ def test_a_reader_that_goes_away(plugin: Plugin, tenant: Tenant, bucket: Bucket,
         assert process.wait(60) == 141
         assert process.stderr.read() == b""
     no_pods(tenant)
+
+
+def test_the_single_file_as_kubectl_runs_it(tenant: Tenant, source: Database, bucket: Bucket, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "tools/single_file.py", str(tmp_path / "bin")], cwd=ROOT, check=True, capture_output=True)
+    kubectl = shutil.which(tenant.cluster.kubectl_argv[0]) or tenant.cluster.kubectl_argv[0]
+    path = f"{tmp_path / 'bin'}:{Path(kubectl).resolve().parent}:/usr/bin:/bin"
+    variables = {"PATH": path, "HOME": str(tmp_path), "PYTHONPATH": "", "XDG_CACHE_HOME": ""}
+    plugin = Plugin(tenant, program=(kubectl, "dbbackup"), variables=variables)
+    assert "Completed" in plugin("create", "one", "--secret", "db", "--wait").err
+    assert "one" in plugin.terminal("list").out
+    (tmp_path / "out").mkdir()
+    plugin("download", "one", "-o", str(tmp_path / "out"))
+    sql = b"".join(decompress("zstd", [stored(bucket, tenant.get("dbb", "one"))]))
+    assert (tmp_path / "out" / "one.sql").read_bytes() == sql
+    assert "Completed" in plugin.terminal("create", "two", "--secret", "db", "--wait").out, "rich is in it"
+    assert len(list((tmp_path / ".cache" / "kubectl-dbbackup").iterdir())) == 1
+    completion = subprocess.run(
+        [kubectl, "__complete", "dbbackup", "describe", "-n", tenant.name, "on"], env=plugin.environment(), capture_output=True, text=True, check=True
+    )
+    assert completion.stdout.splitlines()[0] == "one", completion

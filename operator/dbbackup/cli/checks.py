@@ -52,7 +52,7 @@ _OWN = "dbbackup.io"
 
 def _can(what: str, *rights: str) -> Capability:
     """Rights as `verb resource`; ours unless the resource is one of Kubernetes'."""
-    groups = {"pods": "", "pods/log": "", "pods/portforward": "", "events": "", "services": ""}
+    groups = {"pods": "", "pods/log": "", "pods/portforward": "", "events": "", "jobs": "batch"}
     parsed = tuple((verb, groups.get(resource, _OWN), resource) for verb, resource in (right.split() for right in rights))
     return Capability(what, parsed)
 
@@ -61,7 +61,7 @@ CAPABILITIES = (
     _can("list and describe", "list databasebackups", "get databasebackups", "list databaserestores", "get databaserestores", "list events"),
     _can("wait for runs", "watch databasebackups", "watch databaserestores"),
     _can("create", "create databasebackups"),
-    _can("logs", "get pods", "list pods", "get pods/log"),
+    _can("logs", "get jobs", "list pods", "get pods", "get pods/log"),
     _can("download", "get databasebackups", "get backupstorages", "create pods", "list pods", "watch pods", "create pods/portforward", "delete pods"),
     _can("restore", "create databaserestores", "get databasebackups"),
     _can("delete", "delete databasebackups", "patch databasebackups", "watch databasebackups"),

@@ -35,7 +35,7 @@ MEANINGS = {
     ExitCode.CORRUPT: "the artifact in the bucket is not what its manifest says; nothing was left that looks like a dump",
     ExitCode.INTERNAL: "a defect of the plugin; `DBBACKUP_DEBUG=1` shows where",
     ExitCode.CANCELLED: "^C",
-    ExitCode.CLOSED_PIPE: "whoever read its output has gone, as in `| head`",
+    ExitCode.CLOSED_PIPE: "whoever read its output has gone, as after `head`",
     ExitCode.TERMINATED: "SIGTERM or SIGHUP",
 }
 
