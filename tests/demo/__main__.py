@@ -24,6 +24,7 @@ NAMESPACE = "demo"
 CHART = "charts/database-backup-operator"
 DAMAGED = 6
 SHOWN = 4
+DOWNLOAD = "build/demo/assetdex.sql"
 COPIES = ("assetdex", "assetdex_copy", "assetdex_from_bucket")
 
 
@@ -57,6 +58,8 @@ class Demo:
             self.compare()
         with screen.step("What lies in the bucket"):
             self.bucket()
+        with screen.step("The same for people: kubectl dbbackup"):
+            self.plugin()
 
     def cluster(self) -> None:
         if not self.shell.cluster.existing:
@@ -68,9 +71,12 @@ class Demo:
     def operator(self) -> None:
         cluster = self.shell.cluster
         repository, _, tag = cluster.image.rpartition(":")
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+        self.shell.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(namespace), output=False)
         self.shell.helm(
             *("upgrade", "--install", RELEASE, CHART, "--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout", "3m"),
             *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}"),
+            *("--set", "console.enabled=true", "--set", f"console.downloadNamespaces={{{NAMESPACE}}}"),
             # Another image under the same tag must start another pod.
             *("--set-json", "podAnnotations=" + json.dumps({"dbbackup.io/test-image": cluster.image_identity()})),
         )
@@ -194,6 +200,15 @@ class Demo:
         if not any(found["Key"].endswith("/manifest.json") for found in objects):
             raise DemoError("no manifest in the bucket")
 
+    def plugin(self) -> None:
+        self.shell.make("cli")
+        (ROOT / DOWNLOAD).parent.mkdir(parents=True, exist_ok=True)
+        for arguments in (("list",), ("download", "assetdex", "-o", DOWNLOAD, "--force")):
+            self.shell.plugin(*arguments, "-n", NAMESPACE)
+        lines = (ROOT / DOWNLOAD).read_text().splitlines()
+        if not any(line.startswith("COPY public.servers ") for line in lines):
+            raise DemoError(f"{DOWNLOAD} does not hold the table public.servers")
+
     def diagnose(self) -> None:
         """What a person would look at next. Each command may fail on its own."""
         for arguments in (
@@ -210,15 +225,18 @@ class Demo:
 
 
 def next_steps(cluster: Cluster) -> str:
-    setup = "" if cluster.existing else "export KUBECONFIG=$PWD/build/rig/kubeconfig PATH=$PWD/build/rig/bin:$PATH\n"
-    return f"""{setup}kubectl -n demo get dbbackup -o wide                      # every object, with its key in the bucket
-kubectl -n demo describe dbb assetdex-full                # the story of one backup
+    path = "$PWD/build/cli:$PATH" if cluster.existing else "$PWD/build/cli:$PWD/build/rig/bin:$PATH"
+    kubeconfig = "" if cluster.existing else "KUBECONFIG=$PWD/build/rig/kubeconfig "
+    return f"""export {kubeconfig}PATH={path}
+kubectl dbbackup console                                  # the page; sign in with this token:
+kubectl -n demo create token administrator
+kubectl dbbackup list -n demo                             # every backup; `kubectl dbbackup --help` tells the rest
+kubectl dbbackup describe assetdex-full -n demo           # the story of one backup
 kubectl -n demo get dbr assetdex-in-place -o yaml         # what was restored, and the safety backup
 kubectl apply -f examples/restore-new-database.yaml       # restore beside the original
 kubectl apply -f examples/backup-custom.yaml              # an archive for selective restores
 kubectl apply -f examples/schedule.yaml                   # every night, and one at once
 kubectl -n demo get dbs,dbb,bst                           # next run, expiry, what the bucket holds
-kubectl explain dbb.spec                                  # every field
 {"" if cluster.existing else "make cluster-down                                         # when you are done"}"""
 
 

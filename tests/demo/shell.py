@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.demo.screen import Screen
@@ -45,6 +46,17 @@ class Shell:
             self.cluster.helm(*arguments)
         except (CommandFailed, FileNotFoundError, subprocess.TimeoutExpired) as error:
             raise DemoError(f"helm {error}") from None
+
+    def plugin(self, *arguments: str) -> None:
+        """`kubectl dbbackup`, from the single file that `make cli` makes; where kubectl is not in the PATH, the rig's."""
+        self.screen.command("kubectl dbbackup " + shlex.join(arguments))
+        kubectl, *context = self.cluster.kubectl_argv
+        environment = self.cluster.environment() | {"PATH": f"{Path(kubectl).parent}:{os.environ['PATH']}"}
+        argv = [str(ROOT / "build" / "cli" / "kubectl-dbbackup"), *arguments, *context]
+        done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        self.screen.output(done.stdout or done.stderr)
+        if done.returncode:
+            raise DemoError(f"kubectl dbbackup {arguments[0]}: exit code {done.returncode}: {done.stderr.strip()}")
 
     def get(self, *arguments: str) -> Any:
         return json.loads(self.kubectl("get", *arguments, "-o", "json", show=False))
