@@ -58,7 +58,10 @@
   let prefix = "";
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, select, textarea, [contenteditable]");
-    if (event.key === "Escape" && typing) typing.blur();
+    if (event.key === "Escape" && typing) {
+      event.preventDefault(); // a search field would forget what was typed
+      typing.blur();
+    }
     if (typing || event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
     if (event.key === "j" || event.key === "k") { move(event.key === "j" ? 1 : -1); return; }
     const keys = prefix + event.key;
