@@ -148,16 +148,6 @@ async def test_a_damaged_later_part_breaks_the_stream(raw: str, monkeypatch: pyt
         assert [line["outcome"] for line in told] == ["allowed", "failed"]
 
 
-async def test_a_wrong_digest_of_the_whole_breaks_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told only after the last part: so the last bytes are held back until it held."""
-    manifest, body = artifact()
-    wrong = manifest.artifact.model_copy(update={"sha256": "0" * 64})
-    async with world(monkeypatch, manifest.model_copy(update={"objects": (wrong,)}), body) as (made, _):
-        answer = await fetch(made, "?raw=1")
-        assert answer.broken
-        assert len(answer.body) < len(body)
-
-
 @pytest.mark.parametrize("said", [len(SQL) - 1, len(SQL) + 1])
 async def test_a_wrong_length_breaks_the_stream(said: int, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, body = artifact()

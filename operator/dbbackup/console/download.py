@@ -35,10 +35,10 @@ from dbbackup.storage.base import Storage
 
 log = logging.getLogger("dbbackup.console")
 
-PIECE = 1 << 20
+PIECE = 4 << 20
 """Bytes that are handed to the socket at a time."""
-PREFETCH = 2
-"""Parts that are fetched ahead of the one that is being sent."""
+PREFETCH = 3
+"""Parts that are fetched ahead of the one that is being sent: with that one, the one before it and a copy on its way, 5 are in memory."""
 LARGEST_PART = 96 << 20
 """Bytes: artifacts of larger parts (from half a TiB on) are for the CLI."""
 STALL_SECONDS = 120
@@ -82,7 +82,7 @@ def describe(name: str, manifest: Manifest, storage: Storage, directory: str, *,
         raise Problem(501, "FormatUnsupported", f"The artifact of {name} is of a kind that the console does not read.", f"Use `{CLI}`.")
     if max((part.size for part in stored.parts), default=0) > LARGEST_PART:
         raise Problem(501, "TooLarge", f"The artifact of {name} is too large for the console.", f"Use `{CLI}`, which resumes too.")
-    reader = ArtifactReader(storage, directory, stored, PREFETCH)
+    reader = ArtifactReader(storage, directory, stored, PREFETCH, whole=False)
     if raw:
         return Download(
             safe_filename(name, stored.name.removeprefix("dump")),

@@ -19,11 +19,12 @@ class ArtifactReader:
     """Iterate it once: yields one verified part at a time, as bytes.
 
     Holds (prefetch + 1) parts in memory. Failure ArtifactCorrupt names the key and the part whose size or SHA-256 is not the manifest's (the whole's
-    SHA-256 is compared at the end), ArtifactMissing the key that is not there. `close()` when it is not read to its end.
+    SHA-256 is compared at the end, unless `whole` is off: the parts' digests cover every byte already), ArtifactMissing the key that is not there.
+    `close()` when it is not read to its end.
     """
 
-    def __init__(self, storage: Storage, directory: str, stored: StoredObject, prefetch: int = 2) -> None:
-        self._storage, self._stored = storage, stored
+    def __init__(self, storage: Storage, directory: str, stored: StoredObject, prefetch: int = 2, *, whole: bool = True) -> None:
+        self._storage, self._stored, self._whole = storage, stored, whole
         self._key = f"{directory}/{stored.name}"
         largest = max((part.size for part in stored.parts), default=0)
         self._ahead = max(1, min(prefetch, MEMORY // max(largest, 1) - 1))
@@ -49,12 +50,13 @@ class ArtifactReader:
                 start += parts[following].size
                 following += 1
             data = waiting.popleft().result()
-            whole.update(data)
+            if self._whole:
+                whole.update(data)
             self.bytes_read += len(data)
             if data:
                 yield data
             del data
-        if whole.hexdigest() != self._stored.sha256:
+        if self._whole and whole.hexdigest() != self._stored.sha256:
             raise Failure("ArtifactCorrupt", f"{self._key}: the SHA-256 of the whole is {whole.hexdigest()}, the manifest says {self._stored.sha256}")
 
     def _fetch(self, index: int, start: int) -> bytes:
