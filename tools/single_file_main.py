@@ -1,6 +1,6 @@
 """Starts the kubectl plugin from its single file: unpacked once into the person's cache, since Python compiles what lies in a zip at every start.
 
-Where there is no place for a cache of one's own it runs from the zip, some tenths of a second slower.
+Where there is no place for a cache of one's own it runs from the zip, a tenth of a second slower.
 """
 
 # It tells an old Python what it lacks, and imports as little as it can before it starts.

@@ -66,7 +66,8 @@ def parse(data: bytes, key: str, pinned: str | None = None) -> Artifact:
     except (KeyError, TypeError, ValueError) as error:
         message = f"{key}/manifest.json cannot be read: {type(error).__name__} {error}"
         raise CliError(message, ExitCode.CORRUPT, HAND_OUT, "ManifestInvalid") from None
-    if sum(size for size, _ in parts) != found.size or "/" in found.name:
+    plain = found.compression != "none" or found.size == found.dump_bytes
+    if sum(size for size, _ in parts) != found.size or "/" in found.name or not plain:
         raise CliError(f"{key}/manifest.json: the parts do not add up to the artifact", ExitCode.CORRUPT, HAND_OUT, "ManifestInvalid")
     return found
 

@@ -102,7 +102,7 @@ def _to_target(transfer: transfers.Transfer, artifact: Artifact, target: Path, v
             tell(f"taking up {part} at {size_text(part.stat().st_size)} of {size_text(artifact.size)}")
         with _progress(artifact.size, str(target), values["quiet"]) as show:
             fetch.to_file(transfer, artifact, part, show)
-        if values["raw"]:
+        if values["raw"] or artifact.compression == "none":
             part.replace(target)
             return
         unpacking = target.with_name(target.name + ".unpacking")
