@@ -165,6 +165,13 @@ def test_a_pruned_backup_keeps_its_artifact() -> None:
             assert doc["spec"].get("deletionPolicy", "Retain") == "Retain", where
 
 
+def test_flux_leaves_what_people_annotate() -> None:
+    """Without it Flux removes whatever a field manager whose name begins with kubectl has added."""
+    for path, doc in everything():
+        if doc["apiVersion"].startswith("dbbackup.io/"):
+            assert doc["metadata"].get("annotations", {}).get("kustomize.toolkit.fluxcd.io/ssa") == "Merge", name(path)
+
+
 def test_the_readme_names_what_is_there() -> None:
     text = (GITOPS / "README.md").read_text()
     for path in re.findall(r"`([a-z0-9./-]+/)`|`([a-z0-9./-]+\.(?:yaml|lua))`", text):

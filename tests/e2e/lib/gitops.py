@@ -31,11 +31,40 @@ def build(cluster: Cluster, folder: str) -> list[Raw]:
     return [document for document in yaml.safe_load_all(cluster.kubectl("kustomize", str(TREE / folder))) if document]
 
 
+MERGE = ("kustomize.toolkit.fluxcd.io/ssa", "Merge")
+"""Annotation of objects of which Flux leaves alone what others have added."""
+
+
 def apply(kube: Kube, tool: Tool, *objects: Raw) -> list[Raw]:
     """As the tool applies: server-side, without force, so that a field that somebody else holds is an error here."""
+    if tool == "kustomize-controller":
+        _undo_kubectl(kube, tool, objects)
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
     argv = ("apply", "--server-side", f"--field-manager={tool}", "-f", "-", "-o", "json", "--show-managed-fields")
     return list(documents(kube.run(*argv, stdin=text)))
+
+
+def _undo_kubectl(kube: Kube, tool: Tool, objects: Iterable[Raw]) -> None:
+    """What Flux does before it applies: it takes over the fields of managers whose name begins with kubectl, and so removes what is not in Git."""
+    kept = {(obj["kind"], obj["metadata"]["name"]) for obj in objects if MERGE in obj["metadata"].get("annotations", {}).items()}
+    for obj in documents(kube.run("get", ",".join(OURS), "-o", "json", "--show-managed-fields")):
+        key = obj["kind"], obj["metadata"]["name"]
+        entries = obj["metadata"]["managedFields"]
+        own = [entry for entry in entries if entry["manager"] == tool and entry["operation"] == "Apply"]
+        foreign = [
+            entry for entry in entries if entry["manager"].startswith("kubectl") and entry["operation"] == "Update" and "subresource" not in entry
+        ]
+        if not own or not foreign or key in kept:
+            continue
+        for entry in foreign:
+            own[0]["fieldsV1"] = _union(own[0]["fieldsV1"], entry["fieldsV1"])
+            entries.remove(entry)
+        patch = [{"op": "replace", "path": "/metadata/managedFields", "value": entries}]
+        kube.run("patch", key[0].lower(), key[1], "--type=json", "-p", json.dumps(patch))
+
+
+def _union(one: Raw, other: Raw) -> Raw:
+    return {**one, **{name: _union(one.get(name, {}), value) for name, value in other.items()}}
 
 
 def drift(kube: Kube, tool: Tool, *objects: Raw) -> str:
