@@ -216,5 +216,6 @@ def targets(objects: Iterable[Raw]) -> list[tuple[str, dict[str, Any]]]:
         told = ((spec.get("template") or {}).get("spec") or {}).get("database") or spec.get("database")
         if told:
             parts = [told["secretRef"]["name"], *(str(told[key]) for key in ("host", "port", "name", "user") if told.get(key))]
+            parts += [f"sslMode {told['sslMode']}"] if told.get("sslMode") else []
             found.setdefault(str(sorted(told.items(), key=str)), (f"database of Secret {' '.join(parts)}", dict(told)))
     return list(found.values())
