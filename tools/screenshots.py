@@ -112,7 +112,7 @@ def shoot(browser: Browser, url: str, name: str, path: str, width: int, height: 
     page.wait_for_load_state("networkidle")
     if typed:
         page.locator("#confirm").fill(typed)
-    page.screenshot(path=OUT / f"{name}.png")
+    page.screenshot(path=OUT / f"{name}.png", animations="disabled")
     context.close()
 
 
