@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,7 +18,7 @@ import yaml
 from tests.bench import finished
 from tests.bench.api import Api
 from tests.e2e.lib.kube import Raw
-from tests.e2e.lib.plugin import ESCAPES, Plugin, person
+from tests.e2e.lib.plugin import ESCAPES, Plugin, children, person
 from tests.e2e.lib.postgres import Database
 from tests.e2e.lib.s3 import Bucket
 from tests.e2e.lib.tenant import Tenant
@@ -367,6 +370,36 @@ def test_doctor(plugin: Plugin, tenant: Tenant, source: Database) -> None:
     bare = plugin("doctor", code=1).out
     assert "there is no BackupStorage" in bare
     assert "nothing is backed up by itself" in bare
+
+
+def test_console(plugin: Plugin, operator: object) -> None:
+    with plugin.popen("console", "--no-browser") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        address = process.stdout.readline().decode().strip()
+        assert address.startswith("http://127.0.0.1:"), process.stderr.read()
+        with urllib.request.urlopen(address, timeout=30) as page:
+            assert b"<html" in page.read().lower()
+        [forward] = children(process.pid, "port-forward")
+        os.kill(forward, signal.SIGKILL)
+        assert b"^C ends it" in process.stderr.readline()
+        assert b"forwarding again" in process.stderr.readline()
+        answers = retried(lambda: urllib.request.urlopen(address, timeout=30).status)
+        assert answers == 200, "at the same address"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert b"Traceback" not in process.stderr.read()
+    assert plugin("console", "--operator-namespace", "default", code=3).err
+
+
+def retried(action: Callable[[], int], timeout: float = 30) -> int:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return action()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 def test_version_and_an_unreachable_cluster(plugin: Plugin, tenant: Tenant, source: Database, tmp_path: Path) -> None:

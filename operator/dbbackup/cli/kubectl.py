@@ -77,6 +77,14 @@ def error_of(stderr: str) -> CliError:
     return CliError(message, ExitCode.UNREACHABLE, hint, "Kubectl")
 
 
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """`port` is the local one."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+
 @dataclass(slots=True)
 class Kubectl:
     """One person's access, as flags and kubeconfig say it."""
@@ -300,11 +308,11 @@ class Kubectl:
     # Streams
 
     @contextmanager
-    def forward(self, target: str, port: int, namespace: str | None = None, local: int = 0) -> Iterator[int]:
-        """A port-forward; the local port. CliError where it cannot be had."""
+    def forward(self, target: str, port: int, namespace: str | None = None, local: int = 0) -> Iterator[Forward]:
+        """A port-forward. CliError where it cannot be had."""
         process = self.start("port-forward", "-n", namespace or self.namespace, "--address", "127.0.0.1", target, f"{local or ''}:{port}")
         try:
-            yield _forwarded(process)
+            yield Forward(_forwarded(process), process)
         finally:
             stop(process)
 

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from dbbackup.cli import pods
 from dbbackup.cli.errors import CliError, ExitCode
-from dbbackup.cli.kubectl import Kubectl
+from dbbackup.cli.kubectl import Forward, Kubectl
 
 Raw = dict[str, Any]
 T = TypeVar("T")
@@ -22,7 +22,11 @@ T = TypeVar("T")
 PORT = 8765
 TRIES = 6
 """In a row that bring nothing, each after a longer pause."""
-SOCKET_SECONDS = 60.0
+SILENCE = {"/v1/artifact": 20.0, "/v1/sql": 120.0}
+"""Seconds without a byte after which a connection counts as broken: that of a pod that was killed does not always end. The pod sends a MiB at a time,
+and decompresses what is skipped before it sends."""
+LONGEST_SILENCE = 600.0
+"""While the pod reads the manifests of thousands of artifacts."""
 CONNECT_SECONDS = 30.0
 CHUNK = 1 << 20
 _CODES = {"ArtifactMissing": ExitCode.NOT_FOUND, "ArtifactCorrupt": ExitCode.CORRUPT, "InvalidSpec": ExitCode.USAGE}
@@ -87,7 +91,7 @@ class Transfer:
 
     @contextmanager
     def _request(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Iterator[http.client.HTTPResponse]:
-        with closing(http.client.HTTPConnection("127.0.0.1", self._reach(), timeout=SOCKET_SECONDS)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self._reach(), timeout=SILENCE.get(path, LONGEST_SILENCE))) as connection:
             try:
                 target = f"{path}?{urlencode(query)}" if query else path
                 connection.request("GET", target, headers={"Authorization": f"Bearer {self._token}", **headers})
@@ -109,7 +113,7 @@ class Transfer:
             made = self._ensure_pod()
             self._hang_up()
             try:
-                port = self._forward_stack.enter_context(self._forward(made))
+                port = self._forward_stack.enter_context(self._forward(made)).port
                 self._hello(port)
             except (CliError, OSError, http.client.HTTPException) as error:
                 if isinstance(error, CliError) and error.code is ExitCode.REFUSED:
@@ -121,7 +125,7 @@ class Transfer:
             self._port = port
             return port
 
-    def _forward(self, made: Raw) -> AbstractContextManager[int]:
+    def _forward(self, made: Raw) -> AbstractContextManager[Forward]:
         return self._kube.forward(f"pod/{made['metadata']['name']}", PORT, namespace=made["metadata"]["namespace"])
 
     def _hello(self, port: int) -> None:

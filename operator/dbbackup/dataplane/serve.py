@@ -35,9 +35,12 @@ from dbbackup.run import ServeOptions
 from dbbackup.storage.base import Storage
 
 HOST = "127.0.0.1"
-PIECE = 4 << 20
-"""Bytes read from the storage at a time; three pieces are held in memory for each answer."""
-AHEAD = 2
+PIECE = 1 << 20
+"""Bytes read from the storage at a time: with a slow one, a client must not take the time for the next for silence."""
+AHEAD = 4
+"""Pieces read at a time; one more is held in memory for each answer."""
+PREFETCH = 2
+"""Parts read ahead where the artifact is decompressed here."""
 DIGEST = "X-SHA256"
 """Header: SHA-256 of the body, in hexadecimal."""
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)?")
@@ -119,7 +122,7 @@ class Shelf:
     def decompressed(self, key: str) -> Iterator[bytes]:
         """The dump, each part of the stored artifact held to its digest before a byte of it is let through."""
         manifest = self.manifest(key)
-        reader = ArtifactReader(self.storage, self._inside(key), manifest.artifact, prefetch=AHEAD)
+        reader = ArtifactReader(self.storage, self._inside(key), manifest.artifact, prefetch=PREFETCH)
         try:
             yield from decompress(manifest.compression, reader, f"{key}/{manifest.artifact.name}")
         finally:

@@ -145,6 +145,12 @@ class Terminal:
         return bool(data)
 
 
+def children(pid: int, name: str) -> list[int]:
+    """Processes whose parent is `pid` and whose command line holds `name`."""
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if name in line]
+
+
 def person(kube: Kube, name: str, *roles: str, where: Path) -> Path:
     """A kubeconfig for a ServiceAccount of the namespace that these ClusterRoles are bound to there."""
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}

@@ -17,6 +17,8 @@ Raw = dict[str, Any]
 SELECTOR = "app.kubernetes.io/component=console,app.kubernetes.io/name=database-backup-operator"
 PORT = 80
 TRIES = 5
+QUICK_SECONDS = 10
+"""A connection that lasts no longer has failed."""
 
 
 @click.command()
@@ -33,37 +35,27 @@ def console(ctx: click.Context, /, operator_namespace: str | None, port: int | N
     kube = access(ctx)
     service = _service(kube, operator_namespace)
     name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
-    shown = False
-    for _ in range(TRIES):
-        with kube.forward(f"service/{name}", PORT, namespace=namespace, local=port or 0) as local:
-            address = f"http://127.0.0.1:{local}/"
-            port = local
+    wanted, failures, shown = port or 0, 0, False
+    while failures < TRIES:
+        with kube.forward(f"service/{name}", PORT, namespace=namespace, local=wanted) as forward:
             if not shown:
-                say(address)
-                tell("^C ends it. To sign in you need a bearer token, such as: kubectl create token NAME -n NAMESPACE")
-                if not no_browser and live():
-                    import webbrowser  # noqa: PLC0415
-
-                    webbrowser.open(address)
                 shown = True
-            began = time.monotonic()
-            _until_it_ends(local)
-            if time.monotonic() - began < 1:
-                time.sleep(1)
-        tell("the connection broke off; forwarding again")
+                _show(f"http://127.0.0.1:{forward.port}/", no_browser=no_browser)
+            wanted, began = forward.port, time.monotonic()
+            forward.process.wait()
+        failures = failures + 1 if time.monotonic() - began < QUICK_SECONDS else 1
+        tell("the connection broke off, as when the console's pod is replaced; forwarding again")
+        time.sleep(min(failures, 3))
     raise CliError(f"the connection to service {name} broke off {TRIES} times", ExitCode.UNREACHABLE)
 
 
-def _until_it_ends(port: int) -> None:
-    """As long as somebody listens: kubectl ends when the pod goes."""
-    import socket  # noqa: PLC0415
+def _show(address: str, *, no_browser: bool) -> None:
+    say(address)
+    tell("^C ends it. To sign in you need a bearer token, such as: kubectl create token NAME -n NAMESPACE")
+    if not no_browser and live():
+        import webbrowser  # noqa: PLC0415
 
-    while True:
-        time.sleep(2)
-        with socket.socket() as probe:
-            probe.settimeout(2)
-            if probe.connect_ex(("127.0.0.1", port)):
-                return
+        webbrowser.open(address)
 
 
 def _service(kube: Kubectl, namespace: str | None) -> Raw:
