@@ -96,7 +96,7 @@ def test_a_backup_made_by_plain_kubectl_names_the_manager_and_no_person(auditor:
 
 
 @pytest.mark.parametrize(
-    ("manager", "via"), [("kubectl-dbbackup", "cli"), ("dbbackup-console", "console"), ("argocd-controller", "argocd-controller")]
+    ("manager", "via"), [("dbbackup-cli", "cli"), ("dbbackup-console", "console"), ("argocd-controller", "argocd-controller")]
 )
 def test_the_annotation_names_the_person(auditor: Auditor, told: Told, manager: str, via: str) -> None:
     auditor.show(written(backup_obj(), managed(manager, SPEC), requested_by="alice"))
@@ -296,7 +296,7 @@ def pod(**labels: str) -> Raw:
         "labels": {f"dbbackup.io/{name.replace('_', '-')}": value for name, value in labels.items()},
         "annotations": {"dbbackup.io/requested-by": "alice"},
         "ownerReferences": [{"kind": "BackupStorage", "name": "default"}],
-        "managedFields": [managed("kubectl-dbbackup", SPEC)],
+        "managedFields": [managed("dbbackup-cli", SPEC)],
     }
     return {"metadata": metadata}
 

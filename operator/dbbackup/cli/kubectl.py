@@ -34,7 +34,8 @@ PATHS = {
     "Event": ("/api/v1", "events"),
     "Deployment": ("/apis/apps/v1", "deployments"),
 }
-FIELD_MANAGER = "kubectl-dbbackup"
+FIELD_MANAGER = "dbbackup-cli"
+"""Not `kubectl-...`: Flux takes away what managers of such names have set."""
 REQUESTED_BY = "dbbackup.io/requested-by"
 PAGE = 2000
 WATCH_SECONDS = 300

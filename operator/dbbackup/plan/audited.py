@@ -21,7 +21,7 @@ OPERATOR = "operator"
 OPERATOR_MANAGER = "dbbackup-operator"
 TOOL = "dbbackup.io/tool"
 """Label of the pods that people make by `kubectl dbbackup`."""
-_VIA = {"kubectl-dbbackup": "cli", "dbbackup-console": "console"}
+_VIA = {"dbbackup-cli": "cli", "dbbackup-console": "console"}
 _MARKS = {RUN_NOW: "run-now", CHECK_NOW: "check-now", IMPORT: "import", APPROVE_PRUNE: "approve-prune"}
 """Annotations whose every new value is a wish of its own."""
 
