@@ -140,6 +140,11 @@ def wait_for(condition: Callable[[], bool], what: str, timeout: float = 60) -> N
         time.sleep(0.05)
 
 
+def serving(tenant: Tenant) -> list[str]:
+    """Names of the pods that the plugin has made and that stay."""
+    return [pod["metadata"]["name"] for pod in tenant.objects("pods", "dbbackup.io/tool=kubectl") if "deletionTimestamp" not in pod["metadata"]]
+
+
 def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
@@ -184,10 +189,11 @@ def test_it_goes_on_by_itself(plugin: Plugin, tenant: Tenant, bucket: Bucket, sl
     os.kill(forward, signal.SIGKILL)
     reached = size(part)
     wait_for(lambda: size(part) > reached + 1_000_000, "it does not go on after the port-forward was killed")
-    [pod] = [pod for pod in tenant.objects("pods", "dbbackup.io/tool=kubectl") if "deletionTimestamp" not in pod["metadata"]]
-    tenant.run("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false")
-    reached = size(part)
-    wait_for(lambda: size(part) > reached + 1_000_000, "it does not go on after its pod was killed")
+    [pod] = serving(tenant)
+    proxy.clear()
+    proxy.toxic("bandwidth", rate=SLOW // 10)  # the kubelet takes its time to end the pod: until then no more than a little comes
+    tenant.run("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+    wait_for(lambda: bool(set(serving(tenant)) - {pod}), "it makes no other pod")
     proxy.clear()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err.decode()

@@ -21,6 +21,8 @@ from pathlib import Path
 from tests.e2e.lib.cluster import ROOT
 from tests.e2e.lib.kube import Kube, Raw
 
+INTERRUPTIBLE = ("env", "--default-signal=INT")
+"""Tests that run in the background of a shell inherit that ^C is ignored."""
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -73,7 +75,12 @@ class Plugin:
 
     def popen(self, *arguments: str, cwd: Path | None = None) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            self.argv(*arguments), env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, start_new_session=True
+            [*INTERRUPTIBLE, *self.argv(*arguments)],
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            start_new_session=True,
         )
 
     def terminal(self, *arguments: str, answers: Sequence[tuple[str, str]] = (), timeout: float = 120, cwd: Path | None = None) -> Done:
@@ -85,7 +92,7 @@ class Plugin:
         return session.end(timeout)
 
     def session(self, *arguments: str, cwd: Path | None = None) -> Terminal:
-        return Terminal(self.argv(*arguments), self.environment(), cwd)
+        return Terminal([*INTERRUPTIBLE, *self.argv(*arguments)], self.environment(), cwd)
 
 
 class Terminal:
