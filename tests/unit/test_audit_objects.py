@@ -95,9 +95,7 @@ def test_a_backup_made_by_plain_kubectl_names_the_manager_and_no_person(auditor:
     assert line["uid"]
 
 
-@pytest.mark.parametrize(
-    ("manager", "via"), [("dbbackup-cli", "cli"), ("dbbackup-console", "console"), ("argocd-controller", "argocd-controller")]
-)
+@pytest.mark.parametrize(("manager", "via"), [("dbbackup-cli", "cli"), ("dbbackup-console", "console"), ("argocd-controller", "argocd-controller")])
 def test_the_annotation_names_the_person(auditor: Auditor, told: Told, manager: str, via: str) -> None:
     auditor.show(written(backup_obj(), managed(manager, SPEC), requested_by="alice"))
     assert short(told()) == [("create", "alice", via)]
