@@ -29,7 +29,7 @@ test: $(READY) ## everything: check, then every suite on the real cluster
 
 check: $(READY) ## formatting, lint, types, layers, unit tests: under a minute
 	@tests/rig/check.sh
-	@$(PYTEST) tests/unit -q -p no:cacheprovider $(ARGS)
+	@$(PYTEST) tests/unit -q -n auto -p no:cacheprovider $(ARGS)
 
 cluster: ## a one-node Kubernetes on this machine (root, Debian); kubeconfig: build/rig/kubeconfig
 	@$(RIG) up
