@@ -228,8 +228,8 @@ def next_steps(cluster: Cluster) -> str:
     path = "$PWD/build/cli:$PATH" if cluster.existing else "$PWD/build/cli:$PWD/build/rig/bin:$PATH"
     kubeconfig = "" if cluster.existing else "KUBECONFIG=$PWD/build/rig/kubeconfig "
     return f"""export {kubeconfig}PATH={path}
-kubectl dbbackup console                                  # the page; sign in with this token:
-kubectl -n demo create token administrator
+kubectl -n demo create token administrator                # to sign in with, on the page that the next one opens
+kubectl dbbackup console
 kubectl dbbackup list -n demo                             # every backup; `kubectl dbbackup --help` tells the rest
 kubectl dbbackup describe assetdex-full -n demo           # the story of one backup
 kubectl -n demo get dbr assetdex-in-place -o yaml         # what was restored, and the safety backup
