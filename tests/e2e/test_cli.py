@@ -25,8 +25,8 @@ from tests.e2e.lib.tenant import Tenant
 
 from dbbackup import __version__
 
-SLOWEST_LIST = 2.5
-"""Seconds for 1,000 backups beside the other tests; alone it is below one: docs/performance.md."""
+MOST_CPU_SECONDS = 1.0
+"""Of the plugin for a list of 1,000, 0.22 on two idle processors: other work on the machine lengthens the time that passes, and hardly these."""
 
 
 @pytest.fixture
@@ -300,13 +300,13 @@ def test_a_thousand_backups(plugin: Plugin, tenant: Tenant) -> None:
         )
     seconds = []
     for _ in range(3):
-        began = time.monotonic()
+        before = os.times()
         lines = plugin("list").out.splitlines()
-        seconds.append(time.monotonic() - began)
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
         assert lines[-1].startswith("1000 backups: 1000 Completed; ")
         assert len(lines) == 1003
-    assert min(seconds) < SLOWEST_LIST, seconds
-    print(f"list of 1,000: {min(seconds):.2f} to {max(seconds):.2f} s")
+    assert min(seconds) < MOST_CPU_SECONDS, seconds
     names = [line.split()[0] for line in lines[1:-2]]
     assert names[0].startswith("schedule-")
     assert names[0].removeprefix("schedule-")[3:] > names[-1].removeprefix("schedule-")[3:], "newest first, by the time of their runs"
