@@ -8,8 +8,6 @@ from typing import Any
 log = logging.getLogger("dbbackup.audit")
 log.setLevel(logging.INFO)  # also where the process itself logs warnings only: an audit with holes is none
 
-REQUESTED_BY = "dbbackup.io/requested-by"
-"""Annotation: the person for whom an object was written. The chart's ValidatingAdmissionPolicy keeps it honest."""
 UNKNOWN = "unknown"
 """`who`, where nobody can tell."""
 REFUSED = "refused"

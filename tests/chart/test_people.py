@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from tests.chart.conftest import CHART, Helm, Object, of_kind
 
+from dbbackup.api.metadata import TOOL
 from dbbackup.handlers import config
 from dbbackup.handlers.notify import DIRECTORY
-from dbbackup.plan.audited import TOOL
 
 NAME = "backup-database-backup-operator"
 WEBHOOK = {"name": "ops", "type": "webhook", "urlSecretRef": {"name": "notify", "key": "url"}, "secretRef": {"name": "notify", "key": "hmac"}}

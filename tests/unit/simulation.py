@@ -26,12 +26,13 @@ from tests.unit.plan_world import T0
 from dbbackup import kube as k
 from dbbackup import pages
 from dbbackup.api.conditions import timestamp
+from dbbackup.api.metadata import RUN
 from dbbackup.artifact import directory, parse_leaf
 from dbbackup.handlers.cache import Cache, Key
 from dbbackup.handlers.reconcile import DECIDE, Reconciler
 from dbbackup.handlers.watch import WATCHED, Watch, list_all
 from dbbackup.plan.backup import expiring
-from dbbackup.plan.jobs import CONTAINER, RUN
+from dbbackup.plan.jobs import CONTAINER
 from dbbackup.plan.settings import Settings
 from dbbackup.plan.storage import published
 from dbbackup.run import (

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.plan_world import RUNNING, SETTINGS, T0, UID, Raw, backup_obj, decide, facts, job, job_of, pod, report, restore_obj, seen, storage_obj
 
+from dbbackup.api.metadata import FINALIZER
 from dbbackup.plan import backup, restore
-from dbbackup.plan.facts import FINALIZER, Decision, LogView, Refusal, Slot, merge_patch
+from dbbackup.plan.facts import Decision, LogView, Refusal, Slot, merge_patch
 from dbbackup.run import Progress, RunSpec
 
 DONE = report()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from dbbackup.api.metadata import REQUESTED_BY
 from dbbackup.cli.errors import CliError, ExitCode
 
 Raw = dict[str, Any]
@@ -36,7 +37,6 @@ PATHS = {
 }
 FIELD_MANAGER = "dbbackup-cli"
 """Not `kubectl-...`: Flux takes away what managers of such names have set."""
-REQUESTED_BY = "dbbackup.io/requested-by"
 PAGE = 2000
 WATCH_SECONDS = 300
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from dbbackup.api.metadata import REQUESTED_BY, RUN, TOOL
 from dbbackup.cli.errors import CliError, ExitCode
-from dbbackup.cli.kubectl import REQUESTED_BY, Kubectl
+from dbbackup.cli.kubectl import Kubectl
 from dbbackup.errors import REASONS
 from dbbackup.places import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT
 
 Raw = dict[str, Any]
 
-LABEL = "dbbackup.io/tool"
 VALUE = "kubectl"
 START_SECONDS = 120.0
 REACH_SECONDS = 60
@@ -56,7 +56,7 @@ def pod(storage: Mapping[str, Any], run: str, *, image: str | None = None, user:
                 spec["volumes"].append({"name": name, "secret": {"secretName": secret, "optional": True, "defaultMode": 0o440}})
                 container["volumeMounts"].append({"name": name, "mountPath": path, "readOnly": True})
     metadata = made.get("metadata") or {}
-    labels = {**(metadata.get("labels") or {}), "app.kubernetes.io/component": run, "dbbackup.io/run": run, LABEL: VALUE}
+    labels = {**(metadata.get("labels") or {}), "app.kubernetes.io/component": run, RUN: run, TOOL: VALUE}
     annotations = {**(metadata.get("annotations") or {}), **({REQUESTED_BY: user} if user else {})}
     owner = {"apiVersion": "dbbackup.io/v1", "kind": "BackupStorage", "name": storage["metadata"]["name"], "uid": storage["metadata"]["uid"]}
     return {
@@ -96,7 +96,7 @@ def running(kube: Kubectl, manifest: Raw) -> Iterator[Raw]:
 def sweep(kube: Kubectl) -> None:
     """Pods that have ended and that nobody deleted: whoever made them was killed."""
     with suppress(CliError):
-        for found in kube.objects("Pod", selector=f"{LABEL}={VALUE}"):
+        for found in kube.objects("Pod", selector=f"{TOOL}={VALUE}"):
             if (found.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
                 kube.delete("Pod", found["metadata"]["name"], found["metadata"]["uid"])
 

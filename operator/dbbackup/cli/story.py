@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dbbackup.api.metadata import REQUESTED_BY, SCHEDULE
 from dbbackup.api.units import duration_text
 from dbbackup.cli.output import count, instant, size
 
@@ -51,8 +52,8 @@ def timeline(obj: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> lis
 
 def _made(obj: Mapping[str, Any]) -> str:
     metadata = obj["metadata"]
-    by = (metadata.get("annotations") or {}).get("dbbackup.io/requested-by")
-    schedule = (metadata.get("labels") or {}).get("dbbackup.io/schedule")
+    by = (metadata.get("annotations") or {}).get(REQUESTED_BY)
+    schedule = (metadata.get("labels") or {}).get(SCHEDULE)
     if (obj.get("spec") or {}).get("origin") == "Discovered":
         return "made again of what lies in the bucket"
     who = f" by schedule {schedule}" if schedule else f" by {by}" if by else ""

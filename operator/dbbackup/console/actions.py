@@ -10,14 +10,13 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from dbbackup.api.metadata import FINALIZER, PIN, REQUESTED_BY, RUN_NOW, SUSPEND
 from dbbackup.api.specs import API_VERSION
 from dbbackup.api.units import parse_ttl
 from dbbackup.console.people import Right
 from dbbackup.console.problems import Problem, invalid
 from dbbackup.console.resources import KINDS
-from dbbackup.console.rows import REQUESTED_BY
 from dbbackup.console.views import NAME
-from dbbackup.plan.facts import FINALIZER, PIN, RUN_NOW, SUSPEND
 
 Raw = dict[str, Any]
 

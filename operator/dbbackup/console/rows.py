@@ -12,8 +12,9 @@ from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
 
 from dbbackup.api import conditions
+from dbbackup.api.metadata import PIN, REQUESTED_BY, SCHEDULE, SUSPEND
 from dbbackup.api.specs import SpecError, parse_storage
-from dbbackup.plan.facts import PIN, SCHEDULE, SUSPEND, annotation
+from dbbackup.plan.facts import annotation
 
 Raw = Mapping[str, Any]
 Tone = Literal["good", "busy", "warn", "bad", "off", "pin"]
@@ -22,7 +23,6 @@ SOON = timedelta(days=2)
 """Before its expiry a backup is badged Expiring for so long."""
 TEXT_LIMIT = 300
 """Characters kept of a message."""
-REQUESTED_BY = "dbbackup.io/requested-by"
 
 
 @dataclass(frozen=True, slots=True)

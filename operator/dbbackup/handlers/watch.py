@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Sequence
 
 from dbbackup import kube as k
+from dbbackup.api.metadata import RUN
 from dbbackup.handlers.auditing import Auditor
 from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw, key_of
 from dbbackup.plan import backup, restore
 from dbbackup.plan.facts import TERMINAL
-from dbbackup.plan.jobs import RUN
 
 log = logging.getLogger("dbbackup.watch")
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from dbbackup.api import conditions
+from dbbackup.api.metadata import RPO, SCHEDULED_AT, SUSPEND
 from dbbackup.api.specs import SpecError, parse_schedule
 from dbbackup.api.units import parse_quantity, parse_ttl
 from dbbackup.errors import REASONS
@@ -19,7 +20,7 @@ from dbbackup.plan import cron
 from dbbackup.plan.backup import schedule_name
 from dbbackup.plan.candidates import made_at
 from dbbackup.plan.cron import Cron, CronError
-from dbbackup.plan.facts import RPO, SCHEDULED_AT, SUSPEND, annotation
+from dbbackup.plan.facts import annotation
 
 Raw = Mapping[str, Any]
 

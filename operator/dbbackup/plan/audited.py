@@ -12,15 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dbbackup.audit import REQUESTED_BY, UNKNOWN
-from dbbackup.plan.facts import APPROVE_PRUNE, CHECK_NOW, IMPORT, PIN, RUN_NOW, SUSPEND, Raw, annotation, artifact_key
-from dbbackup.plan.jobs import OWNER_UID, RUN
+from dbbackup.api.metadata import APPROVE_PRUNE, CHECK_NOW, IMPORT, PIN, REQUESTED_BY, RUN, RUN_NOW, SUSPEND, TOOL
+from dbbackup.audit import UNKNOWN
+from dbbackup.plan.facts import Raw, annotation, artifact_key
+from dbbackup.plan.jobs import OWNER_UID
 
 OPERATOR = "operator"
 """`who` and `via` of what the operator did by itself: a schedule's runs, imports, retention."""
 OPERATOR_MANAGER = "dbbackup-operator"
-TOOL = "dbbackup.io/tool"
-"""Label of the pods that people make by `kubectl dbbackup`."""
 _VIA = {"dbbackup-cli": "cli", "dbbackup-console": "console"}
 _MARKS = {RUN_NOW: "run-now", CHECK_NOW: "check-now", IMPORT: "import", APPROVE_PRUNE: "approve-prune"}
 """Annotations whose every new value is a wish of its own."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 from dbbackup.api import targets
+from dbbackup.api.metadata import FINALIZER, SCHEDULE
 from dbbackup.api.specs import BackupSpec, SpecError, parse_backup, parse_storage
 from dbbackup.plan import lifecycle
 from dbbackup.plan import status as statuses
 from dbbackup.plan.deletion import delete_backup
-from dbbackup.plan.facts import FINALIZER, SCHEDULE, TERMINAL, Decision, Facts, Raw
+from dbbackup.plan.facts import TERMINAL, Decision, Facts, Raw
 from dbbackup.run import Lifetime, RunSpec
 
 EXPIRING = "Expiring"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from dbbackup.api import targets
+from dbbackup.api.metadata import FINALIZER
 from dbbackup.api.specs import SpecError, parse_backup, parse_storage
 from dbbackup.plan import status as statuses
-from dbbackup.plan.facts import FINALIZER, Decision, Facts, Note
+from dbbackup.plan.facts import Decision, Facts, Note
 from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_manifest
 from dbbackup.plan.lifecycle import overrides_of
 from dbbackup.plan.observe import DELETED, instant, observe, of_run, pods_of_run

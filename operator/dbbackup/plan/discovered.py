@@ -8,9 +8,10 @@ from typing import Any
 
 from dbbackup.api import conditions
 from dbbackup.api.conditions import timestamp
+from dbbackup.api.metadata import SCHEDULE
 from dbbackup.api.specs import API_VERSION
 from dbbackup.api.units import duration_text, size_text
-from dbbackup.plan.facts import SCHEDULE, Effect, Facts, Raw, Related, artifact_key
+from dbbackup.plan.facts import Effect, Facts, Raw, Related, artifact_key
 from dbbackup.plan.status import expires_text
 from dbbackup.run import InventoryItem, ManifestSummary
 

@@ -12,20 +12,6 @@ from dbbackup.run import DiscoveredItem, InventoryItem, Model, Progress, PrunedI
 
 Raw = Mapping[str, Any]
 
-FINALIZER = "dbbackup.io/artifact"
-
-SCHEDULE = "dbbackup.io/schedule"
-"""Label of a backup that a schedule made: the schedule's name."""
-SCHEDULED_AT = "dbbackup.io/scheduled-at"
-PIN = "dbbackup.io/pin"
-SUSPEND = "dbbackup.io/suspend"
-RUN_NOW = "dbbackup.io/run-now"
-APPROVE_PRUNE = "dbbackup.io/approve-prune"
-IMPORT = "dbbackup.io/import"
-CHECK_NOW = "dbbackup.io/check-now"
-RPO = "dbbackup.io/rpo"
-"""Of a schedule: how old the newest good backup of its databases may be, for the alert; `never` for no limit."""
-
 Want = Literal["slot", "events", "tail", "job", "items"]
 """Facts that cost a call or have an effect, and so are got only when a decision asks: a concurrency slot, the Events about the Job and its pod,
 the end of the container's log, whether the Job is there by asking the API server itself, the items that a run told in its log."""

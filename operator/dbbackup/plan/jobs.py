@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
 
+from dbbackup.api.metadata import RUN
 from dbbackup.api.units import parse_quantity
 from dbbackup.places import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT, SCRATCH, STORAGE_CA, STORAGE_SECRET
 from dbbackup.plan.settings import Settings
@@ -15,7 +16,6 @@ from dbbackup.run import RunKind, RunSpec
 
 GROUP = "dbbackup.io"
 OWNER_UID = f"{GROUP}/owner-uid"
-RUN = f"{GROUP}/run"
 OWNER_KIND = f"{GROUP}/owner-kind"
 OWNER_NAME = f"{GROUP}/owner-name"
 CONTAINER = "main"

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from dbbackup.api import conditions
 from dbbackup.api.conditions import timestamp
-from dbbackup.audit import REQUESTED_BY
-from dbbackup.plan.facts import SCHEDULE, SUSPEND, TERMINAL, Note, Raw, annotation, artifact_key
+from dbbackup.api.metadata import REQUESTED_BY, SCHEDULE, SUSPEND
+from dbbackup.plan.facts import TERMINAL, Note, Raw, annotation, artifact_key
 from dbbackup.plan.observe import instant
 from dbbackup.plan.sinks import EventName, Sink
 from dbbackup.plan.status import cut

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from dbbackup.plan.jobs import CONTAINER, OWNER_UID, RUN, job_name
+from dbbackup.api.metadata import RUN
+from dbbackup.plan.jobs import CONTAINER, OWNER_UID, job_name
 from dbbackup.run import Report, RunKind
 
 Raw = Mapping[str, Any]

@@ -8,9 +8,10 @@ from typing import Any
 
 from dbbackup.api import conditions
 from dbbackup.api.conditions import timestamp
+from dbbackup.api.metadata import PIN
 from dbbackup.api.units import duration_text, size_text
 from dbbackup.errors import REASONS
-from dbbackup.plan.facts import PIN, Facts, annotation
+from dbbackup.plan.facts import Facts, annotation
 from dbbackup.plan.observe import RunState, instant, of_run
 from dbbackup.run import LogEvent, Model, Report, RunSpec
 

@@ -11,12 +11,13 @@ from typing import Any
 from dbbackup import __version__
 from dbbackup.api import conditions, targets
 from dbbackup.api.conditions import timestamp
+from dbbackup.api.metadata import CHECK_NOW, IMPORT
 from dbbackup.api.specs import SpecError, StorageSpec, parse_storage
 from dbbackup.api.units import size_text
 from dbbackup.artifact import parse_leaf
 from dbbackup.plan import discovered, pruning, standing
 from dbbackup.plan import status as statuses
-from dbbackup.plan.facts import CHECK_NOW, IMPORT, TERMINAL, Decision, Facts, Note, Raw, annotation, artifact_key
+from dbbackup.plan.facts import TERMINAL, Decision, Facts, Note, Raw, annotation, artifact_key
 from dbbackup.plan.jobs import job_name, pod_template
 from dbbackup.plan.lifecycle import overrides_of, spec_of
 from dbbackup.plan.observe import instant

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dbbackup.api.metadata import PIN
 from dbbackup.cli import flags, specs
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.making import make
@@ -30,7 +31,7 @@ def create(ctx: click.Context, /, name: str | None, **values: Any) -> int:
     kube = access(ctx)
     spec = specs.backup(values)
     name = name or specs.own_name(values["database"] or values["secret"], datetime.now(UTC))
-    annotations = specs.pairs(values["annotation"], "--annotation") | ({"dbbackup.io/pin": "true"} if values["pin"] else {})
+    annotations = specs.pairs(values["annotation"], "--annotation") | ({PIN: "true"} if values["pin"] else {})
     labels = specs.pairs(values["label"], "--label")
     obj = specs.obj("DatabaseBackup", name, kube.namespace, spec, labels=labels, annotations=annotations)
     return make(kube, obj, values)

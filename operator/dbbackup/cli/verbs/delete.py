@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dbbackup.api.metadata import FINALIZER, PIN
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.asking import confirm
@@ -16,7 +17,6 @@ from dbbackup.cli.verbs.describe import events_about, run_named
 
 Raw = dict[str, Any]
 
-FINALIZER = "dbbackup.io/artifact"
 PREPARE_SECONDS = 30.0
 
 
@@ -65,7 +65,7 @@ def picture(obj: Raw, keep_artifact: bool) -> str:
     key = (status.get("artifact") or {}).get("key")
     if keep_artifact or not _holds_artifact(obj):
         return f"{name}: the object goes" + (f"; the artifact {clean(key)} stays in the bucket" if key and keep_artifact else "; it has no artifact")
-    pinned = " It is pinned." if "dbbackup.io/pin" in (obj["metadata"].get("annotations") or {}) else ""
+    pinned = " It is pinned." if PIN in (obj["metadata"].get("annotations") or {}) else ""
     what = f"the artifact {clean(key)} ({status.get('size', 'size unknown')})" if key else "what it has stored"
     return f"{name}: the object and {paint(what, 'red', bold=True, err=True)} go, and cannot be brought back.{pinned}"
 

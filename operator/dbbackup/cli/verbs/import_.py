@@ -6,13 +6,12 @@ import time
 
 import click
 
+from dbbackup.api.metadata import IMPORT
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.output import clean, count, tell
 from dbbackup.cli.verbs.storage import KIND, ready_of
-
-IMPORT = "dbbackup.io/import"
 
 
 @click.command("import")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from dbbackup.api.metadata import SCHEDULE
 from dbbackup.api.units import duration_text, size_text
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
@@ -18,7 +19,6 @@ from dbbackup.cli.output import NONE, age, count, document, instant, listing, mo
 
 Raw = dict[str, Any]
 
-SCHEDULE = "dbbackup.io/schedule"
 PHASES = ("Pending", "Running", "Completed", "Failed", "Deleting", "Expired")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dbbackup.api.metadata import SCHEDULE
 from dbbackup.api.units import size_text
 from dbbackup.cli import flags, pods, specs
 from dbbackup.cli.app import access, connection
@@ -16,7 +17,6 @@ from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.making import make
 from dbbackup.cli.output import age, clean, count, moment_text, paint, tell
-from dbbackup.cli.verbs.list import SCHEDULE
 
 Raw = dict[str, Any]
 

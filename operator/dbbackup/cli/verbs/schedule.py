@@ -9,19 +9,18 @@ from typing import Any
 import click
 
 from dbbackup.api.conditions import find
+from dbbackup.api.metadata import RUN_NOW, SCHEDULE, SUSPEND
 from dbbackup.cli import flags, specs
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.making import make, name_of
 from dbbackup.cli.output import NONE, age, clean, listing, moment_text, say, table, tell
-from dbbackup.cli.verbs.list import SCHEDULE
 from dbbackup.cli.waiting import wait_for
 
 Raw = dict[str, Any]
 
 KIND = "DatabaseBackupSchedule"
-SUSPEND, RUN_NOW = "dbbackup.io/suspend", "dbbackup.io/run-now"
 TAKE_NOTE_SECONDS = 60.0
 
 

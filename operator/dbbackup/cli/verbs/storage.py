@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from dbbackup.api.conditions import find
+from dbbackup.api.metadata import CHECK_NOW
 from dbbackup.api.units import parse_quantity, size_text
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
@@ -21,7 +22,6 @@ from dbbackup.cli.verbs.describe import events_about
 Raw = dict[str, Any]
 
 KIND = "BackupStorage"
-CHECK_NOW = "dbbackup.io/check-now"
 
 
 @click.group()
