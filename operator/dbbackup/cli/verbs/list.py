@@ -14,8 +14,8 @@ from dbbackup.api.units import duration_text, size_text
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import ExitCode
-from dbbackup.cli.making import name_of
-from dbbackup.cli.output import NONE, age, count, document, instant, listing, moment_text, say, table, tell
+from dbbackup.cli.lists import say_whole, where, with_namespaces
+from dbbackup.cli.output import NONE, age, count, document, instant, moment_text, say, table, tell
 
 Raw = dict[str, Any]
 
@@ -50,15 +50,11 @@ def list_(ctx: click.Context, /, **values: Any) -> int:
     selector = ",".join(part for part in (values["selector"], f"{SCHEDULE}={values['schedule']}" if values["schedule"] else "") if part)
     found = newest_first(kube.objects(kind, everywhere=values["all_namespaces"], selector=selector))
     found = [obj for obj in found if _wanted(obj, values)][: values["limit"]]
-    form = values["output"]
-    if form in ("json", "yaml"):
-        say(listing(found, form))
-    elif form == "name":
-        for obj in found:
-            say(name_of(obj))
-    elif not found:
-        where = "in the cluster" if values["all_namespaces"] else f"in namespace {kube.namespace}"
-        tell(f"no {'restores' if values['restores'] else 'backups'} {where}" + (" that match" if _filters(values) else ""))
+    if say_whole(found, values["output"]):
+        return ExitCode.OK
+    if not found:
+        what = "restores" if values["restores"] else "backups"
+        tell(f"no {what} {where(kube, everywhere=values['all_namespaces'])}" + (" that match" if _filters(values) else ""))
     else:
         _print(found, values, restores=values["restores"])
     return ExitCode.OK
@@ -97,8 +93,7 @@ def _print(found: Sequence[Raw], values: Raw, *, restores: bool) -> None:
     head += (RESTORE_WIDE if restores else BACKUP_WIDE) if wide else ()
     rows = [make(obj, now, wide) for obj in found]
     if values["all_namespaces"]:
-        head = ["NAMESPACE", *head]
-        rows = [[obj["metadata"]["namespace"], *row] for obj, row in zip(found, rows, strict=True)]
+        head, rows = with_namespaces(head, rows, found)
     lines = table(head, rows, headers=not values["no_headers"], colour_column=head.index("PHASE"))
     if not values["no_headers"]:
         lines += ["", totals(found, "restore" if restores else "backup")]

@@ -14,8 +14,9 @@ from dbbackup.cli import flags, specs
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
-from dbbackup.cli.making import make, name_of
-from dbbackup.cli.output import NONE, age, clean, listing, moment_text, say, table, tell
+from dbbackup.cli.lists import say_all
+from dbbackup.cli.making import make
+from dbbackup.cli.output import NONE, age, clean, moment_text, say, tell
 from dbbackup.cli.waiting import wait_for
 
 Raw = dict[str, Any]
@@ -84,21 +85,9 @@ def create(ctx: click.Context, /, name: str, **values: Any) -> int:
 @click.pass_context
 def list_(ctx: click.Context, /, all_namespaces: bool, output: str | None) -> int:
     """List schedules: next and last runs, failures."""
-    kube = access(ctx)
-    found = sorted(kube.objects(KIND, everywhere=all_namespaces), key=lambda obj: (obj["metadata"]["namespace"], obj["metadata"]["name"]))
-    if output in ("json", "yaml"):
-        say(listing(found, output))
-    elif output == "name":
-        for obj in found:
-            say(name_of(obj))
-    elif not found:
-        tell("no schedules " + ("in the cluster" if all_namespaces else f"in namespace {kube.namespace}"))
-    else:
-        head = ["NAME", "SCHEDULE", "STATE", "NEXT", "LAST GOOD", "FAILED IN A ROW", "GOOD"]
-        rows = [_row(obj, datetime.now(UTC)) for obj in found]
-        if all_namespaces:
-            head, rows = ["NAMESPACE", *head], [[obj["metadata"]["namespace"], *row] for obj, row in zip(found, rows, strict=True)]
-        say("\n".join(table(head, rows)))
+    now = datetime.now(UTC)
+    head = ["NAME", "SCHEDULE", "STATE", "NEXT", "LAST GOOD", "FAILED IN A ROW", "GOOD"]
+    say_all(access(ctx), KIND, "schedules", head, lambda obj: _row(obj, now), everywhere=all_namespaces, form=output)
     return ExitCode.OK
 
 

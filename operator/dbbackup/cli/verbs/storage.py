@@ -15,8 +15,8 @@ from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
-from dbbackup.cli.making import name_of
-from dbbackup.cli.output import COLOURS, NONE, age, clean, document, listing, moment_text, paint, say, slim, table, tell
+from dbbackup.cli.lists import say_all
+from dbbackup.cli.output import COLOURS, NONE, age, clean, document, moment_text, paint, say, slim, tell
 from dbbackup.cli.verbs.describe import events_about
 
 Raw = dict[str, Any]
@@ -37,21 +37,9 @@ def storage() -> None:
 @click.pass_context
 def list_(ctx: click.Context, /, all_namespaces: bool, output: str | None) -> int:
     """List storages: whether they work, what they hold."""
-    kube = access(ctx)
-    found = sorted(kube.objects(KIND, everywhere=all_namespaces), key=lambda obj: (obj["metadata"]["namespace"], obj["metadata"]["name"]))
-    if output in ("json", "yaml"):
-        say(listing(found, output))
-    elif output == "name":
-        for obj in found:
-            say(name_of(obj))
-    elif not found:
-        tell("no storages " + ("in the cluster" if all_namespaces else f"in namespace {kube.namespace}"))
-    else:
-        head = ["NAME", "READY", "BUCKET", "PREFIX", "USED", "ARTIFACTS", "WITHOUT OBJECT", "CHECKED"]
-        rows = [_row(obj, datetime.now(UTC)) for obj in found]
-        if all_namespaces:
-            head, rows = ["NAMESPACE", *head], [[obj["metadata"]["namespace"], *row] for obj, row in zip(found, rows, strict=True)]
-        say("\n".join(table(head, rows, colour_column=head.index("READY"))))
+    now = datetime.now(UTC)
+    head = ["NAME", "READY", "BUCKET", "PREFIX", "USED", "ARTIFACTS", "WITHOUT OBJECT", "CHECKED"]
+    say_all(access(ctx), KIND, "storages", head, lambda obj: _row(obj, now), everywhere=all_namespaces, form=output, colour="READY")
     return ExitCode.OK
 
 
