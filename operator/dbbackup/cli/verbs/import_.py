@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
 from dbbackup.api.metadata import IMPORT
@@ -11,7 +9,7 @@ from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.output import clean, count, tell
-from dbbackup.cli.verbs.storage import KIND, ready_of
+from dbbackup.cli.verbs.storage import KIND, asked, ready_of
 
 
 @click.command("import")
@@ -25,18 +23,12 @@ def import_(ctx: click.Context, /, storage: str, wait_timeout: float) -> int:
     STORAGE is `default` without one. Each sealed artifact without an object gets a DatabaseBackup again. Doing so twice makes nothing twice.
     """
     kube = access(ctx)
-    token = str(time.time_ns())
-    tried = (kube.get(KIND, storage).get("status") or {}).get("checkTriedAt")
-    kube.annotate(KIND, storage, {IMPORT: token})
-    for seen in kube.watch(KIND, storage, wait_timeout):
-        if seen is None:
-            raise CliError(f"{KIND} {storage} was deleted")
-        status = seen.get("status") or {}
-        told = status.get("lastImport") or {}
+    for seen, token, tried in asked(kube, storage, IMPORT, wait_timeout):
+        told = (seen.get("status") or {}).get("lastImport") or {}
         if told.get("token") == token:
             tell(f"{count(told.get('imported', 0), 'backup')} made known, {told.get('skipped', 0)} artifacts skipped that cannot be used")
             return ExitCode.OK
-        if (status.get("checkTriedAt") or tried) != tried:
+        if tried:
             raise CliError(f"{KIND} {storage} cannot be read: {clean(ready_of(seen).get('message', ''))}", ExitCode.FAILED)
     raise CliError(
         f"the import is not done within {wait_timeout:.0f} s; it goes on", ExitCode.TIMEOUT, "`kubectl dbbackup doctor` tells why it may take long."

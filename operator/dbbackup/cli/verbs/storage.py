@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -143,16 +144,23 @@ def check(ctx: click.Context, /, name: str, wait_timeout: float) -> int:
     return ExitCode.OK if good else ExitCode.FAILED
 
 
-def checked_now(kube: Kubectl, name: str, timeout: float) -> Raw:
-    """The storage once the operator has tried it because of us, with either outcome."""
+def asked(kube: Kubectl, name: str, annotation: str, timeout: float) -> Iterator[tuple[Raw, str, bool]]:
+    """Asks the operator for what the annotation stands for, by a new token; then each version of the storage that comes within so many seconds,
+    with that token, and whether the bucket has been tried since.
+    """
     token = str(time.time_ns())
     tried = (kube.get(KIND, name).get("status") or {}).get("checkTriedAt")
-    kube.annotate(KIND, name, {CHECK_NOW: token})
+    kube.annotate(KIND, name, {annotation: token})
     for seen in kube.watch(KIND, name, timeout):
         if seen is None:
             raise CliError(f"{KIND} {name} was deleted")
-        status = seen.get("status") or {}
-        if status.get("lastCheck") == token or (status.get("checkTriedAt") or tried) != tried:
+        yield seen, token, ((seen.get("status") or {}).get("checkTriedAt") or tried) != tried
+
+
+def checked_now(kube: Kubectl, name: str, timeout: float) -> Raw:
+    """The storage once the operator has tried it because of us, with either outcome."""
+    for seen, token, tried in asked(kube, name, CHECK_NOW, timeout):
+        if tried or (seen.get("status") or {}).get("lastCheck") == token:
             return seen
     hint = "Is the operator running? `kubectl dbbackup doctor` tells."
     raise CliError(f"the operator has not tried {KIND} {name} within {timeout:.0f} s", ExitCode.TIMEOUT, hint)
