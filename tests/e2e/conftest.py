@@ -23,6 +23,7 @@ from tests.e2e.lib import cluster as clusters
 from tests.e2e.lib import diagnostics, postgres, s3
 from tests.e2e.lib.cluster import OPERATOR_NAMESPACE, Cluster
 from tests.e2e.lib.kube import Kube, Raw
+from tests.e2e.lib.plugin import Plugin
 from tests.e2e.lib.postgres import Database, Postgres
 from tests.e2e.lib.s3 import S3, Bucket
 from tests.e2e.lib.tenant import Tenant
@@ -143,6 +144,21 @@ def bucket(shared_s3: S3) -> Iterator[Bucket]:
     found = shared_s3.bucket(f"t-{secrets.token_hex(6)}")
     yield found
     found.empty()
+
+
+@pytest.fixture
+def plugin(tenant: Tenant) -> Plugin:
+    """`kubectl dbbackup` in the test's namespace."""
+    return Plugin(tenant)
+
+
+@pytest.fixture
+def source(tenant: Tenant, database: Callable[..., Database], bucket: Bucket) -> Database:
+    """A database with the demo's data, its Secret `db`, and the storage `default`."""
+    made = database(15, inventory=True)
+    tenant.add_storage(bucket)
+    tenant.add_database(made)
+    return made
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

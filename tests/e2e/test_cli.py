@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
 import yaml
 from tests.bench import finished
 from tests.bench.api import Api
@@ -27,20 +26,6 @@ from dbbackup import __version__
 
 MOST_CPU_SECONDS = 1.0
 """Of the plugin for a list of 1,000, 0.22 on two idle processors: other work on the machine lengthens the time that passes, and hardly these."""
-
-
-@pytest.fixture
-def plugin(tenant: Tenant) -> Plugin:
-    return Plugin(tenant)
-
-
-@pytest.fixture
-def source(tenant: Tenant, database: Callable[..., Database], bucket: Bucket) -> Database:
-    """A database with the demo's data, its Secret `db`, and the storage `default`."""
-    made = database(15, inventory=True)
-    tenant.add_storage(bucket)
-    tenant.add_database(made)
-    return made
 
 
 @contextmanager

@@ -28,19 +28,6 @@ SLOW = 2000
 NO_ZSTD = "import sys; sys.modules['backports.zstd'] = sys.modules['compression.zstd'] = None; from dbbackup.cli.app import entry; entry()"
 
 
-@pytest.fixture
-def plugin(tenant: Tenant) -> Plugin:
-    return Plugin(tenant)
-
-
-@pytest.fixture
-def source(tenant: Tenant, database: Callable[..., Database], bucket: Bucket) -> Database:
-    made = database(15, inventory=True)
-    tenant.add_storage(bucket)
-    tenant.add_database(made)
-    return made
-
-
 def stored(bucket: Bucket, obj: Raw) -> bytes:
     artifact = obj["status"]["artifact"]
     return bucket.get(f"{artifact['key']}/{bucket.manifest(artifact['key'])['objects'][0]['name']}")
