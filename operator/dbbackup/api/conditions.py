@@ -25,6 +25,15 @@ _STATUSES: dict[State, dict[str, str]] = {
 }
 
 
+def instant(text: object) -> datetime | None:
+    """A time of an object, in UTC where it names no zone; None where it is none."""
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) and text else None
+    except ValueError:
+        return None
+    return found if found is None or found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC to the second, as Kubernetes writes times."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from dbbackup.api.conditions import find, is_true
+from dbbackup.api.conditions import find, instant, is_true
 from dbbackup.api.units import size_text
-from dbbackup.cli.output import age, count, instant
+from dbbackup.cli.output import age, count
 from dbbackup.errors import REASONS
 
 Raw = Mapping[str, Any]

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import click
 
+from dbbackup.api.conditions import instant
 from dbbackup.api.units import duration_text, size_text
 
 Raw = dict[str, Any]
@@ -84,14 +85,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, headers: bool =
             padded[colour_column] = click.style(padded[colour_column], fg=colour)
         lines.append("   ".join(padded).rstrip())
     return lines
-
-
-def instant(text: object) -> datetime | None:
-    """A time of an object; None where it is none."""
-    try:
-        return datetime.fromisoformat(str(text)) if text else None
-    except ValueError:
-        return None
 
 
 def age(text: object, now: datetime) -> str:

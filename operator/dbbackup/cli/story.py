@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import REQUESTED_BY, SCHEDULE
 from dbbackup.api.units import duration_text
-from dbbackup.cli.output import count, instant, size
+from dbbackup.cli.output import count, size
 
 Raw = dict[str, Any]
 

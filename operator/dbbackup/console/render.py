@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from dbbackup import __version__
+from dbbackup.api.conditions import instant
 from dbbackup.api.units import size_text
 from dbbackup.console import views
-from dbbackup.console.rows import AnyRow, Badge, badges, moment
+from dbbackup.console.rows import AnyRow, Badge, badges
 from dbbackup.console.service import Caller, Raw
 
 
@@ -27,7 +28,7 @@ def object_yaml(obj: Raw) -> str:
 
 
 def _moment(value: Any) -> datetime | None:
-    return value if isinstance(value, datetime) else moment(value)
+    return value if isinstance(value, datetime) else instant(value)
 
 
 @pass_context

@@ -12,6 +12,7 @@ from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
 
 from dbbackup.api import conditions
+from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import PIN, REQUESTED_BY, SCHEDULE, SUSPEND
 from dbbackup.api.specs import SpecError, parse_storage
 from dbbackup.plan.facts import annotation
@@ -119,17 +120,6 @@ class StorageRow(Row):
 AnyRow = BackupRow | RestoreRow | ScheduleRow | StorageRow
 
 
-def moment(text: Any) -> datetime | None:
-    """A time of Kubernetes; None where it is none."""
-    if not isinstance(text, str):
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 def _text(value: Any, limit: int = TEXT_LIMIT) -> str:
     text = "" if value is None else str(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -150,7 +140,7 @@ def row_of(obj: Raw) -> AnyRow:
         "namespace": intern(meta["namespace"]),
         "name": meta["name"],
         "uid": meta["uid"],
-        "created": moment(meta.get("creationTimestamp")) or datetime.fromtimestamp(0, UTC),
+        "created": instant(meta.get("creationTimestamp")) or datetime.fromtimestamp(0, UTC),
         "phase": intern(phase),
         "reason": intern(_text(failure.get("reason") or ready.get("reason"), 64)),
         "message": _text(failure.get("message") or ("" if phase == "Completed" else ready.get("message"))),
@@ -170,7 +160,7 @@ def _backup(obj: Raw, meta: Raw, spec: Raw, status: Raw, common: dict[str, Any])
         size_bytes=_whole(status.get("sizeBytes")) or 0,
         duration=_text(status.get("duration"), 32),
         expires=_text(status.get("expires"), 32),
-        expiration=moment(status.get("expirationTime")),
+        expiration=instant(status.get("expirationTime")),
         pinned=annotation(obj, PIN) == "true",
         storage=intern(_text((spec.get("storageRef") or {}).get("name") or "default")),
         format=intern(_text(spec.get("format") or "plain", 16)),
@@ -205,8 +195,8 @@ def _schedule(obj: Raw, _meta: Raw, spec: Raw, status: Raw, common: dict[str, An
         zone=_text(spec.get("timeZone") or "Etc/UTC", 64),
         suspended=bool(spec.get("suspend")) or annotation(obj, SUSPEND) == "true",  # as it is wanted: the status follows
         suspended_by_spec=bool(spec.get("suspend")),
-        last_success=moment(status.get("lastSuccessfulTime")),
-        next_run=moment(status.get("nextScheduleTime")),
+        last_success=instant(status.get("lastSuccessfulTime")),
+        next_run=instant(status.get("nextScheduleTime")),
         failures=_whole(status.get("consecutiveFailures")) or 0,
         missed=_whole(status.get("missedRuns")) or 0,
         active_runs=len(status.get("active") or ()),
@@ -232,7 +222,7 @@ def _storage(obj: Raw, _meta: Raw, spec: Raw, status: Raw, common: dict[str, Any
         capacity=capacity,
         artifacts=_whole(usage.get("artifacts")),
         orphans=_whole(usage.get("orphans")) or 0,
-        checked=moment(status.get("checkedAt")),
+        checked=instant(status.get("checkedAt")),
     )
 
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from dbbackup.api import conditions
+from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import RPO, SCHEDULED_AT, SUSPEND
 from dbbackup.api.specs import SpecError, parse_schedule
 from dbbackup.api.units import parse_quantity, parse_ttl
@@ -102,10 +103,8 @@ Record = Backup | Restore | Schedule | Storage
 
 def _seconds(text: object) -> float | None:
     """Of a Kubernetes timestamp; None where there is none or it cannot be read."""
-    try:
-        return datetime.fromisoformat(text).timestamp() if isinstance(text, str) and text else None
-    except ValueError:
-        return None
+    found = instant(text)
+    return found.timestamp() if found else None
 
 
 def _status(obj: Raw) -> Raw:
