@@ -16,8 +16,9 @@ from typing import Any, Literal, NamedTuple
 import cel
 import yaml
 from lupa.lua51 import LuaRuntime  # type: ignore[import-untyped]
+from tests.root import ROOT
 
-GITOPS = Path(__file__).resolve().parents[1] / "examples" / "gitops"
+GITOPS = ROOT / "examples" / "gitops"
 ARGO_KEY = "resource.customizations.health.dbbackup.io_{}"
 ARGO_STATUSES = frozenset({"Healthy", "Progressing", "Degraded", "Suspended"})
 _WITHOUT = ("string", "math", "io", "debug", "coroutine", "package", "require", "loadfile", "dofile")

@@ -30,8 +30,8 @@ sys.path[:0] = [str(ROOT / "operator"), str(ROOT)]
 
 from tools import api_reference, cli_reference, notifications  # noqa: E402
 
-from dbbackup.artifact import Manifest  # noqa: E402 - found through the path above, as the others
-from dbbackup.errors import REASONS, ExitCode  # noqa: E402
+from dbbackup.contract.errors import REASONS, ExitCode  # noqa: E402
+from dbbackup.contract.manifest import Manifest  # noqa: E402 - found through the path above, as the others
 from dbbackup.metrics import catalog  # noqa: E402
 
 CHART = ROOT / "charts" / "database-backup-operator"

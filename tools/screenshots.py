@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT / "operator"), str(ROOT)]
 
 import uvicorn  # noqa: E402 - what follows is found through the path above
 from playwright.sync_api import Browser, sync_playwright  # noqa: E402
-from tests.unit.console_world import NOW, FakeKube, World, backup, obj  # noqa: E402
+from tests.unit.support.console_world import NOW, FakeKube, World, backup, obj  # noqa: E402
 
 OUT = ROOT / "docs" / "img"
 PORT = 8899

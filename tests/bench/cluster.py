@@ -17,7 +17,8 @@ import yaml
 from tests.bench.cgroup import ROOT as CGROUPS
 from tests.bench.cgroup import BenchError
 from tests.data import generate
-from tests.e2e.lib.cluster import OPERATOR_NAMESPACE, ROOT, Cluster, CommandFailed
+from tests.e2e.lib.cluster import OPERATOR_NAMESPACE, Cluster, CommandFailed
+from tests.root import ROOT
 
 NAMESPACE = "dbbackup-bench"
 FLOW_SCHEMA = "dbbackup-bench"

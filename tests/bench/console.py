@@ -36,10 +36,10 @@ from tests.e2e.lib.console import account
 from tests.e2e.lib.kube import Kube
 from tests.e2e.lib.tenant import Tenant
 from tests.integration.artifacts import manifest_of, owner_of
-from tests.unit.console_world import NOW, FakeKube, World, backup
+from tests.unit.support.console_world import NOW, FakeKube, World, backup
 
-from dbbackup.artifact import Part, StoredObject
-from dbbackup.dataplane.codec import compressor
+from dbbackup.contract.manifest import Part, StoredObject
+from dbbackup.storage.codec import compressor
 
 LIST_TARGET = 200.0
 """Milliseconds of the console's time for a first page."""

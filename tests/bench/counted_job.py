@@ -10,9 +10,9 @@ from typing import Any
 
 from tests.bench import job
 
-from dbbackup.dataplane import inventory
 from dbbackup.dataplane.bucket import open_bucket
 from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.upkeep import inventory
 from dbbackup.storage.base import Storage
 
 

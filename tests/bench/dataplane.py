@@ -17,7 +17,8 @@ from typing import Any
 from tests.bench import shapes
 from tests.bench.cgroup import BenchError, measure
 from tests.bench.samples import Sample, Series, alternate
-from tests.bench.servers import BUCKET, ROOT, S3, USER, Postgres
+from tests.bench.servers import BUCKET, S3, USER, Postgres
+from tests.root import ROOT
 
 FLOOR, SIMPLE, BACKUP = "pg_dump > /dev/null", "pg_dump | gzip | upload_fileobj", "backup, plain"
 CUSTOM = "backup, custom"

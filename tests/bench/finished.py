@@ -10,12 +10,12 @@ from typing import Any
 from tests.integration.artifacts import manifest_of
 
 from dbbackup.api.specs import API_VERSION
-from dbbackup.artifact import directory
+from dbbackup.contract.manifest import directory
+from dbbackup.contract.run import InventoryItem, ManifestSummary, Owner
 from dbbackup.dataplane.bucket import Artifact
 from dbbackup.plan import cron, discovered
 from dbbackup.plan.facts import Effect, Facts, Related
 from dbbackup.plan.settings import Settings
-from dbbackup.run import InventoryItem, ManifestSummary, Owner
 
 Raw = dict[str, Any]
 

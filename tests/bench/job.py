@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from dbbackup.contract.run import RunSpec
 from dbbackup.dataplane.main import run
 from dbbackup.dataplane.paths import Paths
-from dbbackup.run import RunSpec
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from tests.bench.samples import Series, Summary
-from tests.bench.servers import ROOT
+from tests.root import ROOT
 
 DIRECTORY = ROOT / "build" / "bench"
 MIB = 1 << 20

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.cgroup import BenchError, Group, entering
+from tests.root import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 POSTGRESQL = Path("/usr/lib/postgresql")
 USER = "bench"
 BUCKET = "bench"

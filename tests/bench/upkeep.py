@@ -20,14 +20,15 @@ from tests.bench.cgroup import BenchError, measure
 from tests.bench.dataplane import MEMORY_TARGET
 from tests.bench.output import DIRECTORY, MIB, Output, save
 from tests.bench.samples import Sample
-from tests.bench.servers import BUCKET, ROOT, S3, s3
+from tests.bench.servers import BUCKET, S3, s3
 from tests.integration.artifacts import PREFIX, known, objects_of, owner_of
+from tests.root import ROOT
 
 from dbbackup.api.specs import API_VERSION, parse_storage
+from dbbackup.contract.run import InventoryOptions, RunSpec, StorageTarget
 from dbbackup.plan import candidates, pruning, retention, storage
 from dbbackup.plan.facts import Facts, Related
 from dbbackup.plan.settings import Settings
-from dbbackup.run import InventoryOptions, RunSpec, StorageTarget
 from dbbackup.storage.base import Storage
 from dbbackup.storage.s3 import open_storage
 

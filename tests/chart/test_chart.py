@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.chart.conftest import CHART, ROOT, Helm, Object, of_kind, one
+from tests.chart.conftest import CHART, Helm, Object, of_kind, one
+from tests.root import ROOT
 
 from dbbackup import __version__, kube
 from dbbackup.api.specs import parse_backup, parse_restore, parse_schedule, parse_storage

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import yaml
-from tests.chart.conftest import ROOT, Helm, of_kind
+from tests.chart.conftest import Helm, of_kind
+from tests.root import ROOT
 
 GITOPS = ROOT / "examples" / "gitops"
 

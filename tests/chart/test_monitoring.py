@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.chart.conftest import CHART, ROOT, Helm, Object, of_kind, one
+from tests.chart.conftest import CHART, Helm, Object, of_kind, one
 from tests.chart.test_chart import environment
+from tests.root import ROOT
 
 CASES = sorted((ROOT / "tests" / "data" / "alerts").glob("*.yaml"))
 EVERYTHING = {"metrics": {part: {"enabled": True} for part in ("serviceMonitor", "podMonitor", "prometheusRule", "dashboard")}}

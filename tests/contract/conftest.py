@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.contract.servers import LISTED, OWNER, Server
 
-from dbbackup.run import StorageTarget
+from dbbackup.contract.run import StorageTarget
 from dbbackup.storage import retries
 from dbbackup.storage.base import Storage
 from dbbackup.storage.s3 import open_storage

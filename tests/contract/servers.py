@@ -19,8 +19,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
+from tests.root import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 OWNER = ("contract-owner", "owner-secret-0123456789")
 STRANGER = ("contract-stranger", "stranger-secret-0123456789")
 READER = ("contract-reader", "reader-secret-0123456789")

@@ -15,14 +15,14 @@ import pytest
 from tests.contract.conftest import connect
 from tests.contract.servers import Server
 
-from dbbackup.artifact import Part, StoredObject
-from dbbackup.dataplane import upload as upload_module
-from dbbackup.dataplane.codec import compressor, decompress
-from dbbackup.dataplane.download import ArtifactReader
-from dbbackup.dataplane.upload import PART_SIZE, ArtifactWriter
-from dbbackup.errors import Failure
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import Part, StoredObject
 from dbbackup.storage import retries
+from dbbackup.storage import writer as upload_module
 from dbbackup.storage.base import Storage
+from dbbackup.storage.codec import compressor, decompress
+from dbbackup.storage.reader import ArtifactReader
+from dbbackup.storage.writer import PART_SIZE, ArtifactWriter
 
 MIB = 1 << 20
 BLOCK = os.urandom(MIB)

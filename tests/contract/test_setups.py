@@ -12,8 +12,8 @@ import pytest
 from tests.contract.conftest import connect, secret_directory
 from tests.contract.servers import OWNER, Server, Versitygw
 
-from dbbackup.errors import Failure
-from dbbackup.run import StorageTarget
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.run import StorageTarget
 from dbbackup.storage import retries
 from dbbackup.storage.base import Storage
 from dbbackup.storage.s3 import S3Storage, open_storage

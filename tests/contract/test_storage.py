@@ -16,13 +16,13 @@ import pytest
 from tests.contract.conftest import Open, connect
 from tests.contract.servers import OWNER, STRANGER, Server, free_ports
 
-from dbbackup.artifact import key_component
-from dbbackup.errors import Failure
-from dbbackup.run import StorageTarget
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import key_component
+from dbbackup.contract.run import StorageTarget
 from dbbackup.storage import retries
 from dbbackup.storage.base import Storage
+from dbbackup.storage.directories import abort_uploads, delete_directory
 from dbbackup.storage.s3 import S3Storage, open_storage
-from dbbackup.storage.tools import abort_uploads, delete_directory
 
 MIB = 1 << 20
 AWKWARD = ["plain", "with space", "plus+and%25", "quote'\"", "ünïcødé-数据", "a&b<c>", "semi;colon?query=1#hash", "=2E=2E"]

@@ -18,7 +18,8 @@ from botocore.config import Config
 from tests.data import generate
 from tests.demo.screen import Screen
 from tests.demo.shell import DemoError, Shell
-from tests.e2e.lib.cluster import OPERATOR_NAMESPACE, RELEASE, ROOT, Cluster
+from tests.e2e.lib.cluster import OPERATOR_NAMESPACE, RELEASE, Cluster
+from tests.root import ROOT
 
 NAMESPACE = "demo"
 CHART = "charts/database-backup-operator"

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.demo.screen import Screen
-from tests.e2e.lib.cluster import ROOT, Cluster, CommandFailed
+from tests.e2e.lib.cluster import Cluster, CommandFailed
+from tests.root import ROOT
 
 
 class DemoError(Exception):

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from tests.contract.servers import Versitygw
 from tests.e2e.lib import diagnostics
-from tests.e2e.lib.cluster import RIG, ROOT, Cluster
+from tests.e2e.lib.cluster import RIG, Cluster
 from tests.e2e.lib.kube import Kube
+from tests.root import ROOT
 
 WORK = ROOT / "build" / "disaster"
 RIG_SCRIPTS = ROOT / "tests" / "rig"

@@ -11,7 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "disaster-recovery.md"
+from tests.root import ROOT
+
+PAGE = ROOT / "docs" / "disaster-recovery.md"
 KNOWN_LANGUAGES = ("sh", "yaml")
 _FILE = re.compile(r"# ((?:git|safe)/[a-z0-9/-]+\.yaml)\n")
 _WORD = re.compile(r"`([^`]+)`")

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.lib import s3
-from tests.e2e.lib.cluster import ROOT
 from tests.e2e.lib.hold import fill
 from tests.e2e.lib.kube import Raw
 from tests.e2e.lib.plugin import Plugin, children
 from tests.e2e.lib.postgres import Database
 from tests.e2e.lib.s3 import S3, Bucket, Toxiproxy
 from tests.e2e.lib.tenant import Tenant
+from tests.root import ROOT
 
-from dbbackup.dataplane.codec import decompress
+from dbbackup.storage.codec import decompress
 
 SLOW = 2000
 """kB/s."""

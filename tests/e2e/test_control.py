@@ -17,7 +17,7 @@ from tests.e2e.lib.postgres import Database
 from tests.e2e.lib.s3 import Bucket
 from tests.e2e.lib.tenant import Tenant
 
-from dbbackup.dataplane.locks import KEY
+from dbbackup.dataplane.postgres.locks import KEY
 
 Databases = Callable[..., Database]
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.root import ROOT
 
 from dbbackup.api import conditions
 
-ROOT = Path(__file__).resolve().parents[2]
 RIG = ROOT / "build" / "rig"
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
 CHART = ROOT / "charts" / "database-backup-operator"

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from tests.data import generate
 from tests.e2e.lib import pods, postgres
-from tests.e2e.lib.cluster import ROOT
 from tests.e2e.lib.compare import BARE, assert_same, everything
 from tests.e2e.lib.kube import Raw, condition
 from tests.e2e.lib.postgres import Database
 from tests.e2e.lib.tenant import Tenant
+from tests.root import ROOT
 
 EXAMPLES = ROOT / "examples"
 TRIED: dict[str, tuple[str, ...]] = {

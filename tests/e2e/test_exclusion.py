@@ -12,7 +12,7 @@ from tests.e2e.lib.postgres import Database
 from tests.e2e.lib.s3 import Bucket
 from tests.e2e.lib.tenant import Tenant
 
-from dbbackup.dataplane.locks import KEY
+from dbbackup.dataplane.postgres.locks import KEY
 
 HELD = f"""
 SELECT mode, granted FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())

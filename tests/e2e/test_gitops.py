@@ -15,7 +15,7 @@ import pytest
 import yaml
 from tests import health
 from tests.e2e.lib import gitops
-from tests.e2e.lib.cluster import ROOT, Cluster
+from tests.e2e.lib.cluster import Cluster
 from tests.e2e.lib.gitops import Tool, build
 from tests.e2e.lib.kube import Raw, condition
 from tests.e2e.lib.postgres import Database
@@ -23,6 +23,7 @@ from tests.e2e.lib.s3 import Bucket
 from tests.e2e.lib.tenant import Tenant
 from tests.e2e.test_control import set_up
 from tests.e2e.test_schedules import annotate, failures, schedule, settled
+from tests.root import ROOT
 
 Databases = Callable[..., Database]
 TOOLS: tuple[Tool, ...] = ("kustomize-controller", "argocd-controller")

@@ -10,8 +10,9 @@ from datetime import datetime
 import pytest
 from packaging.markers import Marker, default_environment
 from packaging.utils import canonicalize_name
-from tests.e2e.lib.cluster import ROOT, Cluster
+from tests.e2e.lib.cluster import Cluster
 from tests.e2e.lib.tenant import Tenant
+from tests.root import ROOT
 
 from dbbackup import __version__
 

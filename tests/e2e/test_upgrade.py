@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import Operator
-from tests.e2e.lib.cluster import ROOT, Cluster
+from tests.e2e.lib.cluster import Cluster
 from tests.e2e.lib.hold import eventually
 from tests.e2e.lib.kube import Raw, condition
 from tests.e2e.lib.postgres import Database
@@ -22,6 +22,7 @@ from tests.e2e.lib.tenant import Tenant
 from tests.e2e.test_control import busy, nothing_runs, pods_made, ready_reason, set_up, waiting
 from tests.e2e.test_helm import Release
 from tests.e2e.test_schedules import annotate, made, schedule, settled
+from tests.root import ROOT
 
 SCRIPT = ROOT / "tests" / "upgrade" / "first-version.sh"
 FIRST = ROOT / "build" / "first-version" / "charts" / "database-backup-operator"

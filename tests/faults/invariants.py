@@ -10,7 +10,7 @@ from tests.e2e.lib.postgres import Database, Postgres
 from tests.e2e.lib.s3 import Bucket
 from tests.e2e.lib.tenant import Tenant
 
-from dbbackup.dataplane.codec import decompress
+from dbbackup.storage.codec import decompress
 
 
 def completed_backup(obj: Raw, bucket: Bucket, source: Database) -> None:

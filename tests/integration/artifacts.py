@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dbbackup import pages
-from dbbackup.artifact import Contents, Manifest, Part, SourceDatabase, StoredObject, directory
+from dbbackup.contract import pages
+from dbbackup.contract.manifest import Contents, Manifest, Part, SourceDatabase, StoredObject, directory
+from dbbackup.contract.run import InventoryItem, InventoryOptions, Model, Owner, PrunedItem, PruneItem, PruneOptions, Report, RunSpec, StorageTarget
 from dbbackup.dataplane import main
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths
-from dbbackup.run import InventoryItem, InventoryOptions, Model, Owner, PrunedItem, PruneItem, PruneOptions, Report, RunSpec, StorageTarget
 from dbbackup.storage.base import Storage
 from dbbackup.storage.s3 import open_storage
 

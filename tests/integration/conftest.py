@@ -26,11 +26,11 @@ import pytest
 from tests.contract.servers import OWNER as S3_KEYS
 from tests.contract.servers import Versitygw
 
-from dbbackup.artifact import Manifest, parse_manifest
+from dbbackup.contract.manifest import Manifest, parse_manifest
+from dbbackup.contract.run import BackupOptions, DatabaseTarget, Owner, Report, RunSpec, StorageTarget
 from dbbackup.dataplane import main
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths
-from dbbackup.run import BackupOptions, DatabaseTarget, Owner, Report, RunSpec, StorageTarget
 from dbbackup.storage.base import Storage
 from dbbackup.storage.s3 import open_storage
 

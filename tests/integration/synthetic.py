@@ -20,11 +20,12 @@ from typing import Any, TextIO, cast
 from botocore.exceptions import ClientError
 from tests.integration.artifacts import ROOT, key_of, manifest_of, owner_of
 
-from dbbackup import pages
-from dbbackup.dataplane import inventory, main
+from dbbackup.contract import pages
+from dbbackup.contract.run import InventoryItem, InventoryOptions, Report, RunSpec, StorageTarget
+from dbbackup.dataplane import main
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths
-from dbbackup.run import InventoryItem, InventoryOptions, Report, RunSpec, StorageTarget
+from dbbackup.dataplane.upkeep import inventory
 from dbbackup.storage.s3 import S3Storage
 
 NAMES = ("RESTORE.md", "dump.sql.zst", "manifest.json")

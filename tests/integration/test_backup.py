@@ -14,8 +14,8 @@ from tests.data import generate
 from tests.integration.conftest import PASSWORD, Job, Postgres
 from tests.integration.stock import assert_equal, follow_note, load_everything
 
-from dbbackup.dataplane import dump as dump_module
-from dbbackup.run import Compression
+from dbbackup.contract.run import Compression
+from dbbackup.dataplane.backup import dump as dump_module
 
 NewDatabase = Callable[..., str]
 

@@ -17,19 +17,18 @@ from typing import Any, cast
 import pytest
 from tests.integration.conftest import PASSWORD, Job, Postgres, free_port, start_postgres
 from tests.integration.stock import load_everything
+from tests.root import ROOT
 
-from dbbackup.artifact import directory
-from dbbackup.dataplane.backup import BackupRun
-from dbbackup.dataplane.conninfo import load
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import directory
+from dbbackup.contract.mounts import ENVIRONMENT
+from dbbackup.contract.run import BackupOptions, Compression, DatabaseTarget, Report
+from dbbackup.dataplane.backup.run import BackupRun
 from dbbackup.dataplane.context import Run, Stop
-from dbbackup.dataplane.locks import KEY
 from dbbackup.dataplane.logs import Reporter
-from dbbackup.errors import Failure
-from dbbackup.places import ENVIRONMENT
-from dbbackup.run import BackupOptions, Compression, DatabaseTarget, Report
+from dbbackup.dataplane.postgres.conninfo import load
+from dbbackup.dataplane.postgres.locks import KEY
 from dbbackup.storage.base import Storage
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -249,7 +248,7 @@ def test_a_storage_that_stays_away_leaves_the_clearing_up_to_a_check(job: Job, e
 
     storage = Away(job.storage)
     with monkeypatch.context() as patched:
-        patched.setattr("dbbackup.dataplane.backup.open_bucket", lambda _: storage)
+        patched.setattr("dbbackup.dataplane.backup.run.open_bucket", lambda _: storage)
         ended = job.backup()
     assert (ended.reason, ended.report.uncleared) == ("StorageUnavailable", True), ended.log
     assert [key.rpartition("/")[2] for key in job.leftovers()] == ["dump.sql.zst"]

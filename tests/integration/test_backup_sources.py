@@ -13,7 +13,7 @@ from tests.contract.servers import find
 from tests.integration.conftest import PASSWORD, Job, Postgres, free_port
 from tests.integration.stock import assert_equal, follow_note, load_everything
 
-from dbbackup.run import BackupOptions
+from dbbackup.contract.run import BackupOptions
 
 
 def caught_up(postgres: Postgres, standby: Postgres, database: str) -> None:

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 import pytest
 from tests.integration.conftest import PASSWORD, Ended, Job, Postgres
 
-from dbbackup import pages
-from dbbackup.artifact import parse_manifest
-from dbbackup.dataplane import discover as discover_module
-from dbbackup.run import DiscoveredItem, Lifetime, RestoreOptions
+from dbbackup.contract import pages
+from dbbackup.contract.manifest import parse_manifest
+from dbbackup.contract.run import DiscoveredItem, Lifetime, RestoreOptions
+from dbbackup.dataplane.upkeep import discover as discover_module
 
 
 def discover(job: Job) -> Ended:

@@ -15,15 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.contract.servers import LISTED, OWNER, READER, ROOT, STRANGER, Server
+from tests.contract.servers import LISTED, OWNER, READER, STRANGER, Server
 from tests.integration.artifacts import ROOT as BELOW
 from tests.integration.artifacts import Upkeep, key_of, known, objects_of, owner_of, put
+from tests.root import ROOT
 
-from dbbackup.artifact import transaction_key
-from dbbackup.dataplane import inventory as inventory_module
+from dbbackup.contract.manifest import transaction_key
+from dbbackup.contract.run import PruneItem, PruneOptions, StorageTarget
 from dbbackup.dataplane.bucket import open_bucket
 from dbbackup.dataplane.context import Run
-from dbbackup.run import PruneItem, PruneOptions, StorageTarget
+from dbbackup.dataplane.upkeep import inventory as inventory_module
 from dbbackup.storage.base import Storage
 from dbbackup.storage.s3 import S3Storage
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
-from tests.unit.plan_world import T0, backup_obj
+from tests.root import ROOT
+from tests.unit.support.plan_world import T0, backup_obj
 
 from dbbackup.api.conditions import timestamp
 from dbbackup.handlers import notify as handler
@@ -28,7 +29,6 @@ from dbbackup.kube import ApiError
 from dbbackup.plan import notify, sinks
 from dbbackup.plan.notify import Told
 
-ROOT = Path(__file__).resolve().parents[2]
 SECRET_PATH = "/T0KEN-of-a-channel"
 FAILED: Raw = {"phase": "Failed", "failure": {"reason": "DiskFull", "message": "no room", "hint": "make some"}, "conditions": []}
 WHAT = Told("failure", "DiskFull", "no room")

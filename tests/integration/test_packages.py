@@ -14,10 +14,10 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+from tests.root import ROOT
 
 from dbbackup import __version__
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE")
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.servers import OWNER, ROOT, SeaweedFS, Server, Versitygw
+from tests.contract.servers import OWNER, SeaweedFS, Server, Versitygw
 from tests.integration.artifacts import NAMESPACE, Upkeep, key_of, manifest_of, owner_of, put
 from tests.integration.conftest import Job
+from tests.root import ROOT
 
-from dbbackup.artifact import directory
-from dbbackup.errors import Failure
-from dbbackup.run import BackupOptions, CleanupOptions, PruneItem, PruneOptions, RestoreOptions, StorageTarget
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import directory
+from dbbackup.contract.run import BackupOptions, CleanupOptions, PruneItem, PruneOptions, RestoreOptions, StorageTarget
 from dbbackup.storage.base import Storage
 
 BUCKET, PREFIX = "shop-backups", "prod"

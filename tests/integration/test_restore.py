@@ -11,7 +11,7 @@ import pytest
 from tests.data import generate
 from tests.integration.conftest import PASSWORD, Ended, Job, Postgres
 
-from dbbackup.run import RestoreOptions
+from dbbackup.contract.run import RestoreOptions
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 from tests.integration.conftest import Ended, Job, Postgres
 from tests.integration.test_restore_refused import SOURCE, restore, untouched
 
-from dbbackup.artifact import Manifest, Part, StoredObject, sha256_hex
-from dbbackup.dataplane.codec import compressor, decompress
-from dbbackup.dataplane.locks import KEY
+from dbbackup.contract.manifest import Manifest, Part, StoredObject, sha256_hex
+from dbbackup.dataplane.postgres.locks import KEY
+from dbbackup.storage.codec import compressor, decompress
 
 
 @pytest.fixture

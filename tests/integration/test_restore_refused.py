@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.integration.conftest import PASSWORD, Ended, Job, Postgres
 
-from dbbackup.errors import REASONS
-from dbbackup.run import RestoreOptions
+from dbbackup.contract.errors import REASONS
+from dbbackup.contract.run import RestoreOptions
 
 SOURCE = """
 CREATE TYPE mood AS ENUM ('a', 'b');

@@ -9,9 +9,9 @@ import pytest
 from tests.integration.conftest import PASSWORD, Ended, Job, Postgres
 from tests.integration.test_restore_refused import SOURCE, restore, untouched
 
-from dbbackup.dataplane.locks import hold
-from dbbackup.errors import Failure
-from dbbackup.run import RestoreOptions
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.run import RestoreOptions
+from dbbackup.dataplane.postgres.locks import hold
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def test_a_created_database_stays_when_somebody_has_used_it(
         postgres.execute("CREATE TABLE public.migrated AS SELECT 1 AS version", target)
         hold(*arguments)
 
-    monkeypatch.setattr("dbbackup.dataplane.restore.hold", migrate)
+    monkeypatch.setattr("dbbackup.dataplane.restore.run.hold", migrate)
     ended = restore(job, backup, target, create_database=True)
     assert ended.reason == "TargetNotEmpty", ended.log
     assert postgres.execute("SELECT version FROM migrated", target) == [(1,)]
@@ -301,8 +301,8 @@ def test_a_created_database_that_could_not_be_dropped_again_is_a_checks_to_drop(
     assert backup.report.artifact
     target = drop_afterwards(new_database, postgres)
     with monkeypatch.context() as patched:
-        patched.setattr("dbbackup.dataplane.restore.hold", break_down)
-        patched.setattr("dbbackup.dataplane.databases.drop_database", break_down)
+        patched.setattr("dbbackup.dataplane.restore.run.hold", break_down)
+        patched.setattr("dbbackup.dataplane.restore.databases.drop_database", break_down)
         other = job.another("restore", "DatabaseRestore")
         other.connect_to(target)
         options = RestoreOptions(key=backup.report.artifact.key, create_database=True)

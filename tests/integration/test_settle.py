@@ -13,13 +13,13 @@ from tests.integration.conftest import Ended, Job, Postgres
 from tests.integration.stock import load_everything
 from tests.integration.test_backup_failures import subprocess_of, wait_for, with_client
 
-from dbbackup.artifact import CreationRecord, SourceDatabase, TransactionRecord, creation_key, leaf, transaction_key
-from dbbackup.dataplane.backup import BackupRun
-from dbbackup.dataplane.conninfo import load
+from dbbackup.contract.manifest import CreationRecord, SourceDatabase, TransactionRecord, creation_key, leaf, transaction_key
+from dbbackup.contract.run import BackupOptions, CheckOptions, CleanupOptions, RestoreOptions
+from dbbackup.dataplane.backup.run import BackupRun
 from dbbackup.dataplane.context import Run, Stop
-from dbbackup.dataplane.databases import Creation
 from dbbackup.dataplane.logs import Reporter
-from dbbackup.run import BackupOptions, CheckOptions, CleanupOptions, RestoreOptions
+from dbbackup.dataplane.postgres.conninfo import load
+from dbbackup.dataplane.restore.databases import Creation
 
 SOURCE = SourceDatabase(
     identity="", host="", port=1, name="", server_version="15", server_version_num=150000, size_bytes=1, encoding="UTF8", collate="C", ctype="C"

@@ -14,8 +14,8 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from pydantic.alias_generators import to_camel
 
 from dbbackup.api.units import parse_duration, parse_quantity, parse_ttl
-from dbbackup.errors import Failure
-from dbbackup.run import Algorithm, Compression, Format, SecretKeys, SslMode
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.run import Algorithm, Compression, Format, SecretKeys, SslMode
 
 GROUP = "dbbackup.io"
 VERSION = "v1"

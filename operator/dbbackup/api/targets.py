@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
 from dbbackup.api.specs import BackupSpec, Database, RestoreSpec, StorageSpec
-from dbbackup.run import BackupOptions, Compression, DatabaseTarget, Owner, OwnerKind, RestoreOptions, SecretKeys, StorageTarget
+from dbbackup.contract.run import BackupOptions, Compression, DatabaseTarget, Owner, OwnerKind, RestoreOptions, SecretKeys, StorageTarget
 
 
 def owner(obj: Mapping[str, Any]) -> Owner:

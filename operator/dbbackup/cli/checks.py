@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dbbackup.api.conditions import find, instant, is_true
 from dbbackup.api.units import size_text
 from dbbackup.cli.output import age, count
-from dbbackup.errors import REASONS
+from dbbackup.contract.errors import REASONS
 
 Raw = Mapping[str, Any]
 State = Literal["ok", "warning", "problem", "skipped"]

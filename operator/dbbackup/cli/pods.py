@@ -17,8 +17,8 @@ from typing import Any
 from dbbackup.api.metadata import REQUESTED_BY, RUN, TOOL
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
-from dbbackup.errors import REASONS
-from dbbackup.places import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT
+from dbbackup.contract.errors import REASONS
+from dbbackup.contract.mounts import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT
 
 Raw = dict[str, Any]
 

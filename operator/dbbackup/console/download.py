@@ -21,18 +21,18 @@ from starlette.types import Receive, Scope, Send
 
 from dbbackup.api.specs import SpecError, parse_storage
 from dbbackup.api.targets import storage_target
-from dbbackup.artifact import MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest
 from dbbackup.console.people import Remembered, Right
 from dbbackup.console.problems import Problem, from_api
 from dbbackup.console.resources import BACKUPS, SECRETS
 from dbbackup.console.service import Caller, Raw, Service
 from dbbackup.console.views import safe_filename
-from dbbackup.dataplane.codec import CONTENT_TYPE, decompress
-from dbbackup.dataplane.download import ArtifactReader
-from dbbackup.errors import Failure
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest
+from dbbackup.contract.run import StorageTarget
 from dbbackup.kube import ApiError
-from dbbackup.run import StorageTarget
 from dbbackup.storage.base import Storage
+from dbbackup.storage.codec import CONTENT_TYPE, decompress
+from dbbackup.storage.reader import ArtifactReader
 
 log = logging.getLogger("dbbackup.console")
 

@@ -6,11 +6,11 @@ import threading
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from dbbackup.artifact import MANIFEST, MANIFEST_LIMIT, Manifest, leaf, parse_manifest, sha256_hex
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.keys import root, split
+from dbbackup.contract.manifest import MANIFEST, MANIFEST_LIMIT, Manifest, leaf, parse_manifest, sha256_hex
+from dbbackup.contract.run import ArtifactReport, DatabaseReport, Owner
 from dbbackup.dataplane.context import Run
-from dbbackup.dataplane.layout import root, split
-from dbbackup.errors import Failure
-from dbbackup.run import ArtifactReport, DatabaseReport, Owner
 from dbbackup.storage.base import Storage
 
 _LARGE = 1 << 20
@@ -52,7 +52,7 @@ class Artifact:
 
 def open_bucket(run: Run, *, create: bool | None = None) -> Storage:
     """The storage of the run's spec; its bucket is there. Waits a short grace for credentials that the kubelet has not mounted yet."""
-    from dbbackup.storage.mounts import await_keys  # noqa: PLC0415 - what imports botocore comes late
+    from dbbackup.storage.mounted_secret import await_keys  # noqa: PLC0415 - what imports botocore comes late
     from dbbackup.storage.s3 import open_storage  # noqa: PLC0415
 
     target = run.spec.storage

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.run import RunSpec
 from dbbackup.dataplane.paths import Paths
-from dbbackup.errors import Failure
-from dbbackup.run import RunSpec
 
 if TYPE_CHECKING:
     from dbbackup.dataplane.logs import Reporter

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Literal, TextIO
 from urllib.parse import quote, quote_plus
 
-from dbbackup.run import LogEvent, Progress, Report
+from dbbackup.contract.run import LogEvent, Progress, Report
 
 Level = Literal["debug", "info", "warning", "error"]
 

@@ -15,25 +15,25 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 
+from dbbackup.contract.errors import ExitCode, Failure
+from dbbackup.contract.mounts import ENVIRONMENT
+from dbbackup.contract.run import FailureReport, Report, RunSpec
 from dbbackup.dataplane.context import Run, Stop
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths
-from dbbackup.errors import ExitCode, Failure
-from dbbackup.places import ENVIRONMENT
-from dbbackup.run import FailureReport, Report, RunSpec
 
 __all__ = ["Run", "Stop", "main", "run"]
 
 _PARTS = {
-    "backup": "backup",
-    "restore": "restore",
-    "check": "settle",
-    "cleanup": "settle",
-    "inventory": "inventory",
-    "prune": "prune",
-    "discover": "discover",
-    "serve": "serve",
-    "reach": "reach",
+    "backup": "backup.run",
+    "restore": "restore.run",
+    "check": "upkeep.settle",
+    "cleanup": "upkeep.settle",
+    "inventory": "upkeep.inventory",
+    "prune": "upkeep.prune",
+    "discover": "upkeep.discover",
+    "serve": "tools.serve",
+    "reach": "tools.reach",
 }
 """The module that carries out each kind of run."""
 _OWN_WORD = frozenset({"DatabaseBusy", "OutcomeUnknown"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbbackup import places
+from dbbackup.contract import mounts
 
 DEFAULT_GRACE = 10.0
 """Seconds to wait for a Secret that is not there yet: the kubelet fills an optional mount a little after the Secret was made."""
@@ -15,11 +15,11 @@ DEFAULT_GRACE = 10.0
 class Paths:
     """`postgresql` holds one directory per major version, each with `bin/pg_dump` and `bin/pg_restore`."""
 
-    database_secret: Path = Path(places.DATABASE_SECRET)
-    database_ca: Path = Path(places.DATABASE_CA)
-    storage_secret: Path = Path(places.STORAGE_SECRET)
-    storage_ca: Path = Path(places.STORAGE_CA)
-    scratch: Path = Path(places.SCRATCH)
-    termination_log: Path = Path(places.TERMINATION_LOG)
+    database_secret: Path = Path(mounts.DATABASE_SECRET)
+    database_ca: Path = Path(mounts.DATABASE_CA)
+    storage_secret: Path = Path(mounts.STORAGE_SECRET)
+    storage_ca: Path = Path(mounts.STORAGE_CA)
+    scratch: Path = Path(mounts.SCRATCH)
+    termination_log: Path = Path(mounts.TERMINATION_LOG)
     postgresql: Path = Path("/usr/lib/postgresql")
     secret_grace: float = DEFAULT_GRACE

@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 from dbbackup import kube as k
-from dbbackup import pages
 from dbbackup.api.specs import SpecError, parse_storage
+from dbbackup.contract import pages
 from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw
 from dbbackup.handlers.follow import Follower
 from dbbackup.handlers.write import RESOURCES, Writer, refusal_of

@@ -16,7 +16,7 @@ from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import RPO, SCHEDULED_AT, SUSPEND
 from dbbackup.api.specs import SpecError, parse_schedule
 from dbbackup.api.units import parse_quantity, parse_ttl
-from dbbackup.errors import REASONS
+from dbbackup.contract.errors import REASONS
 from dbbackup.plan import cron
 from dbbackup.plan.backup import schedule_name
 from dbbackup.plan.candidates import made_at

@@ -7,11 +7,11 @@ from datetime import timedelta
 from dbbackup.api import targets
 from dbbackup.api.metadata import FINALIZER, SCHEDULE
 from dbbackup.api.specs import BackupSpec, SpecError, parse_backup, parse_storage
+from dbbackup.contract.run import Lifetime, RunSpec
 from dbbackup.plan import lifecycle
 from dbbackup.plan import status as statuses
 from dbbackup.plan.deletion import delete_backup
 from dbbackup.plan.facts import TERMINAL, Decision, Facts, Raw
-from dbbackup.run import Lifetime, RunSpec
 
 EXPIRING = "Expiring"
 """Reason of the conditions of a backup that retention removes."""

@@ -8,13 +8,13 @@ from typing import Literal
 
 from dbbackup.api.metadata import APPROVE_PRUNE, PIN
 from dbbackup.api.specs import SpecError, parse_schedule
-from dbbackup.artifact import parse_leaf
+from dbbackup.contract.manifest import parse_leaf
+from dbbackup.contract.run import ManifestSummary
 from dbbackup.plan.backup import expiring, schedule_name, storage_name
 from dbbackup.plan.facts import TERMINAL, Raw, annotation, artifact_key
 from dbbackup.plan.observe import instant
 from dbbackup.plan.restore import source_name
 from dbbackup.plan.retention import Candidate, Group, Policy
-from dbbackup.run import ManifestSummary
 
 UNREADABLE = Policy(min_keep=1 << 30)
 

@@ -11,9 +11,9 @@ from dbbackup.api.conditions import timestamp
 from dbbackup.api.metadata import SCHEDULE
 from dbbackup.api.specs import API_VERSION
 from dbbackup.api.units import duration_text, size_text
+from dbbackup.contract.run import InventoryItem, ManifestSummary
 from dbbackup.plan.facts import Effect, Facts, Raw, Related, artifact_key
 from dbbackup.plan.status import expires_text
-from dbbackup.run import InventoryItem, ManifestSummary
 
 NAME_LIMIT = 253
 LABEL_LIMIT = 63

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from dbbackup.contract.run import DiscoveredItem, InventoryItem, Model, Progress, PrunedItem, Report
 from dbbackup.plan.settings import Settings
-from dbbackup.run import DiscoveredItem, InventoryItem, Model, Progress, PrunedItem, Report
 
 Raw = Mapping[str, Any]
 

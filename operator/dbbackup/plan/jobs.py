@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from dbbackup.api.metadata import RUN
 from dbbackup.api.units import parse_quantity
-from dbbackup.places import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT, SCRATCH, STORAGE_CA, STORAGE_SECRET
+from dbbackup.contract.mounts import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT, SCRATCH, STORAGE_CA, STORAGE_SECRET
+from dbbackup.contract.run import RunKind, RunSpec
 from dbbackup.plan.settings import Settings
-from dbbackup.run import RunKind, RunSpec
 
 GROUP = "dbbackup.io"
 OWNER_UID = f"{GROUP}/owner-uid"

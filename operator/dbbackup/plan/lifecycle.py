@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.specs import JobSettings
-from dbbackup.places import ENVIRONMENT
-from dbbackup.plan import starting
+from dbbackup.contract.mounts import ENVIRONMENT
+from dbbackup.contract.run import CheckOptions, FailureReport, Report, RunKind, RunSpec
+from dbbackup.plan import pending_reason
 from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import Decision, Facts, Note, Raw
 from dbbackup.plan.jobs import CONTAINER, SMALL_RUN_SECONDS, job_manifest
 from dbbackup.plan.observe import DELETED, RunState, instant, observe, of_run, pods_of_run
-from dbbackup.run import CheckOptions, FailureReport, Report, RunKind, RunSpec
 
 QUIET_START = 3.0
 """Seconds that a pod may take to start before Events are asked for the reason: pulled images start in about one."""
@@ -172,11 +172,11 @@ def _starting(facts: Facts, run: Run) -> Decision:
         return Decision(status=statuses.pending(facts, "Stopping", message), delete=jobs, holds_slot=True, requeue=statuses.LOOK_AGAIN)
     job = jobs[0]
     age = statuses.since(instant(job["metadata"].get("creationTimestamp")), facts.now)
-    hindrance = starting.from_pod(pods_of_run(facts.pods, facts.name, facts.uid, run.kind))
+    hindrance = pending_reason.from_pod(pods_of_run(facts.pods, facts.name, facts.uid, run.kind))
     if hindrance is None and age >= QUIET_START:
         if facts.events is None:
             return Decision(want=frozenset({"events"}), holds_slot=True)
-        hindrance = starting.from_events(facts.events)
+        hindrance = pending_reason.from_events(facts.events)
     name = job["metadata"]["name"]
     detail = hindrance.detail if hindrance else None
     message = f"Job {name} is starting" + (f": {detail}" if detail else "")

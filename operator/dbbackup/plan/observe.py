@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from dbbackup.api.metadata import RUN
+from dbbackup.contract.run import Report, RunKind
 from dbbackup.plan.jobs import CONTAINER, OWNER_UID, job_name
-from dbbackup.run import Report, RunKind
 
 Raw = Mapping[str, Any]
 

@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from dbbackup.api import targets
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.specs import RestoreSpec, ScheduleSource, SpecError, parse_restore, parse_storage
+from dbbackup.contract.run import Lifetime, RunSpec
 from dbbackup.plan import lifecycle
 from dbbackup.plan import status as statuses
 from dbbackup.plan.backup import no_storage
 from dbbackup.plan.facts import Decision, Facts, Raw, artifact_key
 from dbbackup.plan.observe import of_run
-from dbbackup.run import Lifetime, RunSpec
 
 
 def source_name(obj: Raw) -> str | None:

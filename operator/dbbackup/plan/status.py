@@ -10,10 +10,10 @@ from dbbackup.api import conditions
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.metadata import PIN
 from dbbackup.api.units import duration_text, size_text
-from dbbackup.errors import REASONS
+from dbbackup.contract.errors import REASONS
+from dbbackup.contract.run import LogEvent, Model, Report, RunSpec
 from dbbackup.plan.facts import Facts, annotation
 from dbbackup.plan.observe import RunState, instant, of_run
-from dbbackup.run import LogEvent, Model, Report, RunSpec
 
 Status = dict[str, Any]
 

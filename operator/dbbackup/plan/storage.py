@@ -14,17 +14,17 @@ from dbbackup.api.conditions import timestamp
 from dbbackup.api.metadata import CHECK_NOW, IMPORT
 from dbbackup.api.specs import SpecError, StorageSpec, parse_storage
 from dbbackup.api.units import size_text
-from dbbackup.artifact import parse_leaf
-from dbbackup.plan import discovered, pruning, standing
+from dbbackup.contract.manifest import parse_leaf
+from dbbackup.contract.run import InventoryItem, InventoryOptions, InventoryReport, RunSpec, ServeOptions
+from dbbackup.plan import artifact_check, discovered, pruning
 from dbbackup.plan import status as statuses
+from dbbackup.plan.auxiliary_run import SideRun, Trouble, read_items, side_job, side_runs, trouble
 from dbbackup.plan.facts import TERMINAL, Decision, Facts, Note, Raw, annotation, artifact_key
 from dbbackup.plan.jobs import job_name, pod_template
 from dbbackup.plan.lifecycle import overrides_of, spec_of
 from dbbackup.plan.observe import instant
 from dbbackup.plan.retention import Pruning
 from dbbackup.plan.settings import Settings
-from dbbackup.plan.siderun import SideRun, Trouble, read_items, side_job, side_runs, trouble
-from dbbackup.run import InventoryItem, InventoryOptions, InventoryReport, RunSpec, ServeOptions
 
 TIMEOUT_SECONDS = 3600
 SERVE_SECONDS = 6 * 3600
@@ -245,7 +245,7 @@ def _taken_in(facts: Facts, spec: StorageSpec, run: SideRun, told: InventoryRepo
         status["lastCheck"] = check
     spec_told = spec_of([run.job])
     known = spec_told.inventory.known if spec_told is not None and spec_told.inventory is not None else ""
-    effects = [*discovered.adopt(found, facts), *standing.changes(facts, items, known)]
+    effects = [*discovered.adopt(found, facts), *artifact_check.changes(facts, items, known)]
     notes: list[Note] = []
     if wanted is not None and wanted != (status.get("lastImport") or {}).get("token"):
         made = discovered.objects(found, facts)

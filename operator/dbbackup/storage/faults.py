@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
 
-from dbbackup.errors import Failure
+from dbbackup.contract.errors import Failure
 
 _AUTHENTICATION = frozenset({
     "AuthorizationHeaderMalformed",

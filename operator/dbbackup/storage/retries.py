@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from dbbackup.errors import Failure
+from dbbackup.contract.errors import Failure
 from dbbackup.storage.faults import Fault, explain
 
 PATIENCE = 75.0

@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dbbackup.artifact import clean_prefix
-from dbbackup.errors import Failure
-from dbbackup.places import STORAGE_CA, STORAGE_SECRET
-from dbbackup.run import StorageTarget
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import clean_prefix
+from dbbackup.contract.mounts import STORAGE_CA, STORAGE_SECRET
+from dbbackup.contract.run import StorageTarget
 from dbbackup.storage.base import ObjectInfo, Storage, Upload, UploadInfo
 from dbbackup.storage.faults import Fault, explain
-from dbbackup.storage.mounts import read_key
+from dbbackup.storage.mounted_secret import read_key
 from dbbackup.storage.retries import Retries, StoppedError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.root import ROOT
+
 RIG = ROOT / "build" / "rig"
 STATE = ROOT / "build" / "e2e"
 CHART = ROOT / "charts" / "database-backup-operator"

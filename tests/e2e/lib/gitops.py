@@ -16,8 +16,9 @@ from typing import Literal
 import yaml
 from tests import health
 from tests.e2e.lib import cluster as clusters
-from tests.e2e.lib.cluster import RIG, ROOT, Cluster
+from tests.e2e.lib.cluster import RIG, Cluster
 from tests.e2e.lib.kube import Kube, Raw, condition, documents, stream
+from tests.root import ROOT
 
 TREE = ROOT / "examples" / "gitops"
 OURS = ("bst", "dbb", "dbs", "dbr")

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.lib.cluster import ROOT
 from tests.e2e.lib.kube import Kube, Raw
+from tests.root import ROOT
 
 INTERRUPTIBLE = ("env", "--default-signal=INT")
 """Tests that run in the background of a shell inherit that ^C is ignored."""

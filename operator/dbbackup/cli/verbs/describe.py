@@ -14,7 +14,7 @@ from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.output import COLOURS, clean, document, moment_text, paint, say, slim
 from dbbackup.cli.story import facts, timeline
-from dbbackup.errors import REASONS
+from dbbackup.contract.errors import REASONS
 
 Raw = dict[str, Any]
 

@@ -1,0 +1,288 @@
+"""The bucket contract, version 1: keys and the manifest. Documented for users in docs/bucket.md.
+
+<prefix>/<namespace>/<server>/<database>/<UTC time>-<object name>-<short uid>/
+    dump.sql.zst | dump.custom.zst   the artifact
+    RESTORE.md                       the stock commands that restore it
+    manifest.json                    written last: no manifest, no backup
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.run import Algorithm, Format, Model, Owner, SafetyBackupReport
+
+FORMAT_VERSION: Literal[1] = 1
+MANIFEST = "manifest.json"
+RESTORE_NOTE = "RESTORE.md"
+MANIFEST_LIMIT = 64 * 1024 * 1024
+"""Bytes read of a manifest at most: 100,000 parts and 100,000 tables fit well."""
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_EXTENSIONS: dict[Algorithm, str] = {"zstd": ".zst", "gzip": ".gz", "none": ""}
+
+
+def key_component(text: str) -> str:
+    """One path component of a key that can neither leave its directory nor collide with another name.
+
+    Bytes outside [A-Za-z0-9._-] become =XX; a leading dot too, so that `.` and `..` can't stand alone; empty becomes `=`.
+    """
+    safe = _UNSAFE.sub(lambda m: "".join(f"={b:02X}" for b in m.group().encode("utf-8", "surrogateescape")), text)
+    if safe.startswith("."):
+        safe = "=2E" + safe[1:]
+    return safe[:200] + "=" + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12] if len(safe) > 200 else safe or "="
+
+
+def clean_prefix(prefix: str) -> str:
+    """The storage's prefix, with neither leading, trailing nor doubled slashes."""
+    return "/".join(part for part in prefix.split("/") if part not in ("", ".", ".."))
+
+
+def leaf(owner: Owner, suffix: str = "") -> str:
+    """The last component of an artifact's directory: known from the object alone."""
+    time = owner.created_at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{time}-{key_component(owner.name)}{suffix}-{owner.uid[:8]}"
+
+
+_LEAF = re.compile(r"(\d{8}T\d{6}Z)-(.+)-([0-9a-f]{8})")
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What the last component of an artifact's directory tells: the time of its object's creation, its name as a key component (with the suffix of a
+    safety backup), the first 8 digits of its UID."""
+
+    time: datetime
+    name: str
+    short_uid: str
+
+
+def parse_leaf(text: str) -> Leaf | None:
+    """None where it is not one of ours."""
+    match = _LEAF.fullmatch(text)
+    if not match:
+        return None
+    try:
+        time = datetime.fromisoformat(match[1])
+    except ValueError:
+        return None
+    return Leaf(time, match[2], match[3])
+
+
+def directory(prefix: str, owner: Owner, host: str, port: int, database: str, suffix: str = "") -> str:
+    """The artifact's directory key, without a trailing slash. `suffix` tells a restore's safety backup apart."""
+    parts = [clean_prefix(prefix), key_component(owner.namespace), key_component(f"{host}_{port}"), key_component(database), leaf(owner, suffix)]
+    return "/".join(part for part in parts if part)
+
+
+def transaction_key(prefix: str, owner: Owner) -> str:
+    """Where a restore records its transaction before it changes anything, so that a check Job can settle it."""
+    parts = [clean_prefix(prefix), key_component(owner.namespace), "=restores", f"{leaf(owner)}.json"]
+    return "/".join(part for part in parts if part)
+
+
+def creation_key(prefix: str, owner: Owner) -> str:
+    """Where a restore records that it is about to create its database, so that a check Job can drop it again."""
+    return transaction_key(prefix, owner).removesuffix(".json") + "-database.json"
+
+
+def artifact_name(fmt: Format, algorithm: Algorithm) -> str:
+    return ("dump.sql" if fmt == "plain" else "dump.custom") + _EXTENSIONS[algorithm]
+
+
+Size = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Part(Model):
+    size: Size
+    sha256: Sha256
+
+
+class StoredObject(Model):
+    """One object of the artifact. `name` is relative to the directory. Parts are consecutive byte ranges of the stored bytes."""
+
+    name: str
+    size: Size
+    sha256: Sha256
+    parts: tuple[Part, ...]
+
+
+class TableEntry(Model):
+    """`rows` is exact, or absent where counting was off or the relation holds none of its own."""
+
+    schema_: str = Field(alias="schema")
+    name: str
+    kind: Literal["table", "partitioned", "foreign", "materialized", "unlogged"] = "table"
+    rows: int | None = None
+    data_excluded: bool = False
+
+
+class ExtensionEntry(Model):
+    name: str
+    schema_: str = Field(alias="schema")
+    version: str
+
+
+class Contents(Model):
+    """What the dump holds and needs. `relations` counts tables, indexes, sequences, views, TOAST included: an estimate of its locks.
+
+    `outside` names what dumped objects refer to and the dump leaves out (its own schemas and tables chosen away): a target must hold it already.
+    """
+
+    schemas: tuple[str, ...] = ()
+    tables: tuple[TableEntry, ...] = ()
+    extensions: tuple[ExtensionEntry, ...] = ()
+    roles: tuple[str, ...] = ()
+    event_triggers: tuple[str, ...] = ()
+    superuser_publications: tuple[str, ...] = ()
+    large_objects: int = 0
+    relations: int = 0
+    routines: int = 0
+    outside: tuple[str, ...] = ()
+
+
+class SourceDatabase(Model):
+    """`server_version_num` as PostgreSQL's setting of that name (150018). Locale fields are those of pg_database, for createDatabase.
+
+    `tls` says whether the dump's connection was encrypted.
+    """
+
+    identity: str
+    host: str
+    port: int
+    name: str
+    server_version: str
+    server_version_num: int
+    size_bytes: int
+    encoding: str
+    collate: str
+    ctype: str
+    locale_provider: str = "c"
+    icu_locale: str | None = None
+    icu_rules: str | None = None
+    tls: bool = False
+
+
+class Options(Model):
+    """The choices under which the dump was made, as the spec said them."""
+
+    schemas: tuple[str, ...] = ()
+    exclude_tables: tuple[str, ...] = ()
+    exclude_table_data: tuple[str, ...] = ()
+    clean: bool = True
+    row_counts: Literal["Exact", "Off"] = "Exact"
+
+
+class Manifest(Model):
+    """manifest.json. `dump_bytes` counts the uncompressed artifact; `pg_dump_version` is that of the client that made it.
+
+    `expires_at` (absent: never) and `schedule` count where the object that made it is gone. Readers of version 1 take no notice of fields that they
+    do not know.
+    """
+
+    model_config = ConfigDict(**{**Model.model_config, "extra": "ignore"})
+    format_version: Literal[1] = FORMAT_VERSION
+    type: Literal["dbbackup.io/manifest"] = "dbbackup.io/manifest"
+    operator_version: str
+    owner: Owner
+    database: SourceDatabase
+    format: Format
+    compression: Algorithm
+    encrypted: bool = False
+    pg_dump_version: str
+    started_at: datetime
+    finished_at: datetime
+    options: Options = Options()
+    objects: Annotated[tuple[StoredObject, ...], Field(min_length=1)]
+    contents: Contents
+    dump_bytes: int
+    rows: int | None = None
+    expires_at: datetime | None = None
+    schedule: str | None = None
+
+    def to_bytes(self) -> bytes:
+        return (self.model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n").encode()
+
+    @property
+    def artifact(self) -> StoredObject:
+        return self.objects[0]
+
+
+class TransactionRecord(Model):
+    """What a restore writes at `transaction_key` before it changes anything: what a check Job needs to settle it.
+
+    `xid` is the transaction's id with its epoch, for txid_status; it means nothing on another `timeline`. `rows` and `tables` are those that a commit
+    brings, since a restore commits only when all of them were taken.
+    """
+
+    type: Literal["dbbackup.io/transaction"] = "dbbackup.io/transaction"
+    owner: Owner
+    identity: str
+    xid: str
+    timeline: str
+    backend_pid: int
+    created_database: bool = False
+    artifact_key: str
+    tables: int
+    rows: int | None = None
+    bytes: int | None = None
+    safety_backup: SafetyBackupReport | None = None
+
+
+class CreationRecord(Model):
+    """What a restore writes at `creation_key` before it creates its database, and again with the database's `oid` once that is there.
+
+    Only the oid tells the database that it made from one that somebody else made at that very moment.
+    """
+
+    type: Literal["dbbackup.io/creation"] = "dbbackup.io/creation"
+    owner: Owner
+    identity: str
+    oid: int | None = None
+
+
+class Tombstone(Model):
+    """What a check Job puts where it finds no TransactionRecord: a restore that was given up, and whose node comes back, then changes nothing."""
+
+    type: Literal["dbbackup.io/tombstone"] = "dbbackup.io/tombstone"
+    owner: Owner
+
+
+def parse_transaction(data: bytes) -> TransactionRecord | Tombstone:
+    """Whichever stands at `transaction_key`; ValidationError where it is neither."""
+    return TypeAdapter(TransactionRecord | Tombstone).validate_json(data)
+
+
+def sha256_hex(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def parse_manifest(data: bytes, key: str, expected_sha256: str | None = None) -> Manifest:
+    """The manifest at `key`, or Failure: ManifestDigestMismatch, FormatUnsupported, ManifestInvalid."""
+    if expected_sha256 is not None and sha256_hex(data) != expected_sha256:
+        raise Failure("ManifestDigestMismatch", f"{key}: its SHA-256 is {sha256_hex(data)}, the backup recorded {expected_sha256}")
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        version = re.search(rb'"formatVersion"\s*:\s*(\d+)', data[:2000])
+        if version and int(version[1]) > FORMAT_VERSION:
+            raise Failure("FormatUnsupported", f"{key}: format version {int(version[1])}; this operator reads up to {FORMAT_VERSION}") from None
+        raise Failure(
+            "ManifestInvalid", f"{key}: {error.error_count()} errors, the first at {'.'.join(map(str, error.errors()[0]['loc'])) or 'the top'}"
+        ) from None
+    for stored in manifest.objects:
+        if sum(part.size for part in stored.parts) != stored.size or "/" in stored.name:
+            raise Failure("ManifestInvalid", f"{key}: the parts of {stored.name} do not add up to its size")
+    return manifest
+
+
+def safety_report(key: str, manifest: Manifest, manifest_sha256: str) -> SafetyBackupReport:
+    return SafetyBackupReport(key=key, sha256=manifest.artifact.sha256, manifest_sha256=manifest_sha256, size_bytes=manifest.artifact.size)

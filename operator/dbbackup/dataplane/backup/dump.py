@@ -1,0 +1,165 @@
+"""pg_dump as a child process, and the thread that compresses and stores what it wrote."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.run import BackupOptions
+from dbbackup.dataplane.backup.snapshot import Selection
+from dbbackup.dataplane.context import Stop
+from dbbackup.dataplane.postgres.clients import Client
+from dbbackup.dataplane.postgres.connection import classify, redact
+from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.postgres.table_patterns import pg_dump_pattern
+from dbbackup.storage.codec import Compressor
+from dbbackup.storage.writer import ArtifactWriter
+
+PIPE_SIZE = 1 << 20
+READ = 1 << 18
+LOCK_WAIT = "15s"
+"""pg_dump's own. The coordinator has the locks, but who asked for an exclusive one in between stands before pg_dump, and waits for us."""
+_STDERR_LINES = 60
+_QUEUED = 8
+
+
+def arguments(client: Client, options: BackupOptions, selection: Selection, extensions: Sequence[str], snapshot: str, *, encoding: str) -> list[str]:
+    """pg_dump's argv. The database is told by the environment; every name is quoted, so that none is a pattern or an option.
+
+    Subscriptions stay out: their connection strings hold passwords, and a slot on another server cannot be dropped within a transaction.
+    """
+    argv = [client.pg_dump, f"--snapshot={snapshot}", "--no-password", "--no-subscriptions", f"--lock-wait-timeout={LOCK_WAIT}"]
+    if encoding != "SQL_ASCII":
+        argv.append("--encoding=UTF8")
+    if options.format == "custom":
+        argv += ["--format=custom", "--compress=0"]
+    else:
+        argv += ["--format=plain", "--no-owner", "--no-privileges", "--no-tablespaces"]
+        argv += ["--clean", "--if-exists"] if options.clean else []
+    if options.schemas:
+        argv += [f"--schema={pg_dump_pattern(schema)}" for schema in options.schemas]
+        argv += [f"--extension={pg_dump_pattern(extension)}" for extension in extensions]
+        argv += ["--strict-names", "--blobs"]
+    argv += [f"--exclude-table={pg_dump_pattern(*key)}" for key in sorted(selection.excluded)]
+    argv += [f"--exclude-table-data={pg_dump_pattern(*key)}" for key in sorted(selection.without_data)]
+    return argv
+
+
+class Dump:
+    """A running pg_dump. The end of its output counts as the end of the dump only when it also exits with 0."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], info: Conninfo, stop: Stop, say: Callable[[str], None]) -> None:
+        self._info = info
+        self._stop = stop
+        self._say = say
+        self._errors: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._output, write = os.pipe()
+        try:
+            with suppress(OSError):  # the system's limit for pipes may be lower
+                fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+            self._process = subprocess.Popen(
+                argv, env=dict(environment), stdin=subprocess.DEVNULL, stdout=write, stderr=subprocess.PIPE, start_new_session=True
+            )
+        except OSError as error:
+            os.close(self._output)
+            raise Failure("DumpFailed", f"{argv[0]} cannot be run: {error}") from None
+        finally:
+            os.close(write)
+        self._listener = threading.Thread(target=self._listen, name="pg_dump-stderr", daemon=True)
+        self._listener.start()
+        self._stop.on_stop(self.kill)
+
+    def _listen(self) -> None:
+        for raw in self._process.stderr or ():
+            line = redact(raw.decode("utf-8", "replace").rstrip(), self._info)
+            self._errors.append(line)
+            self._say(line)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The output; Failure instead of an end where pg_dump fails or the run is stopped."""
+        # pg_dump writes 4 KiB at a time: filling chunks in C saves 0.3 s of CPU a gigabyte over reading each piece as it comes.
+        with os.fdopen(self._output, "rb", PIPE_SIZE, closefd=False) as output:
+            while chunk := output.read(READ):
+                self._stop.check()
+                yield chunk
+        code = self._process.wait()
+        self._listener.join()
+        self._stop.check()
+        if code:
+            raise self._failure(code)
+
+    def _failure(self, code: int) -> Failure:
+        text = " ".join(" ".join(self._errors).split())
+        ended = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
+        if code == -9:
+            return Failure("OutOfMemory", f"{self._info.who}: pg_dump {ended}: {text}")
+        return Failure(classify(text) or "DumpFailed", f"{self._info.who}: pg_dump {ended}: {text[:2000] or 'it said nothing'}")
+
+    def kill(self) -> None:
+        """With its whole process group, so that nothing keeps the pipe open."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Ends the process if it still runs; nothing of it is left."""
+        self.kill()
+        self._process.wait()
+        self._listener.join()
+        if self._process.stderr:
+            self._process.stderr.close()
+        with suppress(OSError):
+            os.close(self._output)
+
+
+class Sink:
+    """A thread that compresses chunks and hands them to the writer: reading, filtering, compressing and sending overlap. Call `close` in any case."""
+
+    def __init__(self, compressor: Compressor, writer: ArtifactWriter) -> None:
+        self._compressor = compressor
+        self._writer = writer
+        self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
+        self._error: BaseException | None = None
+        self._finish = False
+        self._thread = threading.Thread(target=self._work, name="compress", daemon=True)
+        self._thread.start()
+
+    def put(self, chunk: bytes) -> None:
+        """Waits while the queue is full; raises what went wrong in the thread."""
+        if self._error:
+            raise self._error
+        self._queue.put(chunk)
+
+    def finish(self) -> None:
+        """Waits until the writer has everything."""
+        self._finish = True
+        self.close()
+        if self._error:
+            raise self._error
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    def _work(self) -> None:
+        while (chunk := self._queue.get()) is not None:
+            if self._error is None:
+                self._attempt(chunk)
+        if self._finish and self._error is None:
+            self._attempt(None)
+
+    def _attempt(self, chunk: bytes | None) -> None:
+        try:
+            compressed = self._compressor.finish() if chunk is None else self._compressor.feed(chunk)
+            if compressed:
+                self._writer.write(compressed)
+        except BaseException as error:  # noqa: BLE001 - raised again where the chunks come from
+            self._error = error

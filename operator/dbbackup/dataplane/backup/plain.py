@@ -1,0 +1,69 @@
+"""The stream of a plain dump on its way: counted, filtered, gathered into chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from dbbackup.contract.errors import Failure
+from dbbackup.dataplane.sql.filter import Filter
+from dbbackup.dataplane.sql.splitter import Kind, Piece, Splitter, SqlError, copy_table
+
+_GATHER = 1 << 17
+
+
+class PlainStream:
+    """Iterate it to the end; then `rows` says how many rows of which table passed. `table` is the one that is passing."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+        self._filter = Filter()
+        self.rows: dict[tuple[str, str], int] = {}
+        self.table: tuple[str, str] | None = None
+        self.table_bytes = 0
+        self.done = 0
+        self.bytes_read = 0
+        self.bytes_kept = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        splitter = Splitter()
+        gathered: list[bytes] = []
+        size = 0
+        try:
+            for chunk in self._chunks:
+                self.bytes_read += len(chunk)
+                for piece in splitter.feed(chunk):
+                    data = self._pass(piece)
+                    size += len(data)
+                    gathered.append(data)
+                    if size >= _GATHER:
+                        yield self._flush(gathered)
+                        size = 0
+            gathered += [self._pass(piece) for piece in splitter.finish()]
+        except SqlError as error:
+            raise Failure("DumpFailed", f"pg_dump's output cannot be understood: {error}") from None
+        if gathered:
+            yield self._flush(gathered)
+
+    def _pass(self, piece: Piece) -> bytes:
+        match piece.kind:
+            case Kind.DATA:
+                if self.table:
+                    self.rows[self.table] += piece.rows
+                    self.table_bytes += len(piece.data)
+                return piece.data
+            case Kind.COPY:
+                self.table = copy_table(piece)
+                self.rows.setdefault(self.table, 0)
+            case Kind.COPY_END:
+                self.table = None
+                self.table_bytes = 0
+                self.done += 1
+            case _:
+                return self._filter.apply(piece)
+        return piece.data
+
+    def _flush(self, gathered: list[bytes]) -> bytes:
+        data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
+        gathered.clear()
+        self.bytes_kept += len(data)
+        return data

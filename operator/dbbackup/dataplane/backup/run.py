@@ -1,0 +1,200 @@
+"""A backup: one snapshot, pg_dump, the filter, compression and the upload; sealed by a manifest only when every one of them ended well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+
+from dbbackup import __version__
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import (
+    MANIFEST,
+    MANIFEST_LIMIT,
+    RESTORE_NOTE,
+    Contents,
+    Manifest,
+    Options,
+    StoredObject,
+    TableEntry,
+    artifact_name,
+    directory,
+    sha256_hex,
+)
+from dbbackup.contract.run import BackupOptions, Lifetime
+from dbbackup.dataplane.backup.restore_note import restore_note
+from dbbackup.dataplane.backup.snapshot import Snapshot, Source
+from dbbackup.dataplane.backup.transfer import Transfer
+from dbbackup.dataplane.bucket import Artifact, find_artifact, find_directories, open_bucket
+from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.postgres import clients
+from dbbackup.dataplane.postgres.clients import Client
+from dbbackup.dataplane.postgres.connection import connect
+from dbbackup.dataplane.postgres.conninfo import Conninfo, load
+from dbbackup.dataplane.postgres.locks import hold
+from dbbackup.storage.base import Storage
+from dbbackup.storage.directories import delete_directory
+
+LEAST_CLIENT_FOR_SCHEMAS = 14
+"""pg_dump 14 knows --extension: without it a dump of some schemas leaves out the extensions that they need."""
+
+
+def execute(run: Run) -> None:
+    """A DatabaseBackup's run: fills `run.facts`, or raises Failure with nothing left in the bucket."""
+    if run.spec.database is None or run.spec.backup is None:
+        raise Failure("InvalidSpec", "a backup's run tells neither database nor options")
+    with ThreadPoolExecutor(1, "storage") as executor:
+        opening = executor.submit(open_bucket, run)
+        try:
+            info = load(run.spec.database, run.paths)
+        except Failure:
+            artifact = _sealed_before(run, opening.result)
+            if artifact is None:
+                raise
+        else:
+            run.reporter.secret(info.password)
+            artifact = BackupRun(run, info, run.spec.backup, opening.result).execute()
+    run.facts["artifact"] = artifact.report()
+    run.facts["database"] = artifact.database_report()
+    run.facts["bytes_read"] = artifact.manifest.dump_bytes
+
+
+def _sealed_before(run: Run, storage: Callable[[], Storage]) -> Artifact | None:
+    """What an earlier attempt sealed, found without the database's Secret, which may have gone since."""
+    with suppress(Failure):
+        for key in find_directories(storage(), run.spec.storage.prefix, run.spec.owner):
+            if found := _adopt(run, storage(), key):
+                return found
+    return None
+
+
+def _adopt(run: Run, storage: Storage, key: str) -> Artifact | None:
+    found = find_artifact(storage, key, run.spec.owner)
+    if not found:
+        return None
+    run.reporter.info(f"an earlier attempt sealed {key}; nothing is done twice")
+    return Artifact(key, *found)
+
+
+class BackupRun:
+    """One dump into one artifact; the restore's safety backup is one too, of the whole target.
+
+    `storage` is a function, as the bucket is opened beside the connection to the database. `locked` says that the caller holds the database's
+    advisory lock in a session of its own. `suffix` tells a safety backup's directory apart.
+    """
+
+    def __init__(
+        self, run: Run, info: Conninfo, options: BackupOptions, storage: Callable[[], Storage], *, suffix: str = "", locked: bool = False
+    ) -> None:
+        self._run = run
+        self._info = info
+        self._options = options
+        self._open = storage
+        self._locked = locked
+        owner, target = run.spec.owner, run.spec.storage
+        self.key = directory(target.prefix, owner, info.host, info.port, info.name, suffix)
+        self._name = artifact_name(options.format, options.compression.algorithm)
+
+    def execute(self) -> Artifact:
+        """The sealed artifact. Failure with nothing left in the bucket. An artifact that an earlier attempt sealed is returned as it is."""
+        try:
+            connection = connect(self._info, "dbbackup backup")
+        except Failure:
+            if adopted := _adopt(self._run, self._open(), self.key):
+                return adopted
+            raise
+        with closing(connection):
+            storage = self._open()
+            if adopted := _adopt(self._run, storage, self.key):
+                return adopted
+            if not self._locked:
+                hold(connection, self._info, "shared", self._run.stop, self._run.reporter)
+            delete_directory(storage, self.key, (self._name,))
+            snapshot = Snapshot(connection, self._info, self._options, self._run.stop)
+            least = LEAST_CLIENT_FOR_SCHEMAS if self._options.schemas else 0
+            client = clients.choose(snapshot.version_num, clients.installed(self._run.paths.postgresql), least=least)
+            self._run.reporter.key(self.key)
+            return self._seal(storage, snapshot, client)
+
+    def _seal(self, storage: Storage, snapshot: Snapshot, client: Client) -> Artifact:
+        started_at = datetime.now(UTC)
+        data: bytes | None = None
+        left = f"what was stored at {self.key}"
+        self._run.uncleared.add(left)
+        try:
+            transfer = Transfer(self._run, self._info, self._options, storage, f"{self.key}/{self._name}")
+            stored, source = transfer.run(snapshot, client)
+            manifest = self._manifest(stored, source, transfer, client, started_at)
+            data = manifest.to_bytes()
+            self._run.stop.check()
+            location = f"s3://{self._run.spec.storage.bucket}/{self.key}"
+            storage.put(f"{self.key}/{RESTORE_NOTE}", restore_note(manifest, location), "text/markdown; charset=utf-8")
+            self._run.stop.check()
+            self._run.committing = True
+            storage.put(f"{self.key}/{MANIFEST}", data, "application/json", if_absent=True)
+            self._look_again(storage, stored)
+        except BaseException as error:
+            # What another attempt is making there is its own to seal or to clear away.
+            cleared = (isinstance(error, Failure) and error.reason.name == "ArtifactExists") or self._clear(storage, data)
+            refused = isinstance(error, Failure) and not error.reason.retryable
+            self._run.committing = self._run.committing and not cleared and not refused
+            if cleared:
+                self._run.uncleared.discard(left)
+            raise
+        self._run.uncleared.discard(left)
+        return Artifact(self.key, manifest, sha256_hex(data))
+
+    def _look_again(self, storage: Storage, stored: StoredObject) -> None:
+        """Another attempt, on a node that was cut off, may have cleared away what this one stored: before it could see the manifest."""
+        try:
+            found = storage.head(f"{self.key}/{stored.name}")
+        except Failure:
+            return  # the server has confirmed all of it before
+        if found is None or found.size != stored.size:
+            raise Failure("ArtifactExists", f"{self.key}: another attempt of this backup replaced {stored.name} while it was being sealed")
+
+    def _clear(self, storage: Storage, own: bytes | None) -> bool:
+        """But for an artifact that another attempt has sealed: this one may be the older, ended late on a node that was cut off. `own` is what this
+        attempt's manifest holds. Returns whether nothing of it is left."""
+        manifest = f"{self.key}/{MANIFEST}"
+        try:
+            if storage.head(manifest) is not None and (own is None or storage.get(manifest, MANIFEST_LIMIT) != own):
+                self._run.reporter.info(f"another attempt has sealed {self.key}; it stays")
+                return True
+            delete_directory(storage, self.key, (self._name,))
+        except Failure as failure:
+            self._run.reporter.error(f"what the failed attempt left at {self.key} could not be removed: {failure}")
+            return False
+        return True
+
+    def _manifest(self, stored: StoredObject, source: Source, transfer: Transfer, client: Client, started_at: datetime) -> Manifest:
+        options = self._options
+        lifetime = self._run.spec.lifetime or Lifetime()
+        rows = transfer.rows if options.row_counts == "Exact" else None
+        contents = source.contents if rows is None else _with_rows(source.contents, rows)
+        return Manifest(
+            operator_version=__version__,
+            owner=self._run.spec.owner,
+            database=source.database,
+            format=options.format,
+            compression=options.compression.algorithm,
+            pg_dump_version=client.version(),
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+            options=Options.model_validate(options.model_dump(include=set(Options.model_fields))),
+            objects=(stored,),
+            contents=contents,
+            dump_bytes=transfer.bytes,
+            rows=None if rows is None else sum(rows.values()),
+            expires_at=lifetime.expires_at,
+            schedule=lifetime.schedule,
+        )
+
+
+def _with_rows(contents: Contents, rows: dict[tuple[str, str], int]) -> Contents:
+    """Row counts put beside their tables; rows of an extension's own configuration tables, which are not among them, are added."""
+    known = {(table.schema_, table.name) for table in contents.tables}
+    tables = [table.model_copy(update={"rows": rows.get((table.schema_, table.name))}) for table in contents.tables]
+    tables += [TableEntry(schema_=schema, name=name, rows=count) for (schema, name), count in rows.items() if (schema, name) not in known]
+    return contents.model_copy(update={"tables": tuple(tables)})

@@ -1,0 +1,285 @@
+"""The coordinator of a backup: which tables, locked first, then one snapshot that pg_dump and every count share.
+
+The order matters. A snapshot that is taken before its tables are locked misses rows without a word: a TRUNCATE that commits between the two empties
+the table for the snapshot too. So: list, BEGIN, lock (no query before it, as that would take the snapshot), export, and look whether the list still
+holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import Contents, ExtensionEntry, SourceDatabase, TableEntry
+from dbbackup.contract.run import BackupOptions
+from dbbackup.dataplane.backup import catalog
+from dbbackup.dataplane.postgres import table_patterns
+from dbbackup.dataplane.postgres.connection import Connection, one, server_version, to_failure, uses_tls
+from dbbackup.dataplane.postgres.conninfo import Conninfo
+
+if TYPE_CHECKING:
+    from dbbackup.dataplane.context import Stop
+
+LOCK_TIMEOUT = "60s"
+ATTEMPTS = 5
+_NAMED = 20
+_LOCK_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table, view, foreign table or sequence of the source. `size` in bytes, by the planner's last figures."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    unlogged: bool
+    hidden_rows: bool
+    readable: bool
+    size: int
+    parents: tuple[int, ...]
+    has_columns: bool
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.schema, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What the options mean in this database: every name is exact, so that pg_dump and the manifest can't differ. `relations` without plain views."""
+
+    schemas: tuple[str, ...]
+    relations: tuple[Relation, ...]
+    excluded: frozenset[tuple[str, str]]
+    without_data: frozenset[tuple[str, str]]
+    unmatched: tuple[str, ...] = ()
+    excluded_oids: tuple[int, ...] = ()
+
+    @property
+    def tables(self) -> list[Relation]:
+        return [relation for relation in self.relations if relation.kind in "rp"]
+
+    @property
+    def data_tables(self) -> list[Relation]:
+        """Tables whose rows must appear in the dump."""
+        return [r for r in self.relations if r.kind == "r" and r.has_columns and r.key not in self.without_data]
+
+    @property
+    def same(self) -> set[tuple[int, str, str]]:
+        """What must not change between listing and snapshot."""
+        return {(relation.oid, *relation.key) for relation in self.tables}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the snapshot showed."""
+
+    database: SourceDatabase
+    contents: Contents
+
+
+def select(relations: Iterable[Relation], schemas: Sequence[str], options: BackupOptions, *, standby: bool = False) -> Selection:
+    """Pure: which relations are dumped, and which without rows. `schemas` are the database's."""
+    missing = [schema for schema in options.schemas if schema not in schemas]
+    if missing:
+        raise Failure("InvalidSpec", f"the database has no schema {', '.join(missing)}; it has {some(schemas)}")
+    chosen = tuple(schema for schema in schemas if not options.schemas or schema in options.schemas)
+    inside = [relation for relation in relations if relation.schema in chosen]
+    keys = [relation.key for relation in inside if relation.kind not in "Sv"]
+    views = [relation.key for relation in inside if relation.kind == "v"]
+    excluded: set[tuple[str, str]] = set()
+    without_data: set[tuple[str, str]] = set()
+    unmatched: list[str] = []
+    for patterns, found, known in ((options.exclude_tables, excluded, keys + views), (options.exclude_table_data, without_data, keys)):
+        for pattern in patterns:
+            matched = table_patterns.matches(pattern, known)
+            found.update(matched)
+            if not matched:
+                unmatched.append(pattern)
+    excluded |= _descendants(inside, excluded)
+    tables = {relation.oid for relation in inside if relation.key in excluded}
+    # pg_dump --exclude-table leaves a table's own sequences in: restored, they would wind back those of a table that stays.
+    excluded |= {relation.key for relation in inside if relation.kind == "S" and tables.intersection(relation.parents)}
+    without_data |= _descendants(inside, without_data)
+    if standby:
+        without_data |= {relation.key for relation in inside if relation.unlogged}
+    kept = tuple(relation for relation in inside if relation.key not in excluded and relation.kind != "v")
+    gone = tuple(relation.oid for relation in inside if relation.key in excluded)
+    return Selection(chosen, kept, frozenset(excluded), frozenset(without_data - excluded), tuple(unmatched), gone)
+
+
+def _descendants(relations: Sequence[Relation], keys: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Partitions of the partitioned tables among `keys`, at any depth: without them the table's rows would still be dumped."""
+    oids = {relation.oid for relation in relations if relation.key in keys and relation.kind == "p"}
+    result: set[tuple[str, str]] = set()
+    while found := [r for r in relations if r.key not in result and oids.intersection(r.parents)]:
+        result |= {relation.key for relation in found}
+        oids = {relation.oid for relation in found if relation.kind == "p"}
+    return result
+
+
+def refuse_unreadable(selection: Selection, who: str) -> None:
+    """Failure RowSecurity or InsufficientPrivilege that names every relation which this user would dump with rows missing, or not at all."""
+    hidden = [".".join(r.key) for r in selection.relations if r.hidden_rows and r.kind in "rp" and r.key not in selection.without_data]
+    unreadable = [".".join(r.key) for r in selection.relations if not r.readable and r.kind in "rpS"]
+    also = f"; and it may not read {some(unreadable)}" if unreadable else ""
+    if hidden:
+        raise Failure("RowSecurity", f"{who}: row-level security would hide rows of {some(hidden)}{also}")
+    if unreadable:
+        raise Failure("InsufficientPrivilege", f"{who}: no SELECT on (or no USAGE on the schema of) {some(unreadable)}")
+
+
+def some(items: Sequence[str]) -> str:
+    """A list for a message: the first _NAMED, and how many more."""
+    rest = len(items) - _NAMED
+    return ", ".join(items[:_NAMED]) + (f" and {rest} more" if rest > 0 else "") if items else "none"
+
+
+class Snapshot:
+    """Holds the connection's transaction, and with it the snapshot, until `close`. `take` may be called again after a failure."""
+
+    def __init__(self, connection: Connection, info: Conninfo, options: BackupOptions, stop: Stop) -> None:
+        self.connection = connection
+        self.info = info
+        self.options = options
+        self._stop = stop
+        self.identifier = ""
+        self.selection = Selection((), (), frozenset(), frozenset())
+        self.version_num, self.version = server_version(connection)
+        self.standby = False
+
+    def take(self) -> None:
+        """Failure RowSecurity, InsufficientPrivilege, LockTimeout, InvalidSpec, ..."""
+        doing = "listing the tables"
+        try:
+            with self._stop.calling(self.connection.cancel_safe):
+                self._stop.check()
+                for _ in range(ATTEMPTS):
+                    self.release()
+                    self.connection.execute("SET row_security = on")
+                    self.standby = bool(one(self.connection, "SELECT pg_catalog.pg_is_in_recovery()")[0])
+                    listed = self._select()
+                    refuse_unreadable(listed, self.info.who)
+                    doing = "locking the tables"
+                    if not self._lock(listed):
+                        continue
+                    doing = "exporting the snapshot"
+                    self.identifier = str(one(self.connection, "SELECT pg_catalog.pg_export_snapshot()")[0])
+                    self.selection = self._select()
+                    if self.selection.same <= listed.same:
+                        return
+        except psycopg.Error as error:
+            self._stop.check()
+            raise to_failure(error, self.info, doing, "DumpFailed") from None
+        raise Failure("LockTimeout", f"{self.info.who}: tables were made or dropped each time while they were being locked, {ATTEMPTS} times")
+
+    def _lock(self, listed: Selection) -> bool:
+        """Whether all tables could be locked; false where one has been dropped meanwhile."""
+        self.connection.execute("SET row_security = off")
+        self.connection.execute(sql.SQL("SET lock_timeout = {}").format(LOCK_TIMEOUT))
+        self.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        tables = listed.tables
+        try:
+            for i in range(0, len(tables), _LOCK_BATCH):
+                batch = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*table.key)) for table in tables[i : i + _LOCK_BATCH])
+                self.connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(batch))
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.WrongObjectType):
+            return False
+        return True
+
+    def _select(self) -> Selection:
+        schemas = [str(row[0]) for row in self.connection.execute(catalog.SCHEMAS).fetchall()]
+        relations = [_relation(row) for row in self.connection.execute(catalog.RELATIONS).fetchall()]
+        return select(relations, schemas, self.options, standby=self.standby)
+
+    def describe(self) -> Source:
+        """What the dump of this snapshot holds and needs."""
+        try:
+            with self._stop.calling(self.connection.cancel_safe):
+                return self._describe()
+        except psycopg.Error as error:
+            self._stop.check()
+            raise to_failure(error, self.info, "reading the catalogs", "DumpFailed") from None
+
+    def _describe(self) -> Source:
+        every = not self.options.schemas
+        parameters: dict[str, Any] = {
+            "all": every,
+            "namespaces": [row[0] for row in self.connection.execute(catalog.NAMESPACES, (list(self.selection.schemas),)).fetchall()],
+            "tables": [relation.oid for relation in self.selection.tables],
+            "excluded": list(self.selection.excluded_oids),
+        }
+        extensions = tuple(ExtensionEntry(name=n, schema_=s, version=v) for n, s, v in self._rows(catalog.EXTENSIONS, parameters))
+        large_objects, relations, routines = self._rows(catalog.FIGURES, parameters)[0]
+        publications = catalog.PUBLICATIONS_15 if self.version_num >= 150000 else catalog.PUBLICATIONS
+        contents = Contents(
+            schemas=self.selection.schemas,
+            tables=tuple(self._entry(relation) for relation in self.selection.relations if relation.kind != "S"),
+            extensions=extensions,
+            roles=tuple(row[0] for row in self._rows(catalog.ROLES, parameters)),
+            event_triggers=tuple(row[0] for row in self._rows(catalog.EVENT_TRIGGERS)) if every else (),
+            superuser_publications=tuple(row[0] for row in self._rows(publications)) if every else (),
+            large_objects=large_objects,
+            relations=relations,
+            routines=routines,
+            outside=tuple(row[0] for row in self._rows(catalog.OUTSIDE, parameters)) if not every or self.selection.excluded else (),
+        )
+        return Source(self._database(), contents)
+
+    def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        return self.connection.execute(query.encode(), parameters).fetchall()
+
+    def _entry(self, relation: Relation) -> TableEntry:
+        kind = "unlogged" if relation.unlogged and relation.kind == "r" else _KINDS[relation.kind]
+        return TableEntry.model_validate(
+            {"schema": relation.schema, "name": relation.name, "kind": kind, "dataExcluded": relation.key in self.selection.without_data}
+        )
+
+    def _database(self) -> SourceDatabase:
+        row, encoding, size = one(self.connection, catalog.DATABASE)
+        return SourceDatabase(
+            identity=self.info.identity,
+            host=self.info.host,
+            port=self.info.port,
+            name=self.info.name,
+            server_version=self.version,
+            server_version_num=self.version_num,
+            size_bytes=size,
+            encoding=encoding,
+            collate=row["datcollate"],
+            ctype=row["datctype"],
+            locale_provider=row.get("datlocprovider", "c"),
+            icu_locale=row.get("datlocale") or row.get("daticulocale"),
+            icu_rules=row.get("daticurules"),
+            tls=uses_tls(self.connection),
+        )
+
+    def count(self, relation: Relation) -> int:
+        """Rows of one table, in the snapshot."""
+        try:
+            query = sql.SQL("SELECT pg_catalog.count(*) FROM ONLY {}").format(sql.Identifier(*relation.key))
+            row = self.connection.execute(query).fetchone()
+        except psycopg.Error as error:
+            self._stop.check()
+            raise to_failure(error, self.info, f"counting the rows of {'.'.join(relation.key)}", "DumpFailed") from None
+        return int(row[0]) if row else 0
+
+    def release(self) -> None:
+        """Gives the snapshot and the locks back; the session stays."""
+        self.identifier = ""
+        self.connection.rollback()
+
+
+_KINDS = {"r": "table", "p": "partitioned", "f": "foreign", "m": "materialized"}
+
+
+def _relation(row: tuple[Any, ...]) -> Relation:
+    oid, schema, name, kind, persistence, hidden, select_, usage, size, parents, columns = row
+    return Relation(oid, schema, name, kind, persistence == "u", hidden, select_ and usage, size, tuple(parents or ()), columns)

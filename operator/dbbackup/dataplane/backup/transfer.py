@@ -1,0 +1,216 @@
+"""The dump's way from the snapshot into one stored object, with its rows counted and its progress told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import StoredObject
+from dbbackup.contract.run import BackupOptions, Progress
+from dbbackup.dataplane.backup.dump import Dump, Sink, arguments
+from dbbackup.dataplane.backup.plain import PlainStream
+from dbbackup.dataplane.backup.snapshot import Relation, Snapshot, Source, some
+from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.postgres.clients import Client
+from dbbackup.dataplane.postgres.connection import child_environment
+from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.postgres.locks import cancel
+from dbbackup.storage.base import Storage
+from dbbackup.storage.codec import CONTENT_TYPE, compressor
+from dbbackup.storage.writer import ArtifactWriter
+
+ATTEMPTS = 3
+"""Snapshots taken, where a statement that wants an exclusive lock comes between the coordinator's locks and pg_dump's."""
+
+
+class Transfer:
+    """The dump's way from the snapshot into one stored object."""
+
+    def __init__(self, run: Run, info: Conninfo, options: BackupOptions, storage: Storage, key: str) -> None:
+        self._run = run
+        self._info = info
+        self._options = options
+        self._storage = storage
+        self._key = key
+        self.rows: dict[tuple[str, str], int] = {}
+        self.bytes = 0
+        """Of the uncompressed artifact."""
+
+    def run(self, snapshot: Snapshot, client: Client) -> tuple[StoredObject, Source]:
+        for attempt in range(1, ATTEMPTS + 1):
+            snapshot.take()
+            source = snapshot.describe()
+            self._warn(snapshot, source)
+            try:
+                return self._dump(snapshot, source, client), source
+            except _LockedOut as locked:
+                if attempt == ATTEMPTS:
+                    raise locked.failure from None
+                self._run.reporter.info(
+                    f"a statement that wants a table for itself came between; another snapshot is taken ({locked.failure.message})"
+                )
+        raise AssertionError
+
+    def _warn(self, snapshot: Snapshot, source: Source) -> None:
+        if snapshot.standby and (unlogged := [".".join(r.key) for r in snapshot.selection.relations if r.unlogged]):
+            self._run.warn(f"a standby has no rows of unlogged tables, so the dump has none of {some(unlogged)}")
+        if outside := source.contents.outside:
+            self._run.warn(f"what is dumped refers to what is left out, and restores only where that is already: {some(outside)}")
+        if unmatched := snapshot.selection.unmatched:
+            self._run.warn(f"no table is called {some(unmatched)}: nothing was left out for that")
+
+    def _dump(self, snapshot: Snapshot, source: Source, client: Client) -> StoredObject:
+        algorithm = self._options.compression.algorithm
+        expected = sum(table.size for table in snapshot.selection.data_tables)
+        writer = ArtifactWriter(
+            self._storage,
+            self._key,
+            expected_bytes=expected,
+            max_size=self._run.spec.storage.max_artifact_size,
+            content_type=CONTENT_TYPE[algorithm],
+            if_absent=True,
+        )
+        extensions = [extension.name for extension in source.contents.extensions]
+        argv = arguments(client, self._options, snapshot.selection, extensions, snapshot.identifier, encoding=source.database.encoding)
+        try:
+            with self._run.stop.calling(writer.cancel):  # parts don't wait for a slow storage any more: the time left is for clearing up
+                return self._transfer(argv, writer, snapshot)
+        except BaseException:
+            self._abort(writer)
+            raise
+
+    def _transfer(self, argv: list[str], writer: ArtifactWriter, snapshot: Snapshot) -> StoredObject:
+        with child_environment(self._info, self._run.paths.scratch, "dbbackup pg_dump") as environment:
+            dump = Dump(argv, environment, self._info, self._run.stop, self._run.reporter.debug)
+            sink = Sink(compressor(self._options.compression.algorithm, self._options.compression.level), writer)
+            try:
+                self._stream(dump, sink, writer, snapshot)
+            finally:
+                dump.close()
+                sink.close()
+        snapshot.release()
+        self._run.stop.check()
+        return writer.commit()
+
+    def _abort(self, writer: ArtifactWriter) -> None:
+        """The failure that led here matters more than one of the clearing up."""
+        try:
+            writer.abort()
+        except Failure as failure:
+            self._run.reporter.error(f"the upload of {self._key} could not be aborted: {failure}")
+
+    def _stream(self, dump: Dump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
+        if self._options.format == "custom":
+            self._custom(dump, sink, writer, snapshot)
+        else:
+            self._plain(dump, sink, writer, snapshot)
+        sink.finish()
+
+    def _plain(self, dump: Dump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
+        stream = PlainStream(dump.chunks())
+        progress = _Progress(self._run, snapshot.selection.data_tables)
+        for chunk in _telling_locked_out(stream):
+            sink.put(chunk)
+            progress.tell(stream.bytes_read, writer.bytes_stored, stream.rows, stream.table, stream.table_bytes)
+        self.rows = stream.rows
+        self.bytes = stream.bytes_kept
+        missing = [".".join(table.key) for table in snapshot.selection.data_tables if table.key not in stream.rows]
+        if missing:
+            raise Failure("DumpFailed", f"{self._info.who}: pg_dump ended well but wrote no rows section for {', '.join(missing[:20])}")
+
+    def _custom(self, dump: Dump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
+        counter = _Counter(snapshot) if self._options.row_counts == "Exact" else None
+        progress = _Progress(self._run, snapshot.selection.data_tables)
+        try:
+            with self._run.stop.calling(lambda: cancel(snapshot.connection)):  # a count may last longer than the dump
+                for chunk in _telling_locked_out(dump.chunks()):
+                    self.bytes += len(chunk)
+                    sink.put(chunk)
+                    progress.tell(self.bytes, writer.bytes_stored)
+                self.rows = counter.result() if counter else {}
+        finally:
+            if counter:
+                counter.close()
+
+
+class _LockedOut(Exception):
+    """pg_dump could not get its locks, before it wrote anything."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def _telling_locked_out(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    written = False
+    try:
+        for chunk in chunks:
+            written = True
+            yield chunk
+    except Failure as failure:
+        if failure.reason.name == "LockTimeout" and not written:
+            raise _LockedOut(failure) from None
+        raise
+
+
+class _Counter:
+    """Counts the rows of each table in the snapshot, beside a custom dump: its stream can't be counted."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._rows: dict[tuple[str, str], int] = {}
+        self._error: BaseException | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="count", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            for table in self._snapshot.selection.data_tables:
+                if self._over.is_set():
+                    return
+                self._rows[table.key] = self._snapshot.count(table)
+        except BaseException as error:  # noqa: BLE001 - raised again by result
+            self._error = error
+
+    def result(self) -> dict[tuple[str, str], int]:
+        self._thread.join()
+        if self._error:
+            raise self._error
+        return self._rows
+
+    def close(self) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            with suppress(Exception):
+                self._snapshot.connection.cancel_safe()
+        self._thread.join()
+
+
+class _Progress:
+    """`percent` weighs tables by their size on disk, and is never 100 before the end."""
+
+    def __init__(self, run: Run, tables: list[Relation]) -> None:
+        self._run = run
+        self._sizes = {table.key: table.size for table in tables}
+        self._total = sum(self._sizes.values())
+        self._tables = len(tables)
+
+    def tell(
+        self,
+        read: int,
+        stored: int,
+        rows: dict[tuple[str, str], int] | None = None,
+        table: tuple[str, str] | None = None,
+        table_bytes: int = 0,
+    ) -> None:
+        done = [key for key in rows or () if key != table]
+        percent = None
+        if self._total and rows is not None:
+            reached = sum(self._sizes.get(key, 0) for key in done) + (min(table_bytes, self._sizes.get(table, 0)) if table else 0)
+            percent = min(99, 100 * reached // self._total)
+        self._run.reporter.progress(
+            Progress(phase="dumping", bytes_read=read, bytes_stored=stored, tables_done=len(done), tables_total=self._tables, percent=percent)
+        )

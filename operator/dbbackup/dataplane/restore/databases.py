@@ -1,0 +1,169 @@
+"""CREATE DATABASE for a restore, and DROP DATABASE when the restore then fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+
+import psycopg
+from psycopg import sql
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import CreationRecord, SourceDatabase, creation_key
+from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.postgres.connection import Connection, connect, server_version, to_failure
+from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.restore.target import user_objects
+from dbbackup.storage.base import Storage
+
+MAINTENANCE = ("postgres", "template1")
+_DUPLICATE = "42P04"
+_PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
+
+
+@contextmanager
+def created_database(run: Run, info: Conninfo, storage: Storage, like: SourceDatabase, *, wanted: bool) -> Iterator[bool]:
+    """Yields whether the database was made here. One that is there already is taken as it is, and stays whatever happens.
+
+    One that was made here is dropped again when the block fails, unless the restore was committed, nobody knows whether it was, or somebody else has
+    made something in it since. A record in the bucket makes a check Job do so where the run dies before.
+    """
+    creation = Creation(run, info, storage)
+    try:
+        yield wanted and creation.make(like)
+    except BaseException as error:
+        unknown = isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"
+        if unknown or "restored" in run.facts:
+            creation.forget()
+        else:
+            creation.undo()
+        raise
+    creation.forget()
+
+
+class Creation:
+    """CREATE DATABASE with its record. After `make`, whatever it did, call `undo` or `forget`."""
+
+    def __init__(self, run: Run, info: Conninfo, storage: Storage) -> None:
+        self._run = run
+        self._info = info
+        self._storage = storage
+        self._key = creation_key(run.spec.storage.prefix, run.spec.owner)
+        self._what = f"database {info.identity}, which this restore had created"
+        self._recorded = False
+        self._oid: int | None = None
+
+    def make(self, like: SourceDatabase) -> bool:
+        """False where it is there already."""
+        with closing(maintenance(self._info)) as connection:
+            if find_database(connection, self._info.name) is None:
+                self._run.stop.check()
+                self._record()
+                self._run.uncleared.add(self._what)
+                if self._create(connection, like):
+                    self._oid = find_database(connection, self._info.name)
+                    self._run.reporter.info(f"database {self._info.identity} was created")
+                    self._record()
+                    return True
+                self.forget()
+        self._run.reporter.info(f"database {self._info.identity} is there already; it is taken as it is")
+        return False
+
+    def _record(self) -> None:
+        record = CreationRecord(owner=self._run.spec.owner, identity=self._info.identity, oid=self._oid)
+        self._recorded = True
+        self._storage.put(self._key, record.to_json().encode(), "application/json")
+
+    def _create(self, connection: Connection, like: SourceDatabase) -> bool:
+        try:
+            connection.execute(create_statement(self._info.name, like, server_version(connection)[0]))
+        except psycopg.Error as error:
+            if error.sqlstate == _DUPLICATE:
+                return False
+            failure = to_failure(error, self._info, "creating the database", "RestoreFailed")
+            if connection.closed:
+                lost = f"{failure.message}; whether it was created is not known: if it is there it is empty, and can be dropped"
+                raise Failure(failure.reason.name, lost) from None
+            self.forget()
+            hint = "Create the database yourself, with the locale that fits, and restore into it without `createDatabase`."
+            raise Failure(failure.reason.name, failure.message, hint if failure.reason.name == "RestoreFailed" else None) from None
+        return True
+
+    def undo(self) -> None:
+        """Drops what was made; a warning where it stays, and then the record too, unless a check Job is to try again."""
+        if self._oid is None:
+            return
+        try:
+            kept = drop_database(self._run, self._info, self._oid)
+        except (Failure, psycopg.Error) as error:
+            self._run.warn(f"{self._what}, could not be dropped again: {' '.join(str(error).split())[:300]}")
+            return
+        if kept:
+            self._run.warn(f"{self._what}, {kept}")
+        self.forget()
+
+    def forget(self) -> None:
+        """There is nothing to clear away. A record that stays costs nothing: it names a database that is gone, or a restore that has ended."""
+        self._run.uncleared.discard(self._what)
+        if self._recorded:
+            with suppress(Failure):
+                self._storage.delete([self._key])
+
+
+def connect_first(info: Conninfo, names: Sequence[str], application_name: str) -> Connection:
+    """A session in the first of the server's databases `names` that takes this user; the first one's Failure where none does."""
+    failure: Failure | None = None
+    for name in names:
+        try:
+            return connect(info.with_name(name), application_name)
+        except Failure as error:
+            failure = failure or error
+            if error.reason.name not in {"DatabaseNotFound", "InsufficientPrivilege", "AuthenticationFailed"}:
+                break
+    raise failure or Failure("DatabaseUnreachable", f"{info.who}: no database to connect to; tried {', '.join(names)}")
+
+
+def maintenance(info: Conninfo) -> Connection:
+    return connect_first(info, MAINTENANCE, "dbbackup create")
+
+
+def find_database(connection: Connection, name: str) -> int | None:
+    """Its oid."""
+    row = connection.execute("SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = %s", (name,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def create_statement(name: str, like: SourceDatabase, server_version_num: int) -> sql.Composed:
+    """With the encoding, locale and provider of the source, as far as the server knows them."""
+    options = [
+        sql.SQL("TEMPLATE template0"),
+        sql.SQL("ENCODING {}").format(like.encoding),
+        sql.SQL("LC_COLLATE {}").format(like.collate),
+        sql.SQL("LC_CTYPE {}").format(like.ctype),
+    ]
+    if server_version_num >= 150000 and like.locale_provider in _PROVIDERS:
+        options.append(sql.SQL("LOCALE_PROVIDER {}").format(sql.SQL(_PROVIDERS[like.locale_provider])))
+        if like.icu_locale and like.locale_provider == "i":
+            options.append(sql.SQL("ICU_LOCALE {}").format(like.icu_locale))
+        if like.icu_locale and like.locale_provider == "b":
+            options.append(sql.SQL("BUILTIN_LOCALE {}").format(like.icu_locale))
+        if like.icu_rules and server_version_num >= 160000:
+            options.append(sql.SQL("ICU_RULES {}").format(like.icu_rules))
+    return sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), sql.SQL(" ").join(options))
+
+
+def drop_database(run: Run, info: Conninfo, oid: int) -> str:
+    """Drops the database that this restore had created, if it is still that one and nobody has made anything in it: an application that waits for its
+    database connects, and migrates, as soon as it is there. Why it stays, or nothing. Failure or psycopg.Error where the server does not answer.
+    """
+    with closing(maintenance(info)) as connection:
+        if find_database(connection, info.name) != oid:
+            return ""
+        with closing(connect(info, "dbbackup drop")) as session:
+            names, count = user_objects(session, 3)
+        if count:
+            more = f" and {count - len(names)} more" if count > len(names) else ""
+            return f"stays: somebody else has made objects in it meanwhile ({', '.join(names)}{more})"
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(info.name)))
+    run.reporter.info(f"database {info.identity}, which this restore had created, was dropped again")
+    return ""

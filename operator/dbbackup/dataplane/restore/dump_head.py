@@ -1,0 +1,48 @@
+"""Reads a dump up to the end of its DROP section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dbbackup.dataplane.restore.drop_section import Drop, parse_drop
+from dbbackup.dataplane.restore.executor import refuse_meta
+from dbbackup.dataplane.sql.splitter import Kind, Piece
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """`preamble`: the session's settings. `drops`: what the dump means to replace. Then follow `first` and `rest`.
+
+    `bytes` are those of the DROP section.
+    """
+
+    preamble: tuple[Piece, ...]
+    drops: tuple[Drop, ...]
+    first: tuple[Piece, ...]
+    rest: Iterator[Piece]
+    bytes: int
+
+
+def read_head(pieces: Iterator[Piece]) -> Head:
+    """Takes no more from `pieces` than it must; memory is bounded by the number of objects."""
+    preamble: list[Piece] = []
+    drops: list[Drop] = []
+    size = 0
+    for piece in pieces:
+        if piece.kind is Kind.META:
+            refuse_meta(piece)
+        elif piece.kind is Kind.STATEMENT:
+            text = piece.text
+            if text.startswith((b"SET ", b"SELECT pg_catalog.set_config(")) and not drops:
+                preamble.append(piece)
+                continue
+            found = parse_drop(text.decode("utf-8", "surrogateescape"))
+            if found is False:
+                return Head(tuple(preamble), tuple(drops), (piece,), pieces, size)
+            if isinstance(found, Drop):
+                drops.append(found)
+        elif piece.kind is not Kind.BLANK:
+            return Head(tuple(preamble), tuple(drops), (piece,), pieces, size)
+        size += len(piece.data)
+    return Head(tuple(preamble), tuple(drops), (), pieces, size)

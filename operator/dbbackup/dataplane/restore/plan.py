@@ -1,0 +1,90 @@
+"""What a restore takes from its artifact, and the argv of pg_restore that gives it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import Contents, Manifest
+from dbbackup.contract.run import RestoreOptions
+from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.postgres import clients
+from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.restore import selection
+from dbbackup.dataplane.restore.drop_section import Drop
+from dbbackup.dataplane.restore.preflight import some
+from dbbackup.dataplane.restore.source import Source
+from dbbackup.dataplane.restore.target import find_roots
+from dbbackup.dataplane.restore.toc import Entry, TocError, read_toc
+from dbbackup.storage.base import Storage
+
+_FLAGS = ("--file=-", "--no-owner", "--no-privileges", "--no-tablespaces", "--clean", "--if-exists")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`argv` is that of pg_restore, empty for a plain artifact; `contents` is what is restored. `entries`, `chosen`: of a selection."""
+
+    argv: tuple[str, ...]
+    contents: Contents
+    partial: bool = False
+    entries: tuple[Entry, ...] = ()
+    chosen: frozenset[int] = frozenset()
+
+
+def plan(run: Run, storage: Storage, options: RestoreOptions, manifest: Manifest) -> Plan:
+    """As far as the artifact alone tells. Failure SelectionUnsupported, SelectionEmpty, FormatUnsupported."""
+    selective = bool(options.schemas or options.tables)
+    if manifest.format == "plain":
+        if selective:
+            raise Failure("SelectionUnsupported", f"{options.key} is a plain artifact: it is restored whole or not at all")
+        return Plan((), manifest.contents)
+    argv = (_pg_restore(run, options.key, manifest), *_FLAGS)
+    if not selective:
+        return Plan(argv, manifest.contents)
+    source = Source(storage, options.key, manifest, run.stop)
+    try:
+        entries = read_toc(source.chunks())
+    except TocError as error:
+        raise Failure("FormatUnsupported", f"{options.key}: {error}; restore it whole, or with the commands in RESTORE.md") from None
+    finally:
+        source.close()
+    return Plan(argv, manifest.contents, True, tuple(entries), frozenset(selection.choose(entries, options.schemas, options.tables)))
+
+
+def _pg_restore(run: Run, key: str, manifest: Manifest) -> str:
+    installed = clients.installed(run.paths.postgresql)
+    least = int(manifest.pg_dump_version.partition(".")[0] or 0)
+    newest = max(installed, default=0)
+    if newest < least:
+        raise Failure("FormatUnsupported", f"{key} was made by pg_dump {manifest.pg_dump_version}; the newest pg_restore here is {newest or 'none'}")
+    return installed[newest].pg_restore
+
+
+@contextmanager
+def completed(planned: Plan, connection: Connection, run: Run) -> Iterator[Plan]:
+    """With what a selection needs and the target lacks. The list for pg_restore is a file that goes with the block."""
+    if not planned.partial:
+        yield planned
+        return
+
+    def exists(drops: Sequence[Drop]) -> set[Drop]:
+        schemas = [drop.name for drop in drops if drop.kind == "SCHEMA"]
+        there = {name for (name,) in connection.execute("SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY(%s::text[])", (schemas,))}
+        found = {root.drop for root in find_roots(connection, [drop for drop in drops if drop.kind != "SCHEMA"]) if root.fits}
+        return found | {drop for drop in drops if drop.kind == "SCHEMA" and drop.name in there}
+
+    selected = selection.complete(planned.entries, set(planned.chosen), exists)
+    if selected.needed:
+        run.reporter.info(f"the selection needs, and the target lacks: {', '.join(selected.needed)}")
+    if selected.left_out:
+        run.warn(f"foreign keys left out, as the tables that they refer to are neither selected nor in the target: {some(selected.left_out)}")
+    with closing(tempfile.NamedTemporaryFile("w", dir=run.paths.scratch, prefix="list-")) as file:
+        file.write(selected.listing())
+        file.flush()
+        argv = (*planned.argv, f"--use-list={Path(file.name)}")
+        yield replace(planned, argv=argv, contents=selected.contents(planned.contents))

@@ -1,0 +1,315 @@
+"""Everything that would make a restore fail, asked of the target before anything is touched and told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from dbbackup.contract.errors import REASONS, Failure
+from dbbackup.contract.manifest import Contents, ExtensionEntry, Manifest
+from dbbackup.dataplane.postgres.clients import OLDEST_SERVER
+from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.restore.dependants import Replaced
+
+_NAMED = 8
+_SLACK = 1.5
+"""An idle server with default settings takes about 1.6 times the locks that its settings promise, out of spare shared memory. Up to this factor a
+restore is tried, and rolled back where the memory was not there after all."""
+
+_ORDER = (
+    "TargetReadOnly",
+    "VersionMismatch",
+    "FormatUnsupported",
+    "TargetNotEmpty",
+    "DependentObjects",
+    "NotOwner",
+    "ExtensionMissing",
+    "RoleMissing",
+    "RequiresSuperuser",
+    "InsufficientPrivilege",
+    "TooManyLocks",
+)
+
+_MANAGED = ["rds_superuser", "cloudsqlsuperuser", "alloydbsuperuser", "azure_pg_admin"]
+"""Roles to which providers' servers allow some of what PostgreSQL keeps for superusers. What exactly, only the server knows: it is let to decide."""
+
+_SERVER = """
+SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('server_version'), pg_catalog.pg_is_in_recovery(),
+       pg_catalog.current_setting('default_transaction_read_only')::bool, r.rolsuper, r.rolsuper OR EXISTS (
+         SELECT FROM pg_catalog.pg_roles m WHERE m.rolname = ANY(%s::text[]) AND pg_catalog.pg_has_role(m.oid, 'USAGE')), r.rolname,
+       pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
+       pg_catalog.current_setting('max_locks_per_transaction')::int,
+       (SELECT pg_catalog.sum(setting::int)::int FROM pg_catalog.pg_settings WHERE name IN ('max_connections', 'autovacuum_max_workers',
+         'autovacuum_worker_slots', 'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions')
+         AND NOT (name = 'autovacuum_max_workers' AND EXISTS (SELECT FROM pg_catalog.pg_settings WHERE name = 'autovacuum_worker_slots')))
+FROM pg_catalog.pg_roles r WHERE r.rolname = CURRENT_USER
+"""
+_EXTENSIONS = """
+SELECT w.name, a.name IS NOT NULL, n.nspname, coalesce(v.superuser, true), coalesce(v.trusted, false), v.requires
+FROM unnest(%s::text[]) w(name)
+LEFT JOIN pg_catalog.pg_available_extensions a ON a.name = w.name
+LEFT JOIN pg_catalog.pg_available_extension_versions v ON v.name = a.name AND v.version = a.default_version
+LEFT JOIN pg_catalog.pg_extension e ON e.extname = w.name LEFT JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+"""
+_ROLES = "SELECT w.name FROM unnest(%s::text[]) w(name) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = w.name)"
+_SCHEMAS = """
+SELECT w.name, n.oid IS NOT NULL, n.oid IS NOT NULL AND pg_catalog.has_schema_privilege(n.oid, 'CREATE')
+FROM unnest(%s::text[]) w(name) LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = w.name
+"""
+_THERE = """
+SELECT c.oid::regclass::text FROM unnest(%s::text[], %s::text[]) w(s, n)
+JOIN pg_catalog.pg_namespace ns ON ns.nspname = w.s JOIN pg_catalog.pg_class c ON c.relnamespace = ns.oid AND c.relname = w.n ORDER BY 1
+"""
+_MAY_GIVE = """
+SELECT r.rolname, pg_catalog.pg_has_role(r.oid, 'MEMBER') FROM pg_catalog.pg_roles r WHERE r.rolname = ANY(%s::text[])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    version_num: int
+    version: str
+    standby: bool
+    read_only: bool
+    superuser: bool
+    privileged: bool
+    """A superuser, or as near to one as a provider allows."""
+    user: str
+    may_create: bool
+    locks_per_transaction: int
+    lock_holders: int
+    """What max_locks_per_transaction is multiplied by: sessions, background processes, prepared transactions."""
+
+    @property
+    def lock_capacity(self) -> int:
+        """Locks that the settings promise."""
+        return self.locks_per_transaction * self.lock_holders
+
+    def locks_wanted(self, estimate: int) -> str:
+        """The setting that suffices for so many locks."""
+        value = -(-estimate // self.lock_holders)
+        return f"set max_locks_per_transaction to {value} or more (now {self.locks_per_transaction}), and restart the server"
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionState:
+    name: str
+    available: bool
+    schema: str | None
+    """Where it is installed; None: it is not."""
+    superuser: bool
+    trusted: bool
+    requires: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the part of the artifact that is restored needs."""
+
+    manifest: Manifest
+    contents: Contents
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the target's catalogs said: all that `judge` decides on."""
+
+    server: Server
+    extensions: tuple[ExtensionState, ...] = ()
+    missing_roles: tuple[str, ...] = ()
+    schemas: dict[str, tuple[bool, bool]] = field(default_factory=dict)
+    """Schema -> (exists, the user may create in it)."""
+    members_of: frozenset[str] = frozenset()
+
+    def schema_exists(self, name: str) -> bool:
+        return self.schemas.get(name, (False, False))[0]
+
+
+def ask(connection: Connection, needs: Needs, replaced: Replaced) -> Facts:
+    row = connection.execute(_SERVER, (_MANAGED,)).fetchone()
+    if row is None:
+        raise Failure("RestoreFailed", "the server told nothing about its user")
+    owners = sorted({key.owner for key in replaced.foreign_keys} | {root.owner for root in replaced.roots if root.owner})
+    return Facts(
+        server=Server(*row),
+        extensions=tuple(
+            ExtensionState(name, available, schema, superuser, trusted, tuple(requires or ()))
+            for name, available, schema, superuser, trusted, requires in connection.execute(
+                _EXTENSIONS, ([e.name for e in needs.contents.extensions],)
+            )
+        ),
+        missing_roles=tuple(name for (name,) in connection.execute(_ROLES, (list(needs.contents.roles),))),
+        schemas={name: (exists, create) for name, exists, create in connection.execute(_SCHEMAS, (_schemas(needs),))},
+        members_of=frozenset(name for name, member in connection.execute(_MAY_GIVE, (owners,)) if member),
+    )
+
+
+def _schemas(needs: Needs) -> list[str]:
+    used = {table.schema_ for table in needs.contents.tables} | set(needs.contents.schemas)
+    return sorted(used)
+
+
+def refuse_old(server_version_num: int) -> None:
+    """Failure ServerTooOld."""
+    if server_version_num < OLDEST_SERVER * 10000:
+        raise Failure("ServerTooOld", f"the target is PostgreSQL {server_version_num // 10000}; the oldest supported is {OLDEST_SERVER}")
+
+
+def cannot_replace(connection: Connection, needs: Needs) -> list[Problem]:
+    """An artifact that was made with `clean: false` holds no DROP statements: its tables must not be there."""
+    tables = needs.contents.tables
+    names = ([table.schema_ for table in tables], [table.name for table in tables])
+    there = [name for (name,) in connection.execute(_THERE, names)]
+    if not there:
+        return []
+    return [Problem("TargetNotEmpty", f"the artifact was made with `clean: false`, so it cannot replace what is there: {some(there)}")]
+
+
+def judge(facts: Facts, needs: Needs, replaced: Replaced) -> list[Problem]:
+    """Pure: all problems, in no order."""
+    return [
+        *_server(facts.server, needs.manifest),
+        *_extensions(facts, needs),
+        *_roles(facts),
+        *_superuser(facts.server, needs),
+        *_privileges(facts),
+        *_ownership(facts, replaced),
+        *_dependants(replaced),
+        *_locks(facts.server, needs, replaced),
+    ]
+
+
+def _server(server: Server, manifest: Manifest) -> Iterable[Problem]:
+    if server.standby or server.read_only:
+        yield Problem("TargetReadOnly", "the target is a standby" if server.standby else "the target's default_transaction_read_only is on")
+    source = manifest.database
+    if server.version_num // 10000 < source.server_version_num // 10000:
+        yield Problem("VersionMismatch", f"the target is PostgreSQL {server.version}, the artifact is of the newer {source.server_version}")
+
+
+def _extensions(facts: Facts, needs: Needs) -> Iterable[Problem]:
+    wanted = {extension.name: extension for extension in needs.contents.extensions}
+    for state in facts.extensions:
+        schema = wanted[state.name].schema_
+        if state.schema is not None:
+            if state.schema != schema:
+                yield Problem("ExtensionMissing", f"extension {state.name} is in schema {state.schema}, the artifact has it in {schema}")
+        elif not state.available:
+            yield Problem("ExtensionMissing", f"extension {state.name} is not installed on the server")
+        elif not may_create(state, facts.server):
+            yield Problem("ExtensionMissing", f"extension {state.name} can be created by a superuser only, and {facts.server.user} is none")
+
+
+def may_create(state: ExtensionState, server: Server) -> bool:
+    """Whether the user can run CREATE EXTENSION for it."""
+    return state.available and (server.privileged or (server.may_create and (state.trusted or not state.superuser)))
+
+
+def _roles(facts: Facts) -> Iterable[Problem]:
+    if facts.missing_roles:
+        yield Problem("RoleMissing", f"roles that policies or user mappings name: {some(facts.missing_roles)}")
+
+
+def _superuser(server: Server, needs: Needs) -> Iterable[Problem]:
+    if server.privileged:
+        return
+    if needs.contents.event_triggers:
+        yield Problem("RequiresSuperuser", f"{server.user} is no superuser: event triggers {some(needs.contents.event_triggers)}")
+    if needs.contents.superuser_publications:
+        yield Problem("RequiresSuperuser", f"{server.user} is no superuser: publications {some(needs.contents.superuser_publications)}")
+
+
+def _privileges(facts: Facts) -> Iterable[Problem]:
+    missing = sorted(name for name, (exists, _) in facts.schemas.items() if not exists)
+    if missing and not facts.server.may_create:
+        yield Problem("InsufficientPrivilege", f"{facts.server.user} may not create the schemas {some(missing)}: it lacks CREATE on the database")
+    closed = sorted(name for name, (exists, create) in facts.schemas.items() if exists and not create)
+    if closed:
+        yield Problem("InsufficientPrivilege", f"{facts.server.user} lacks CREATE on the schemas {some(closed)}")
+
+
+def _ownership(facts: Facts, replaced: Replaced) -> Iterable[Problem]:
+    foreign = [f"{root.identity} ({root.owner})" for root in replaced.roots if not root.owned]
+    if foreign:
+        yield Problem("NotOwner", f"{facts.server.user} does not own {some(foreign)}")
+    keys = sorted({f"table {key.table} ({key.owner})" for key in replaced.foreign_keys if not key.owned})
+    if keys:
+        yield Problem("NotOwner", f"{facts.server.user} does not own {some(keys)}, whose foreign keys must be dropped and made again")
+    if replaced.publications:
+        told = f"{facts.server.user} does not own the publications {some(replaced.publications)}, and could not put replaced tables back into them"
+        yield Problem("NotOwner", told)
+    strangers = {root.owner for root in replaced.roots if root.owner and root.owned} - facts.members_of - {facts.server.user}
+    if strangers and not facts.server.superuser:
+        yield Problem("NotOwner", f"{facts.server.user} cannot give replaced objects back to their owners {some(sorted(strangers))}")
+
+
+def _dependants(replaced: Replaced) -> Iterable[Problem]:
+    strangers = [f"{root.identity} has the name of a {root.drop.kind.lower()} of the artifact" for root in replaced.roots if not root.fits]
+    if strangers:
+        yield Problem("DependentObjects", some(strangers))
+    if replaced.outside:
+        yield Problem("DependentObjects", some([f"{d.description} needs {d.on}" for d in replaced.outside]))
+    if replaced.partitions:
+        yield Problem("DependentObjects", f"partitions that the artifact lacks would go with their tables: {some(replaced.partitions)}")
+    if replaced.subscriptions:
+        cure = "take the tables out of the publication and refresh the subscription, or drop the subscription, and restore then"
+        yield Problem("DependentObjects", f"replication into replaced tables would end: {some(replaced.subscriptions)}: {cure}")
+
+
+def _locks(server: Server, needs: Needs, replaced: Replaced) -> Iterable[Problem]:
+    wanted = estimate_locks(needs, replaced)
+    if wanted > server.lock_capacity * _SLACK:
+        room = f"the restore takes about {wanted} locks, the server has room for {server.lock_capacity}"
+        yield Problem("TooManyLocks", f"{room}: {server.locks_wanted(wanted)}")
+
+
+def estimate_locks(needs: Needs, replaced: Replaced) -> int:
+    """Locks of one transaction, as measured.
+
+    One for each object that is dropped, with all its parts (types, defaults and constraints among them); one for each relation with its TOAST table
+    and indexes, each routine and each large object that is made.
+    """
+    contents = needs.contents
+    return len(replaced.members) + contents.relations + contents.routines + contents.large_objects
+
+
+def refuse(problems: Sequence[Problem], who: str) -> None:
+    """One Failure that tells all problems, under the reason of the weightiest."""
+    if not problems:
+        return
+    ordered = sorted(problems, key=lambda problem: _ORDER.index(problem.reason) if problem.reason in _ORDER else len(_ORDER))
+    first = ordered[0].reason
+    if len(ordered) == 1:
+        raise Failure(first, f"{who}: {ordered[0].message}; nothing was touched")
+    told = "; ".join(f"{number}. {problem.reason}: {problem.message}" for number, problem in enumerate(ordered, 1))
+    hints = " ".join(dict.fromkeys(REASONS[problem.reason].hint for problem in ordered))
+    raise Failure(first, f"{who}: {len(ordered)} reasons why the restore would fail, nothing was touched: {told}", hints)
+
+
+def some(names: Collection[str]) -> str:
+    """The first few, and how many more."""
+    rest = len(names) - _NAMED
+    return ", ".join(list(names)[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def extension_order(wanted: Sequence[ExtensionEntry], states: Sequence[ExtensionState]) -> list[ExtensionEntry]:
+    """Those that others require come first."""
+    requires = {state.name: state.requires for state in states}
+    by_name = {extension.name: extension for extension in wanted}
+    ordered: dict[str, ExtensionEntry] = {}
+
+    def place(name: str, above: tuple[str, ...]) -> None:
+        for needed in requires.get(name, ()):
+            if needed in by_name and needed not in above:
+                place(needed, (*above, name))
+        ordered.setdefault(name, by_name[name])
+
+    for name in by_name:
+        place(name, ())
+    return list(ordered.values())

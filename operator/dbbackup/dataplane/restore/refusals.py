@@ -1,0 +1,67 @@
+"""What a server's refusal of a statement means, told without the data that it refused. Pure."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+
+from dbbackup.contract.errors import Failure
+from dbbackup.dataplane.postgres.connection import classify
+
+_LARGE_OBJECT = re.compile(r"SELECT pg_catalog\.lo\w+\(\s*'?(\d*)")
+_HEAD_END = re.compile(r"[('$=]|\sAS\s|\sIS\s|\sUSING\s|\sWITH\s")
+_CONSTRAINT = re.compile(r"(ALTER TABLE .*? ADD CONSTRAINT \S+(?: \w+(?: KEY)?)?)")
+_FUNCTION = re.compile(r'(?:PL/\w+|SQL) function "?([^\s"(]+)|function "?([^\s"(]+)"? line \d')
+_VALUE = re.compile(r': (?:"|\').*', re.DOTALL)
+
+_BY_STATE = {
+    "42501": "InsufficientPrivilege",
+    "53200": "TooManyLocks",
+    "55P03": "LockTimeout",
+    "40P01": "LockTimeout",
+    "2BP01": "DependentObjects",
+    "25006": "TargetReadOnly",
+}
+_CONSTRAINT_HINT = {
+    "23503": "Rows that stay in the target may refer to rows that the artifact does not hold: remove or correct them, then restore.",
+}
+
+
+def describe(statement: bytes | str) -> str:
+    """What a statement is about, in one short line without values: `ALTER TABLE ONLY app.s ADD CONSTRAINT s_u_fkey FOREIGN KEY`."""
+    text = " ".join((statement if isinstance(statement, str) else statement[:2000].decode("utf-8", "replace")).split())
+    if found := _LARGE_OBJECT.match(text):
+        return f"large object {found[1]}" if len(found[1]) > 1 else "large object data"
+    if found := _CONSTRAINT.match(text):
+        return found[1]
+    end = _HEAD_END.search(text)
+    return (text[: end.start()] if end else text)[:160].strip().rstrip(";")
+
+
+def statement_failure(error: psycopg.Error, statement: bytes | str, who: str) -> Failure:
+    """The Failure that an error of a restore's statement stands for.
+
+    Values that the data holds are left out: the server's DETAIL, its COPY context but the line, and what a message quotes after a colon.
+    """
+    state = error.sqlstate or ""
+    primary = error.diag.message_primary or " ".join(str(error).split())
+    context = error.diag.context or ""
+    doing = describe(statement)
+    if state[:2] in {"22", "23"}:
+        primary = _VALUE.sub("", primary)
+    if not state or state[:2] in {"08", "57"}:
+        reason = classify(primary) or ("ConnectionLost" if state[:2] != "22" else "RestoreFailed")
+        return Failure(reason, f"{who}: {doing}: {primary}; everything was rolled back")
+    line = re.search(r"COPY [^,]+, line (\d+)", context)
+    where = f"{doing}, row {line[1]}" if line else doing
+    if state in {"42P01", "42883", "42704", "3F000", "42703"} and (found := _FUNCTION.search(context)):
+        name = found[1] or found[2]
+        return Failure("SearchPathDependency", f"{who}: {where}: function {name} failed with: {primary}; everything was rolled back")
+    detail = ""
+    if state == "2BP01":
+        detail = f" ({'; '.join((error.diag.message_detail or '').splitlines()[:8])})"
+    if state[:2] == "23":
+        at = f" (table {error.diag.schema_name}.{error.diag.table_name})" if error.diag.table_name else ""
+        return Failure("ConstraintViolation", f"{who}: {where}: {primary}{at}; everything was rolled back", _CONSTRAINT_HINT.get(state))
+    return Failure(_BY_STATE.get(state, "RestoreFailed"), f"{who}: {where}: {primary}{detail}; everything was rolled back")

@@ -1,0 +1,239 @@
+"""Makes room for a dump within the restore's transaction, and puts back afterwards what the dump does not hold.
+
+Objects are dropped in the order that the target's own dependencies ask for, not in the dump's: a foreign key, a view's column or a default
+that is newer than the backup would stand in the way of the dump's order. Never CASCADE: an object that is not meant to go stops the restore.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from dbbackup.contract.errors import Failure
+from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.restore import grants
+from dbbackup.dataplane.restore.dependants import Replaced
+from dbbackup.dataplane.restore.drop_section import RELATIONS, ROUTINES
+from dbbackup.dataplane.restore.ordering import components
+from dbbackup.dataplane.restore.refusals import statement_failure
+from dbbackup.dataplane.restore.target import Address, Root
+
+_LOCKABLE = """
+SELECT c.oid::regclass::text FROM pg_catalog.pg_class c WHERE c.oid = ANY(%s::oid[]) AND c.relkind IN ('r', 'p') ORDER BY c.oid
+"""
+_BLOCKERS = """
+SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('process %%s (user %%s, %%s, transaction since %%s) holds %%s',
+         l.pid, coalesce(a.usename, '?'), coalesce(nullif(a.application_name, ''), 'no application name'),
+         coalesce(pg_catalog.to_char(a.xact_start, 'HH24:MI:SS'), '?'), l.relation::regclass), '; ')
+FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
+WHERE l.granted AND l.locktype = 'relation' AND l.relation = ANY(%s::oid[]) AND l.pid <> pg_catalog.pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+"""
+_PARTS = """
+SELECT c, o, i.type, i.identity FROM unnest(%s::oid[], %s::oid[]) u(c, o), LATERAL pg_catalog.pg_identify_object(c, o, 0) i
+WHERE i.type IN ('trigger', 'policy', 'rule', 'default value', 'table constraint')
+"""
+_LOSSES = """
+SELECT i.type || ' ' || i.identity FROM (
+  SELECT 'pg_class'::regclass::oid, indexrelid, 0 FROM pg_index WHERE indrelid = ANY(%(oids)s::oid[])
+    AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
+  UNION ALL SELECT 'pg_trigger'::regclass, oid, 0 FROM pg_trigger WHERE tgrelid = ANY(%(oids)s::oid[]) AND NOT tgisinternal
+  UNION ALL SELECT 'pg_policy'::regclass, oid, 0 FROM pg_policy WHERE polrelid = ANY(%(oids)s::oid[])
+  UNION ALL SELECT 'pg_rewrite'::regclass, oid, 0 FROM pg_rewrite WHERE ev_class = ANY(%(oids)s::oid[]) AND rulename <> '_RETURN'
+  UNION ALL SELECT 'pg_statistic_ext'::regclass, oid, 0 FROM pg_statistic_ext WHERE stxrelid = ANY(%(oids)s::oid[])
+  UNION ALL SELECT 'pg_class'::regclass, d.objid, 0 FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY(%(oids)s::oid[]) AND d.deptype IN ('a', 'i')
+  UNION ALL SELECT 'pg_constraint'::regclass, oid, 0 FROM pg_constraint WHERE conrelid = ANY(%(oids)s::oid[]) AND contype <> 't'
+  UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
+    WHERE attrelid = ANY(%(oids)s::oid[]) AND attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'f')
+) x(classid, objid, subid), LATERAL pg_catalog.pg_identify_object(classid, objid, subid) i
+UNION ALL SELECT 'place of ' || inhrelid::regclass || ' among the children of ' || inhparent::regclass FROM pg_inherits
+  WHERE inhrelid = ANY(%(oids)s::oid[])
+"""
+_WITH_PARTS = frozenset(RELATIONS) - {"SEQUENCE"}
+_PLACED = """
+SELECT i.type || ' ' || i.identity, c.reltablespace::bigint
+FROM pg_class c, LATERAL pg_catalog.pg_identify_object('pg_class'::regclass, c.oid, 0) i WHERE c.reltablespace <> 0 AND c.relkind <> 't'
+"""
+_RELATIONS_NOW = "SELECT oid FROM pg_catalog.pg_class WHERE oid::regclass::text = ANY(%s::text[])"
+
+
+_BATCH = 100
+"""Objects of one kind that are dropped by one statement."""
+
+
+class Replacement:
+    """Of `replaced`, over a connection in a transaction. In order: lock, drop, (the dump), put_back."""
+
+    def __init__(self, connection: Connection, who: str) -> None:
+        self._connection = connection
+        self._who = who
+        self._replaced = Replaced()
+        self._before = grants.Inventory()
+        self._parts_before: set[str] = set()
+        self._placed: set[tuple[str, int]] = set()
+
+    def lock(self, replaced: Replaced) -> None:
+        """All tables that go and all that stay with a foreign key onto them, exclusively; Failure LockTimeout names who holds them.
+
+        Foreign keys are put back under the same locks, so no row slips in between.
+        """
+        oids = [*replaced.relations, *{key.table_oid for key in replaced.foreign_keys}]
+        tables = [name for (name,) in self._connection.execute(_LOCKABLE, (oids,))]
+        if not tables:
+            return
+        try:
+            self._connection.execute(("LOCK TABLE ONLY " + ", ONLY ".join(tables) + " IN ACCESS EXCLUSIVE MODE").encode())
+        except psycopg.Error as error:
+            if error.sqlstate not in {"55P03", "40P01"}:
+                raise statement_failure(error, "LOCK TABLE", self._who) from None
+            raise Failure("LockTimeout", f"{self._who}: the tables to be replaced could not be locked in time: {self._blockers(oids)}") from None
+
+    def _blockers(self, oids: list[int]) -> str:
+        try:
+            self._connection.execute("ROLLBACK")
+            row = self._connection.execute(_BLOCKERS, (oids,)).fetchone()
+        except psycopg.Error:
+            row = None
+        return str(row[0]) if row and row[0] else "whoever held them has let go since"
+
+    def drop(self, replaced: Replaced) -> None:
+        """Captures what is to be put back, then drops."""
+        self._replaced = replaced
+        self._before = grants.capture(self._connection)
+        self._parts_before = self._parts([root.address[1] for root in replaced.roots if root.drop.kind in _WITH_PARTS])
+        self._placed = set(self._connection.execute(_PLACED + "AND c.oid = ANY(%s::oid[])", (list(replaced.relations),)))
+        for key in (*replaced.foreign_keys, *replaced.own_keys):
+            self._run(f"ALTER TABLE {key.table} DROP CONSTRAINT {key.name}")
+        for statement in self._in_order():
+            self._run(statement)
+
+    def _in_order(self) -> Iterable[str]:
+        replaced = self._replaced
+        roots = {root.address: root for root in replaced.roots}
+        tops = {a: r for a, r in roots.items() if replaced.members[a] == {a}}
+        before: dict[Address, set[Address]] = defaultdict(set)
+        parts: dict[tuple[Address, Address], list[Address]] = defaultdict(list)
+        for dependant, needed in replaced.edges:
+            for first in _tops(replaced, dependant, tops):
+                for second in _tops(replaced, needed, tops):
+                    if first != second:
+                        before[second].add(first)
+                        parts[first, second].append(dependant)
+        run: list[Root] = []
+        for group in components(list(tops), before):
+            if len(group) > 1:
+                yield from drop_statements(run)
+                inner = [a for (first, second), found in parts.items() if first in group and second in group for a in found]
+                yield from self._untangle(inner)
+                yield from drop_statements([tops[address] for address in group])
+                run = []
+                continue
+            root = tops[group[0]]
+            if run and (run[0].drop.kind != root.drop.kind or len(run) == _BATCH):
+                yield from drop_statements(run)
+                run = []
+            run.append(root)
+        yield from drop_statements(run)
+
+    def _untangle(self, addresses: Sequence[Address]) -> Iterable[str]:
+        """Within a circle of needs: drops the parts (triggers, policies, defaults, ...) that close it."""
+        rows = self._connection.execute(_PARTS, ([a[0] for a in addresses], [a[1] for a in addresses]))
+        for _, _, kind, identity in rows.fetchall():
+            if kind in {"trigger", "policy", "rule"}:
+                if not identity.startswith('"_RETURN"'):
+                    yield f"DROP {kind.upper()} IF EXISTS {identity}"
+            elif kind == "table constraint":
+                name, _, table = identity.partition(" on ")
+                yield f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}"
+            else:
+                table, _, column = identity.removeprefix("for ").rpartition(".")
+                yield f"ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT"
+
+    def put_back(self) -> list[str]:
+        """Owners, privileges, publications, foreign keys of tables that stay. Returns warnings: what could not be put back."""
+        again = {root.address for root in self._replaced.roots if root.drop.kind == "LARGE OBJECT"}
+        after = grants.capture(self._connection)
+        for statement in list(grants.put_back(self._before, after, again)):
+            self._run(statement)
+        after = grants.capture(self._connection)
+        others = set()
+        for statement, role in list(grants.regrant(self._before, after, again)):
+            if not self._run_as(role, statement):
+                others.add(role)
+        for key in self._replaced.foreign_keys:
+            self._run(f"ALTER TABLE {key.table} ADD CONSTRAINT {key.name} {key.definition}")
+            if key.comment is not None:
+                comment = sql.quote(key.comment, self._connection)
+                self._run(f"COMMENT ON CONSTRAINT {key.name} ON {key.table} IS {comment}")
+        told = ", ".join(sorted(others))
+        regranted = [f"grants that {told} had made come back as the owner's: they could not be made in that name"] if others else []
+        return [*self._lost(), *regranted]
+
+    def _run_as(self, role: str, statement: str) -> bool:
+        """Whether it could be run in that role's name; else it is run all the same."""
+        if role:
+            try:
+                with self._connection.transaction():
+                    self._connection.execute(f"SET LOCAL ROLE {role}".encode())
+                    self._connection.execute(statement.encode())
+                    self._connection.execute("RESET ROLE")
+            except psycopg.Error:
+                self._run(statement)
+                return False
+            return True
+        self._run(statement)
+        return True
+
+    def _parts(self, relations: Sequence[int]) -> set[str]:
+        return {text for (text,) in self._connection.execute(_LOSSES, {"oids": list(relations)})}
+
+    def _lost(self) -> list[str]:
+        names = [root.name for root in self._replaced.roots if root.drop.kind in _WITH_PARTS]
+        now = [oid for (oid,) in self._connection.execute(_RELATIONS_NOW, (names,))]
+        lost = self._parts_before - self._parts(now)
+        moved = {name for name, _ in self._placed - set(self._connection.execute(_PLACED))} - lost
+        told = {
+            "newer than the artifact, so gone with what was replaced": lost,
+            "in the database's own tablespace now, as tablespaces are not in an artifact": moved,
+        }
+        return [f"{text}: {_first(sorted(names))}" for text, names in told.items() if names]
+
+    def _run(self, statement: str) -> None:
+        try:
+            self._connection.execute(statement.encode())
+        except psycopg.Error as error:
+            raise statement_failure(error, statement, self._who) from None
+        if self._connection.pgconn.transaction_status != TransactionStatus.INTRANS:
+            raise Failure("InternalError", f"{statement} ended the transaction")
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
+
+
+def _tops(replaced: Replaced, address: Address, tops: dict[Address, Root]) -> set[Address]:
+    return {root for root in replaced.members.get(address, ()) if root in tops}
+
+
+def drop_statements(roots: Sequence[Root]) -> Iterable[str]:
+    """One statement for each kind: PostgreSQL sorts out what depends on what among the objects of one DROP."""
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for root in roots:
+        if root.drop.kind == "LARGE OBJECT":
+            yield f"SELECT pg_catalog.lo_unlink({root.address[1]})"
+        elif root.drop.kind in {"CAST", "TRANSFORM", "USER MAPPING"}:
+            yield f"DROP {root.drop.kind} {root.drop.name}"
+        else:
+            by_kind["ROUTINE" if root.drop.kind in ROUTINES else root.drop.kind].append(root.name)
+    for kind, names in by_kind.items():
+        if kind.startswith("OPERATOR "):
+            for name in names:
+                yield f"DROP {kind} {name}"
+        else:
+            yield f"DROP {kind} {', '.join(names)}"

@@ -1,0 +1,319 @@
+"""A restore: preflight, safety backup, then one transaction that is committed only when the whole artifact held and the server took all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from itertools import chain
+
+import psycopg
+from psycopg import sql
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.keys import SAFETY_SUFFIX
+from dbbackup.contract.manifest import Manifest, TableEntry, TransactionRecord, safety_report, transaction_key
+from dbbackup.contract.run import ArtifactReport, BackupOptions, DatabaseReport, Format, Progress, RestoredReport, RestoreOptions
+from dbbackup.dataplane.backup.run import BackupRun
+from dbbackup.dataplane.bucket import open_bucket
+from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.postgres.connection import Connection, connect, server_version, to_failure, uses_tls
+from dbbackup.dataplane.postgres.conninfo import Conninfo, load
+from dbbackup.dataplane.postgres.locks import beside_backups, cancel, hold
+from dbbackup.dataplane.restore import preflight
+from dbbackup.dataplane.restore.databases import created_database
+from dbbackup.dataplane.restore.dependants import Replaced, examine
+from dbbackup.dataplane.restore.dump_head import Head, read_head
+from dbbackup.dataplane.restore.executor import Executor, Restored
+from dbbackup.dataplane.restore.plan import Plan, completed, plan
+from dbbackup.dataplane.restore.replace import Replacement
+from dbbackup.dataplane.restore.source import Source, load_manifest
+from dbbackup.dataplane.restore.target import find_roots, user_objects
+from dbbackup.dataplane.restore.transaction import Opened, Transaction
+from dbbackup.storage.base import Storage
+
+_ANALYZE_LOCK_TIMEOUT = "5s"
+
+
+def execute(run: Run) -> None:
+    """A DatabaseRestore's run: fills `run.facts`, or raises Failure with the target as it was (but for OutcomeUnknown, which says so)."""
+    options = run.spec.restore
+    if run.spec.database is None or options is None:
+        raise Failure("InvalidSpec", "a restore's run tells neither database nor options")
+    info = load(run.spec.database, run.paths)
+    run.reporter.secret(info.password)
+    storage = open_bucket(run, create=False)
+    manifest, digest = load_manifest(storage, options.key, options.manifest_sha256)
+    run.facts["artifact"] = _artifact_report(options.key, manifest, digest)
+    planned = plan(run, storage, options, manifest)
+    with created_database(run, info, storage, manifest.database, wanted=options.create_database) as created, _session(run, info) as connection:
+        with beside_backups(connection, info) as busy:
+            if busy:  # what would be refused is refused now, not after a long backup
+                with completed(planned, connection, run) as whole:
+                    Restore(run, info, storage, options, manifest, whole, created=created).rehearse(connection)
+        hold(connection, info, "exclusive", run.stop, run.reporter)
+        with completed(planned, connection, run) as whole:
+            Restore(run, info, storage, options, manifest, whole, created=created).execute(connection)
+
+
+@contextmanager
+def _session(run: Run, info: Conninfo) -> Iterator[Connection]:
+    with closing(connect(info, "dbbackup restore")) as connection, run.stop.calling(lambda: cancel(connection)):
+        yield connection
+
+
+class Restore:
+    """Into one database, whose advisory lock the session holds. Call `rehearse` or `execute`, once."""
+
+    def __init__(
+        self, run: Run, info: Conninfo, storage: Storage, options: RestoreOptions, manifest: Manifest, planned: Plan, *, created: bool
+    ) -> None:
+        self._run = run
+        self._info = info
+        self._storage = storage
+        self._options = options
+        self._manifest = manifest
+        self._plan = planned
+        self._created = created
+        self._replacing = options.on_existing == "Replace"
+        self._needs = preflight.Needs(manifest, planned.contents)
+        self._extensions: list[str] = []
+        self._locks = 0
+        self._server: preflight.Server | None = None
+
+    def rehearse(self, connection: Connection) -> None:
+        """The preflight alone."""
+        with self._reading(connection) as (_, head):
+            self._preflight(connection, head)
+
+    def execute(self, connection: Connection) -> None:
+        with self._reading(connection) as (source, head):
+            self._preflight(connection, head)
+            self._safety_backup(connection)
+            self._transact(connection, source, head)
+        self._run.facts["bytes_read"] = source.bytes_read
+        self._analyze(connection)
+
+    @contextmanager
+    def _reading(self, connection: Connection) -> Iterator[tuple[Source, Head]]:
+        self._run.facts["database"] = self._database_report(connection)
+        source = Source(self._storage, self._options.key, self._manifest, self._run.stop, self._plan.argv, whole=not self._plan.partial)
+        try:
+            yield source, read_head(source.pieces())
+        except psycopg.Error as error:
+            raise to_failure(error, self._info, "restoring", "RestoreFailed") from None
+        finally:
+            source.close()
+
+    def _preflight(self, connection: Connection, head: Head) -> None:
+        replaced = self._replaced(connection, head)
+        facts = preflight.ask(connection, self._needs, replaced)
+        self._locks = preflight.estimate_locks(self._needs, replaced)
+        self._server = facts.server
+        problems = [*preflight.judge(facts, self._needs, replaced), *self._not_empty(connection)]
+        preflight.refuse(problems, self._info.who)
+        missing = [state for state in facts.extensions if state.schema is None and preflight.may_create(state, facts.server)]
+        wanted = [e for e in self._plan.contents.extensions if any(state.name == e.name for state in missing)]
+        for extension in preflight.extension_order(wanted, missing):
+            if not facts.schema_exists(extension.schema_):
+                self._extensions.append(_text(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(extension.schema_)), connection))
+            create = sql.SQL("CREATE EXTENSION IF NOT EXISTS {} WITH SCHEMA {}")
+            self._extensions.append(_text(create.format(sql.Identifier(extension.name), sql.Identifier(extension.schema_)), connection))
+        self._run.reporter.info(
+            f"preflight passed: {len(replaced.roots)} objects to be replaced; about {self._locks} locks of "
+            f"{facts.server.lock_capacity}; free space on the server cannot be asked by SQL: the artifact holds {self._manifest.dump_bytes} bytes, "
+            f"its source took {self._manifest.database.size_bytes} on disk"
+        )
+
+    def _replaced(self, connection: Connection, head: Head) -> Replaced:
+        return examine(connection, find_roots(connection, head.drops)) if self._replacing else Replaced()
+
+    def _not_empty(self, connection: Connection) -> list[preflight.Problem]:
+        if self._replacing:
+            if self._manifest.format == "plain" and not self._manifest.options.clean:
+                return preflight.cannot_replace(connection, self._needs)
+            return []
+        names, count = user_objects(connection)
+        if not count:
+            return []
+        more = f" and {count - len(names)} more" if count > len(names) else ""
+        return [preflight.Problem("TargetNotEmpty", f"the target holds {count} objects: {', '.join(names)}{more}")]
+
+    def _safety_backup(self, connection: Connection) -> None:
+        if not self._replacing or not self._options.safety_backup or not user_objects(connection, 1)[1]:
+            return
+        options = BackupOptions(format=self._manifest.format)
+        try:
+            backup = BackupRun(self._run, self._info, options, lambda: self._storage, suffix=SAFETY_SUFFIX, locked=True)
+            artifact = backup.execute()
+        except Failure as failure:
+            self._run.stop.check()
+            raise Failure("SafetyBackupFailed", f"the safety backup failed, so nothing was touched: {failure}", failure.hint) from None
+        finally:
+            self._run.committing = False
+        self._run.facts["safety_backup"] = safety_report(artifact.key, artifact.manifest, artifact.manifest_sha256)
+
+    def _transact(self, connection: Connection, source: Source, head: Head) -> None:
+        transaction = Transaction(connection, self._info, self._run.stop, self._run.reporter)
+        record = transaction_key(self._run.spec.storage.prefix, self._run.spec.owner)
+        given_up = False
+        try:
+            self._run.stop.check()
+            opened = transaction.begin(self._options.lock_timeout_seconds)
+            try:
+                self._storage.put(record, self._record(opened).to_json().encode(), "application/json", if_absent=True)
+            except Failure as failure:
+                given_up = failure.reason.name == "ArtifactExists"
+                if given_up:
+                    raise Failure("RunLost", "a check Job has given this restore up already, so it changes nothing any more") from None
+                raise
+            self._run.reporter.transaction(opened.xid)
+            restored = self._restore(connection, source, head)
+            report = RestoredReport(tables=len(self._plan.contents.tables), rows=sum(restored.rows.values()), bytes=restored.bytes)
+            self._run.stop.check()
+            self._run.committing = True
+            transaction.commit()
+            self._run.facts["restored"] = report
+        except BaseException as error:
+            if isinstance(error, Failure) and error.reason.name == "TooManyLocks" and self._server:
+                error.message += f": {self._server.locks_wanted(self._locks)}"
+            if not (isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"):
+                transaction.abort()
+                if not given_up:
+                    with suppress(Failure):
+                        self._storage.delete([record])
+            raise
+        finally:
+            self._run.committing = False
+
+    def _restore(self, connection: Connection, source: Source, head: Head) -> Restored:
+        """All that happens between BEGIN and COMMIT."""
+        executor = Executor(connection, self._info.who, self._progress(source))
+        replacement = Replacement(connection, self._info.who)
+        if self._replacing:
+            self._make_room(connection, replacement, head)
+        else:
+            preflight.refuse(self._not_empty(connection), self._info.who)
+        executor.run(head.preamble)
+        for statement in self._extensions:
+            executor.execute(statement.encode())
+        executor.run(chain(head.first, head.rest))
+        if not source.finished:
+            raise Failure("InternalError", "the artifact was not read to its end")
+        self._compare(executor.restored)
+        executor.restored.bytes += head.bytes
+        if self._replacing:
+            connection.execute("SET client_encoding = 'UTF8'")
+            for warning in replacement.put_back():
+                self._run.warn(warning)
+        return executor.restored
+
+    def _make_room(self, connection: Connection, replacement: Replacement, head: Head) -> None:
+        """Locks, looks again now that nobody can change it any more, and drops."""
+        replacement.lock(self._replaced(connection, head))
+        replaced = self._replaced(connection, head)
+        preflight.refuse(preflight.judge(preflight.ask(connection, self._needs, replaced), self._needs, replaced), self._info.who)
+        for table in self._plan.contents.tables:
+            if table.data_excluded:
+                self._warn_of_rows(connection, table)
+        replacement.drop(replaced)
+
+    def _warn_of_rows(self, connection: Connection, table: TableEntry) -> None:
+        name = sql.Identifier(table.schema_, table.name)
+        found = connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (name.as_string(connection),)).fetchone()
+        if not found or not found[0] or table.kind not in {"table", "unlogged"}:
+            return
+        row = connection.execute(sql.SQL("SELECT pg_catalog.count(*) FROM ONLY {}").format(name)).fetchone()
+        if row and row[0]:
+            kept = "; the safety backup holds them" if "safety_backup" in self._run.facts else ""
+            self._run.warn(f"{table.schema_}.{table.name}: its {row[0]} rows are gone, as the artifact leaves out the rows of this table{kept}")
+
+    def _compare(self, restored: Restored) -> None:
+        """The server's counts with the manifest's, table by table."""
+        if self._manifest.rows is None:
+            return
+        if wrong := differences(self._manifest.format, self._plan.contents.tables, restored.rows):
+            raise Failure("RowCountMismatch", f"{self._info.who}: {preflight.some(wrong)}; everything was rolled back")
+
+    def _progress(self, source: Source) -> Callable[[Restored], None]:
+        total = self._manifest.dump_bytes
+
+        def tick(restored: Restored) -> None:
+            self._run.stop.check()
+            percent = min(99, 100 * restored.bytes // total) if total and not self._plan.partial else None
+            self._run.reporter.progress(
+                Progress(
+                    phase="restoring",
+                    bytes_read=restored.bytes,
+                    bytes_stored=source.bytes_read,
+                    tables_done=len(restored.rows),
+                    tables_total=len(self._plan.contents.tables),
+                    percent=percent,
+                )
+            )
+
+        return tick
+
+    def _record(self, opened: Opened) -> TransactionRecord:
+        return TransactionRecord(
+            owner=self._run.spec.owner,
+            identity=self._info.identity,
+            xid=opened.xid,
+            timeline=opened.timeline,
+            backend_pid=opened.pid,
+            created_database=self._created,
+            artifact_key=self._options.key,
+            tables=len(self._plan.contents.tables),
+            rows=None if self._manifest.rows is None else sum(table.rows or 0 for table in self._plan.contents.tables),
+            bytes=None if self._plan.partial else self._manifest.dump_bytes,
+            safety_backup=self._run.facts.get("safety_backup"),
+        )
+
+    def _analyze(self, connection: Connection) -> None:
+        """Statistics for the planner. The data is committed: nothing here can fail the restore."""
+        names = [sql.Identifier(t.schema_, t.name) for t in self._plan.contents.tables if t.kind in {"table", "unlogged", "materialized"}]
+        if not names:
+            return
+        try:
+            connection.execute("SELECT pg_catalog.set_config('lock_timeout', %s, false)", (_ANALYZE_LOCK_TIMEOUT,))
+            self._run.stop.check()
+            connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(names)))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the restore is done
+            self._run.warn(f"ANALYZE after the restore did not end well, run it by hand: {' '.join(str(error).split())[:200]}")
+
+    def _database_report(self, connection: Connection) -> DatabaseReport:
+        version_num, version = server_version(connection)
+        preflight.refuse_old(version_num)
+        row = connection.execute("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())").fetchone()
+        return DatabaseReport(
+            identity=self._info.identity,
+            name=self._info.name,
+            server_version=version,
+            size_bytes=int(row[0]) if row else 0,
+            tables=len(self._plan.contents.tables),
+            tls=uses_tls(connection),
+        )
+
+
+def differences(fmt: Format, tables: Iterable[TableEntry], restored: Mapping[tuple[str, str], int]) -> list[str]:
+    """Pure: tables whose restored rows are not those of the manifest.
+
+    A custom dump's rows are counted table by table, and the configuration tables of extensions, whose own rows it holds too, are not among them.
+    """
+    expected = {(table.schema_, table.name): table.rows or 0 for table in tables}
+    keys = expected.keys() | (restored.keys() if fmt == "plain" else set())
+    return [
+        f"{schema}.{name}: {restored.get((schema, name), 0)} rows, the manifest says {expected.get((schema, name), 0)}"
+        for schema, name in sorted(keys)
+        if restored.get((schema, name), 0) != expected.get((schema, name), 0)
+    ]
+
+
+def _artifact_report(key: str, manifest: Manifest, digest: str) -> ArtifactReport:
+    stored = manifest.artifact
+    return ArtifactReport(
+        key=key, sha256=stored.sha256, manifest_sha256=digest, size_bytes=stored.size, format=manifest.format, compression=manifest.compression
+    )
+
+
+def _text(statement: sql.Composed, connection: Connection) -> str:
+    return statement.as_string(connection)

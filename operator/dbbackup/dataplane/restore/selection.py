@@ -1,0 +1,170 @@
+"""Some schemas and tables of a custom archive, with all that belongs to them. Pure.
+
+To a table belong its rows, defaults, constraints, indexes, statistics, rules, triggers, policies, comments, its own sequences and its partitions.
+A foreign key onto a table that is neither selected nor in the target is left out. Types, functions and whatever else the selection needs are taken
+along where the target lacks them, and left as they are where it has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import Contents
+from dbbackup.dataplane.postgres import table_patterns
+from dbbackup.dataplane.restore.drop_section import Drop, parse_drop
+from dbbackup.dataplane.restore.toc import Entry
+
+RELATIONS = frozenset({"TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"})
+_BY_TAG = frozenset({"DEFAULT", "CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "TRIGGER", "RULE", "POLICY"})
+"""Their tag is `table part`."""
+_BY_NEED = frozenset({
+    "TABLE DATA", "MATERIALIZED VIEW DATA", "INDEX", "STATISTICS", "ROW SECURITY", "SEQUENCE", "SEQUENCE OWNED BY", "SEQUENCE SET", "COMMENT",
+    "SECURITY LABEL", "TABLE ATTACH", "INDEX ATTACH",
+})  # fmt: skip
+_NEVER = frozenset({
+    "ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE", "DATABASE PROPERTIES", "ACL", "DEFAULT ACL", "BLOB", "BLOBS", "BLOB METADATA",
+    "BLOB COMMENTS", "STATISTICS DATA", "EXTENSION", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION",
+    "SUBSCRIPTION TABLE", "EVENT TRIGGER",
+})  # fmt: skip
+_LOCKS = {"TABLE": 3, "MATERIALIZED VIEW": 3, "INDEX": 1, "CONSTRAINT": 1, "SEQUENCE": 1, "VIEW": 1, "FOREIGN TABLE": 1}
+
+Exists = Callable[[Sequence[Drop]], set[Drop]]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """`ids` in the archive's order; `needed` stand among them only because the target lacks them; `left_out` are foreign keys, as `table name`."""
+
+    ids: tuple[int, ...]
+    tables: frozenset[tuple[str, str]]
+    extensions: frozenset[str]
+    needed: tuple[str, ...]
+    left_out: tuple[str, ...]
+    locks: int
+    policies: str
+    """The definitions of its policies: they name roles."""
+
+    def listing(self) -> str:
+        """What `pg_restore --use-list` reads."""
+        return "".join(f"{number};\n" for number in self.ids)
+
+    def contents(self, whole: Contents) -> Contents:
+        """The part of the manifest's contents that is restored."""
+        return Contents(
+            schemas=(),
+            tables=tuple(table for table in whole.tables if (table.schema_, table.name) in self.tables),
+            extensions=tuple(extension for extension in whole.extensions if extension.name in self.extensions),
+            roles=tuple(role for role in whole.roles if role in self.policies),
+            relations=self.locks,
+        )
+
+
+def choose(entries: Sequence[Entry], schemas: Sequence[str], tables: Sequence[str]) -> set[int]:
+    """Ids of what was asked for, with what belongs to it; Failure SelectionEmpty names everything that the archive does not hold."""
+    chosen: set[int] = set()
+    missing: list[str] = []
+    for schema in schemas:
+        found = {e.id for e in entries if e.kind not in _NEVER and (e.schema == schema or (e.kind == "SCHEMA" and e.tag == schema))}
+        chosen |= found
+        missing += [] if found else [f"schema {schema}"]
+    relations = {(e.schema, e.tag): e.id for e in entries if e.kind in RELATIONS}
+    for table in tables:
+        keys = table_patterns.called(table, relations)
+        chosen |= {relations[key] for key in keys}
+        missing += [] if keys else [f"table {table}"]
+    if missing:
+        held = sorted({e.schema for e in entries if e.kind in RELATIONS})
+        raise Failure("SelectionEmpty", f"the artifact holds no {', '.join(missing)}; it has tables in the schemas {', '.join(held) or 'none'}")
+    return _belonging(entries, chosen)
+
+
+def complete(entries: Sequence[Entry], chosen: set[int], exists: Exists) -> Selection:
+    """Takes along what the target lacks. Failure InvalidSpec where that is a table: nobody asked for its rows."""
+    by_id = {entry.id: entry for entry in entries}
+    base = set(chosen)
+    needed: set[int] = set()
+    extensions: set[str] = set()
+    known: set[int] = set()
+    while True:
+        foreign_keys = {number for number in chosen if by_id[number].kind == "FK CONSTRAINT"}
+        candidates = _needs(by_id, chosen - foreign_keys) - chosen - known
+        extensions |= {by_id[number].tag for number in candidates if by_id[number].kind == "EXTENSION"}
+        known |= candidates
+        lacking = _lacking([by_id[number] for number in candidates], exists)
+        tables = sorted(f"{e.schema}.{e.tag}" for e in lacking if e.kind in RELATIONS - {"SEQUENCE"})
+        if tables:
+            raise Failure("InvalidSpec", f"the selection needs {', '.join(tables)}, which neither it nor the target holds: select them too")
+        if not lacking:
+            break
+        needed |= {entry.id for entry in lacking}
+        chosen = _belonging(entries, chosen | needed)
+    left_out = _dangling([by_id[number] for number in foreign_keys], by_id, chosen, exists)
+    kept = chosen - {entry.id for entry in left_out}
+    selected = [entry for entry in entries if entry.id in kept]
+    return Selection(
+        ids=tuple(entry.id for entry in selected),
+        tables=frozenset((e.schema, e.tag) for e in selected if e.kind in RELATIONS and e.kind != "SEQUENCE"),
+        extensions=frozenset(extensions),
+        needed=tuple(f"{e.kind.lower()} {f'{e.schema}.' if e.schema else ''}{e.tag}" for e in selected if e.id in needed - base),
+        left_out=tuple(f"{e.schema}.{e.tag}" for e in left_out),
+        locks=sum(_LOCKS.get(entry.kind, 0) for entry in selected),
+        policies="\n".join(entry.definition for entry in selected if entry.kind == "POLICY"),
+    )
+
+
+def _belonging(entries: Sequence[Entry], chosen: set[int]) -> set[int]:
+    by_id = {entry.id: entry for entry in entries}
+    parents = {e.needs[0]: e.needs[1] for e in entries if e.kind == "TABLE ATTACH" and len(e.needs) > 1}
+    chosen = set(chosen)
+    while True:
+        more = {child for child, parent in parents.items() if parent in chosen}
+        more |= {entry.id for entry in entries if (owner := _owner(entry, by_id)) is not None and owner in chosen}
+        if more <= chosen:
+            return chosen
+        chosen |= more
+
+
+def _owner(entry: Entry, by_id: dict[int, Entry]) -> int | None:
+    """The id of the entry that this one is a part of."""
+    needs = [by_id[number] for number in entry.needs if number in by_id]
+    if entry.kind in _BY_TAG:
+        fitting = [e for e in needs if e.kind in RELATIONS and e.schema == entry.schema and entry.tag.startswith(f"{e.tag} ")]
+        return max(fitting, key=lambda e: len(e.tag)).id if fitting else None
+    if entry.kind not in _BY_NEED:
+        return None
+    if entry.kind in {"COMMENT", "SECURITY LABEL"}:
+        return needs[0].id if needs else None
+    kinds = {"SEQUENCE"} if entry.kind in {"SEQUENCE OWNED BY", "SEQUENCE SET"} else RELATIONS - {"SEQUENCE"}
+    return next((e.id for e in needs if e.kind in kinds), None)
+
+
+def _needs(by_id: dict[int, Entry], chosen: Iterable[int]) -> set[int]:
+    skipped = _NEVER - {"EXTENSION"}
+    return {n for number in chosen for n in by_id[number].needs if n in by_id and by_id[n].kind not in skipped and _standing(by_id[n])}
+
+
+def _standing(entry: Entry) -> bool:
+    """Whether it is an object of its own, and no part of one."""
+    return entry.kind == "EXTENSION" or entry.kind in RELATIONS or entry.kind not in _BY_TAG | _BY_NEED
+
+
+def _lacking(candidates: Sequence[Entry], exists: Exists) -> list[Entry]:
+    drops = {entry.id: drop for entry in candidates if (drop := _drop(entry)) is not None}
+    there = exists(list(drops.values()))
+    return [entry for entry in candidates if entry.id in drops and drops[entry.id] not in there]
+
+
+def _drop(entry: Entry) -> Drop | None:
+    if entry.kind == "SCHEMA":
+        return Drop("SCHEMA", "", entry.tag)
+    found = parse_drop(entry.drop.strip()) if entry.drop else False
+    return found if isinstance(found, Drop) else None
+
+
+def _dangling(foreign_keys: Sequence[Entry], by_id: dict[int, Entry], chosen: set[int], exists: Exists) -> list[Entry]:
+    """Foreign keys onto tables that will not be there."""
+    targets = {key.id: [by_id[n] for n in key.needs if n in by_id and by_id[n].kind == "TABLE" and n not in chosen] for key in foreign_keys}
+    lacking = {entry.id for entry in _lacking([entry for found in targets.values() for entry in found], exists)}
+    return [key for key in foreign_keys if any(entry.id in lacking for entry in targets[key.id])]

@@ -1,0 +1,60 @@
+"""The databases of a server, for a schedule that takes them by patterns."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import psycopg
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.pages import Pager
+from dbbackup.contract.run import DatabaseTarget, DiscoveredItem
+from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.postgres.connection import Connection, to_failure
+from dbbackup.dataplane.postgres.conninfo import Conninfo, load, read_secret, resolve
+from dbbackup.dataplane.postgres.locks import cancel
+from dbbackup.dataplane.restore.databases import connect_first
+
+_MAINTENANCE = "postgres"
+# datconnlimit -2 (in the minor versions that know it) marks what an interrupted DROP DATABASE left: nobody can connect to it any more.
+_QUERY = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 ORDER BY datname"
+
+
+def execute(run: Run) -> None:
+    """A discovery: its pages and `run.facts`; or Failure."""
+    target = run.spec.database
+    if target is None:
+        raise Failure("InvalidSpec", "a discovery's run tells no database")
+    info = load(target.model_copy(update={"name": target.name or _MAINTENANCE}), run.paths)
+    run.reporter.secret(info.password)
+    pager = Pager(run.reporter.page)
+    with closing(connect_first(info, _candidates(run, target), "dbbackup discover")) as connection, run.stop.calling(lambda: cancel(connection)):
+        for name in _names(run, connection, info):
+            pager.add(DiscoveredItem(name=name))
+    run.facts["pages"] = pager.end()
+
+
+def _candidates(run: Run, target: DatabaseTarget) -> list[str]:
+    """The database that the target names, where it names one, is the one that its user may surely connect to."""
+    try:
+        own = resolve(target, read_secret(run.paths.database_secret)).name
+    except Failure:
+        return [_MAINTENANCE]
+    return list(dict.fromkeys((own, _MAINTENANCE)))
+
+
+def _names(run: Run, connection: Connection, info: Conninfo) -> list[str]:
+    """Names are bytes of whatever encoding their creator used: those that are not UTF-8 can't be named by a Kubernetes object."""
+    try:
+        connection.execute("SET client_encoding = 'SQL_ASCII'")
+        rows = connection.execute(_QUERY).fetchall()
+    except psycopg.Error as error:
+        raise to_failure(error, info, "listing the databases", "ConnectionLost") from None
+    names = []
+    for (raw,) in rows:
+        name = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else str(raw)
+        if isinstance(raw, bytes) and name.encode() != raw:
+            run.warn(f"database {name} of {info.host}:{info.port} is left out: its name is not UTF-8")
+        else:
+            names.append(name)
+    return names

@@ -1,0 +1,127 @@
+"""Deletion of many artifacts by one run: the manifests first, so that what is left of a run cut short is never taken for a backup.
+
+Only what the manifest shows to be the item's own is deleted, and only objects of this operator's names. What is not there counts as deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.keys import OWN_NAMES, parse_directory, root
+from dbbackup.contract.manifest import MANIFEST
+from dbbackup.contract.pages import Pager
+from dbbackup.contract.run import PrunedItem, PruneItem
+from dbbackup.dataplane.bucket import open_bucket, read_manifest
+from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.upkeep.parallel import in_order
+from dbbackup.storage.base import ObjectInfo, Storage
+
+
+@dataclass(slots=True)
+class Artifact:
+    """One item on its way: what is there of it, and why it cannot be deleted."""
+
+    item: PruneItem
+    names: frozenset[str] = frozenset()
+    problem: str | None = None
+
+    def keys(self, *, manifest: bool) -> list[str]:
+        """Of its manifest, or of everything else."""
+        return [f"{self.item.key}/{name}" for name in sorted(self.names) if (name == MANIFEST) is manifest]
+
+
+def execute(run: Run) -> None:
+    """A prune: its pages, one PrunedItem for each item, and `run.facts`; Failure where the storage as a whole does not answer."""
+    if run.spec.prune is None:
+        raise Failure("InvalidSpec", "a prune's run tells no items")
+    below = root(run.spec.storage.prefix, run.spec.owner.namespace)
+    artifacts = [Artifact(item, problem=_refusal(below, item)) for item in run.spec.prune.items]
+    try:
+        storage: Storage | None = open_bucket(run, create=False)
+    except Failure as failure:
+        if failure.reason.name != "BucketNotFound":
+            raise
+        storage = None
+        run.warn(f"there is nothing to delete any more: {failure}")
+    if storage is not None:
+        _prune(run, storage, [artifact for artifact in artifacts if artifact.problem is None])
+    pager = Pager(run.reporter.page)
+    for artifact in artifacts:
+        problem = run.reporter.redact(artifact.problem)[:500] if artifact.problem else None
+        pager.add(PrunedItem(key=artifact.item.key, uid=artifact.item.uid, problem=problem))
+    run.facts["pages"] = pager.end()
+
+
+def _refusal(below: str, item: PruneItem) -> str | None:
+    """Why the key cannot be an artifact's of that owner in the run's namespace."""
+    found = parse_directory(below, item.key)
+    if found is None:
+        return f"{item.key} is no artifact's directory below {below}: nothing was deleted"
+    if found.short_uid != item.uid[:8]:
+        return f"{item.key} is not the directory of the object with UID {item.uid}: nothing was deleted"
+    return None
+
+
+def _prune(run: Run, storage: Storage, artifacts: list[Artifact]) -> None:
+    for _ in in_order(run.stop, (partial(_look, storage, artifact) for artifact in artifacts)):
+        pass
+    for manifest in (True, False):
+        run.stop.check()
+        good = [artifact for artifact in artifacts if artifact.problem is None]
+        _delete(run, storage, good, partial(Artifact.keys, manifest=manifest))
+    gone = sum(artifact.problem is None for artifact in artifacts)
+    run.reporter.info(f"{gone} artifacts are gone, {len(artifacts) - gone} could not be deleted")
+
+
+def _look(storage: Storage, artifact: Artifact) -> None:
+    """Finds what is there, and whose it is."""
+    key = artifact.item.key
+    there: dict[str, ObjectInfo] = {}
+    for info in storage.list(key + "/"):
+        name = info.key.removeprefix(key + "/")
+        if name in OWN_NAMES:
+            there[name] = info
+    artifact.names = frozenset(there)
+    if MANIFEST not in there:
+        return
+    try:
+        manifest, _ = read_manifest(storage, key, there[MANIFEST].size)
+    except Failure as failure:
+        if failure.reason.retryable:
+            raise
+        if failure.reason.name != "ArtifactMissing":  # else somebody else has begun to delete it
+            artifact.problem = f"nothing was deleted, as nobody can tell whose it is: {failure}"
+        return
+    owner, unknown = manifest.owner, sorted({stored.name for stored in manifest.objects} - OWN_NAMES)
+    if owner.uid != artifact.item.uid:
+        artifact.problem = f"{key} belongs to {owner.kind} {owner.namespace}/{owner.name} with UID {owner.uid}: nothing was deleted"
+    elif unknown:
+        artifact.problem = f"{key} holds {unknown[0]}, which this operator does not know: nothing was deleted"
+
+
+def _delete(run: Run, storage: Storage, artifacts: list[Artifact], keys: Callable[[Artifact], list[str]]) -> None:
+    """In as few requests as the server allows; where it refuses, artifact by artifact, each with its own problem."""
+    wanted = [key for artifact in artifacts for key in keys(artifact)]
+    if not wanted:
+        return
+    try:
+        storage.delete(wanted)
+    except Failure as failure:
+        if failure.reason.retryable:
+            raise
+    else:
+        return
+    for _ in in_order(run.stop, (partial(_delete_one, storage, artifact, keys) for artifact in artifacts)):
+        pass
+
+
+def _delete_one(storage: Storage, artifact: Artifact, keys: Callable[[Artifact], list[str]]) -> None:
+    try:
+        storage.delete(keys(artifact))
+    except Failure as failure:
+        if failure.reason.retryable:
+            raise
+        artifact.problem = str(failure)

@@ -1,0 +1,263 @@
+"""What became of a run that left no report, and the removal of an artifact. Neither guesses: both look.
+
+A backup is what its manifest says, or nothing. A restore is what the server says of its transaction; where nobody can tell, it is OutcomeUnknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import psycopg
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.keys import SAFETY_SUFFIX, root
+from dbbackup.contract.manifest import (
+    MANIFEST_LIMIT,
+    CreationRecord,
+    Tombstone,
+    TransactionRecord,
+    creation_key,
+    leaf,
+    parse_transaction,
+    safety_report,
+    transaction_key,
+)
+from dbbackup.contract.run import ArtifactReport, CheckOptions, DatabaseReport, Owner, RestoredReport
+from dbbackup.dataplane.bucket import Artifact, find_artifact, find_directories, open_bucket
+from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.postgres.connection import Connection, connect, one, server_version, uses_tls
+from dbbackup.dataplane.postgres.conninfo import Conninfo, load
+from dbbackup.dataplane.restore.databases import drop_database, find_database, maintenance
+from dbbackup.dataplane.restore.source import load_manifest
+from dbbackup.dataplane.restore.transaction import Opened, end_backend, transaction_status
+from dbbackup.storage.directories import delete_directory
+
+if TYPE_CHECKING:
+    from dbbackup.storage.base import Storage
+
+T = TypeVar("T")
+
+_POLL = 1.0
+_PATIENCE = 0.8
+"""Part of the run's time in which a server is asked again that does not answer, before the outcome is said to be unknown."""
+
+
+def execute(run: Run) -> None:
+    """A check or a cleanup run: fills `run.facts`, or raises Failure."""
+    if run.spec.run == "cleanup":
+        _clean_up(run)
+    elif run.spec.check is None:
+        raise Failure("InvalidSpec", "a check's run tells not what to check")
+    elif run.spec.check.run == "backup":
+        _check_backup(run, run.spec.check)
+    else:
+        _check_restore(run, run.spec.check)
+
+
+# cleanup
+
+
+def _clean_up(run: Run) -> None:
+    """Deletes the artifact of the run's owner, and only that. What is not there counts as deleted, the bucket too."""
+    owner, prefix = run.spec.owner, run.spec.storage.prefix
+    key = run.spec.cleanup.key if run.spec.cleanup else None
+    if key is not None:
+        _refuse_foreign(key, prefix, owner)
+    try:
+        storage = open_bucket(run, create=False)
+        count = sum(delete_directory(storage, directory) for directory in ([key] if key else find_directories(storage, prefix, owner)))
+    except Failure as failure:
+        if failure.reason.name != "BucketNotFound":
+            raise
+        count = 0
+    run.reporter.info(f"{count} objects were deleted")
+
+
+def _refuse_foreign(key: str, prefix: str, owner: Owner) -> None:
+    parts = key.split("/")
+    if not key.startswith(root(prefix, owner.namespace)) or parts[-1] != leaf(owner) or {"", ".", ".."} & set(parts):
+        raise Failure("InvalidSpec", f"{key} is not the directory of {owner.kind} {owner.namespace}/{owner.name}: nothing was deleted")
+
+
+# check of a backup
+
+
+def _check_backup(run: Run, options: CheckOptions) -> None:
+    try:
+        storage = open_bucket(run, create=False)
+        directories = find_directories(storage, run.spec.storage.prefix, run.spec.owner)
+        for directory in directories:
+            found = find_artifact(storage, directory, run.spec.owner)
+            if found:
+                artifact = Artifact(directory, *found)
+                run.facts |= {"artifact": artifact.report(), "database": artifact.database_report(), "bytes_read": found[0].dump_bytes}
+                return
+        removed = sum(delete_directory(storage, directory) for directory in directories)
+    except Failure as failure:
+        if failure.reason.name != "BucketNotFound":
+            raise  # nobody has looked: the operator says that the outcome is unknown
+        raise Failure(options.lost_reason, options.lost_message) from None
+    run.reporter.info(f"no sealed artifact; {removed} objects of the lost run were deleted")
+    raise Failure(options.lost_reason, options.lost_message)
+
+
+# check of a restore
+
+
+def _check_restore(run: Run, options: CheckOptions) -> None:
+    try:
+        settled = _settle(run)
+    except Failure as failure:
+        if failure.reason.name == "OutcomeUnknown" or (failure.reason.retryable and failure.reason.name != "Timeout"):
+            raise
+        raise Failure("OutcomeUnknown", f"{options.lost_message}; and nobody can tell what became of it: {failure}") from None
+    if settled is not None:
+        raise Failure(options.lost_reason, f"{options.lost_message}; {settled}")
+
+
+def _settle(run: Run) -> str | None:
+    """None where the restore was committed, with its facts; else why nothing changed. Failure where it can't be told."""
+    storage = open_bucket(run, create=False)
+    _find_safety_backup(run, storage)
+    key = transaction_key(run.spec.storage.prefix, run.spec.owner)
+    record = _record(storage, key, run.spec.owner)
+    if record is None:
+        return f"it had changed nothing{_created(run, storage)}"
+    if record.owner.uid != run.spec.owner.uid:
+        raise Failure("OutcomeUnknown", f"{key} is the record of another restore")
+    run.reporter.transaction(record.xid)
+    if not _committed(run, record):
+        storage.delete([key])
+        return f"its transaction {record.xid} was rolled back, the target is as it was{_created(run, storage)}"
+    run.facts["restored"] = RestoredReport(tables=record.tables, rows=record.rows, bytes=record.bytes)
+    run.facts["artifact"] = _artifact(run, storage, record.artifact_key)
+    storage.delete([creation_key(run.spec.storage.prefix, run.spec.owner)])
+    return None
+
+
+def _record(storage: Storage, key: str, owner: Owner) -> TransactionRecord | None:
+    """What the restore wrote before it changed anything. Where it wrote nothing a tombstone is put, so that it can't begin after all."""
+    if storage.head(key) is None:
+        try:
+            storage.put(key, Tombstone(owner=owner).to_json().encode(), "application/json", if_absent=True)
+        except Failure as failure:
+            if failure.reason.name == "StorageAccessDenied":
+                return None  # then the restore could not write its record either, without which it changes nothing
+            if failure.reason.name != "ArtifactExists":
+                raise
+        else:
+            return None
+    found = parse_transaction(storage.get(key, MANIFEST_LIMIT))
+    return found if isinstance(found, TransactionRecord) else None
+
+
+def _artifact(run: Run, storage: Storage, directory: str) -> ArtifactReport | None:
+    """Of the restored artifact; None where it has been deleted since, as the outcome does not depend on it."""
+    try:
+        manifest, digest = load_manifest(storage, directory, None)
+    except Failure as failure:
+        run.warn(f"the restored artifact can't be read any more: {failure}")
+        return None
+    return Artifact(directory, manifest, digest).report()
+
+
+def _find_safety_backup(run: Run, storage: Storage) -> None:
+    """A sealed safety backup is told whatever became of the restore; an unfinished one is removed."""
+    for directory in find_directories(storage, run.spec.storage.prefix, run.spec.owner, SAFETY_SUFFIX):
+        found = find_artifact(storage, directory, run.spec.owner)
+        if found:
+            run.facts["safety_backup"] = safety_report(directory, *found)
+        else:
+            delete_directory(storage, directory)
+
+
+def _created(run: Run, storage: Storage) -> str:
+    """Drops the database that the restore had created, if it had; what to tell of one that stays."""
+    key = creation_key(run.spec.storage.prefix, run.spec.owner)
+    if storage.head(key) is None:
+        return ""
+    record = CreationRecord.model_validate_json(storage.get(key, MANIFEST_LIMIT))
+    try:
+        kept = _ask(run, lambda info: _drop(run, info, record))
+    except Failure as failure:
+        kept = f"could not be looked at: {failure}"
+    else:
+        storage.delete([key])
+    return f"; database {record.identity}, which it may have created, {kept}" if kept else ""
+
+
+def _drop(run: Run, info: Conninfo, record: CreationRecord) -> str:
+    if info.identity != record.identity:
+        return f"was not looked for: the Secret now leads to {info.identity}"
+    if record.oid is not None:
+        return drop_database(run, info, record.oid)
+    with closing(maintenance(info)) as session:
+        return "" if find_database(session, info.name) is None else "stays: it is there, and whether this restore made it nobody can tell"
+
+
+def _committed(run: Run, record: TransactionRecord) -> bool:
+    """As the server says; Failure OutcomeUnknown where it can't."""
+    return _ask(
+        run,
+        lambda info: _told_committed(run, info, record),
+        f"nobody can tell whether transaction {record.xid} on {record.identity} was committed",
+    )
+
+
+def _ask(run: Run, question: Callable[[Conninfo], T], unanswered: str = "nobody can tell") -> T:
+    """Asks the database again for most of the run's time; Failure OutcomeUnknown where it does not answer."""
+    if run.spec.database is None:
+        raise Failure("InvalidSpec", "a restore's check tells no database")
+    while True:
+        try:
+            info = load(run.spec.database, run.paths)
+            run.reporter.secret(info.password)
+            return question(info)
+        except (Failure, psycopg.Error) as error:
+            if isinstance(error, Failure) and not error.reason.retryable:
+                raise
+            answer = " ".join(str(error).split())
+        if datetime.now(UTC) >= run.started_at + timedelta(seconds=run.spec.timeout_seconds * _PATIENCE):
+            raise Failure("OutcomeUnknown", f"{unanswered}: {answer}")
+        run.stop.wait(_POLL)
+
+
+def _told_committed(run: Run, info: Conninfo, record: TransactionRecord) -> bool:
+    if info.identity != record.identity:
+        raise Failure("OutcomeUnknown", f"transaction {record.xid} ran on {record.identity}; the Secret now leads to {info.identity}")
+    try:
+        session = connect(info, "dbbackup check")
+    except Failure as failure:
+        if failure.reason.name == "DatabaseNotFound" and record.created_database:
+            return False  # the run dropped again what it had created
+        raise
+    with closing(session):
+        status, timeline = transaction_status(session, record.xid)
+        if timeline != record.timeline:
+            raise Failure(
+                "OutcomeUnknown", f"transaction {record.xid} ran on timeline {record.timeline}; the server of {info.identity} is on {timeline}"
+            )
+        if status == "in progress":
+            run.reporter.info(f"server process {record.backend_pid} still runs transaction {record.xid}; it is ended")
+            if not end_backend(info, Opened(record.xid, record.backend_pid, record.timeline)):
+                raise Failure("ConnectionLost", f"server process {record.backend_pid} of transaction {record.xid} does not end")
+            status, _ = transaction_status(session, record.xid)
+        run.facts["database"] = _database(session, info, record)
+        if status not in {"committed", "aborted"}:
+            raise Failure("OutcomeUnknown", f"the server of {info.identity} does not know any more what became of transaction {record.xid}")
+    return status == "committed"
+
+
+def _database(session: Connection, info: Conninfo, record: TransactionRecord) -> DatabaseReport:
+    size = one(session, "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")[0]
+    return DatabaseReport(
+        identity=info.identity,
+        name=info.name,
+        server_version=server_version(session)[1],
+        size_bytes=size,
+        tables=record.tables,
+        tls=uses_tls(session),
+    )

@@ -1,0 +1,48 @@
+"""What backup, check and cleanup runs do to whole directories of the bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from dbbackup.contract.manifest import MANIFEST, artifact_name
+from dbbackup.contract.run import Algorithm, Format
+from dbbackup.storage.base import Storage
+
+ARTIFACTS = tuple(sorted({artifact_name(fmt, algorithm) for fmt in get_args(Format) for algorithm in get_args(Algorithm)}))
+"""What an artifact's object may be called."""
+_ROUNDS = 20
+
+
+def abort_uploads(storage: Storage, directory: str, names: Sequence[str] = ARTIFACTS) -> int:
+    """Aborts every unfinished upload below `directory`; returns how many there were.
+
+    Looks again until there is none, since a page of a server's listing may skip uploads of one key. Some servers (MinIO) list the uploads of
+    one exact key only, so those of `names` are asked for as well.
+    """
+    total = 0
+    for _ in range(_ROUNDS):
+        uploads = list(storage.list_uploads(directory + "/"))
+        if not uploads and not total:
+            uploads = [upload for name in names for upload in storage.list_uploads(f"{directory}/{name}")]
+        if not uploads:
+            break
+        for upload in uploads:
+            storage.abort_upload(upload)
+        total += len(uploads)
+    return total
+
+
+def delete_directory(storage: Storage, directory: str, names: Sequence[str] = ARTIFACTS) -> int:
+    """Deletes every object and unfinished upload below `directory`; returns how many objects there were. `names` as for `abort_uploads`.
+
+    The manifest goes first: what is left of a deletion cut short is then never taken for a backup.
+    """
+    manifest = f"{directory}/{MANIFEST}"
+    sealed = storage.head(manifest) is not None
+    if sealed:
+        storage.delete([manifest])
+    abort_uploads(storage, directory, names)
+    keys = [info.key for info in storage.list(directory + "/") if info.key != manifest]
+    storage.delete(keys)
+    return len(keys) + sealed

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from tests.root import ROOT
+
+from dbbackup.contract.errors import REASONS, ExitCode, Failure
+
+SOURCE = ROOT / "operator" / "dbbackup"
+RAISED = re.compile(r'Failure\(\s*"(\w+)"')
+
+
+def test_names_are_camel_case_and_fit_a_condition() -> None:
+    for name, reason in REASONS.items():
+        assert name == reason.name
+        assert re.fullmatch(r"[A-Z][A-Za-z]{2,63}", name)
+
+
+def test_each_says_what_it_means_and_what_to_do() -> None:
+    for reason in REASONS.values():
+        for text in (reason.meaning, reason.hint):
+            assert len(text) > 15, reason.name
+            assert text[0].isupper() or text.startswith("pg_dump"), reason.name
+            assert text.endswith("."), reason.name
+
+
+def test_exit_codes_tell_what_to_try_again() -> None:
+    for code in ExitCode:
+        assert 0 <= code <= 125
+        assert code.retryable == (code not in range(20, 30))
+    assert REASONS["StorageUnavailable"].retryable
+    assert REASONS["DatabaseUnreachable"].retryable
+    assert REASONS["Timeout"].exit_code == ExitCode.TIMEOUT
+    for name in (
+        "AuthenticationFailed",
+        "DatabaseNotFound",
+        "InvalidSpec",
+        "StorageAccessDenied",
+        "ArtifactCorrupt",
+        "TargetNotEmpty",
+        "OutcomeUnknown",
+    ):
+        assert not REASONS[name].retryable
+
+
+def test_every_reason_that_is_raised_is_known() -> None:
+    raised = {name for path in SOURCE.rglob("*.py") for name in RAISED.findall(path.read_text())}
+    assert len(raised) > 20
+    assert raised <= set(REASONS)
+
+
+def test_failure() -> None:
+    failure = Failure("BucketNotFound", "no bucket backups")
+    assert str(failure) == "BucketNotFound: no bucket backups"
+    assert failure.hint == REASONS["BucketNotFound"].hint
+    assert Failure("BucketNotFound", "x", hint="make it").hint == "make it"
+    with pytest.raises(KeyError):
+        Failure("NoSuchReason", "x")

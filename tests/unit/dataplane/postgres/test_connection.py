@@ -1,0 +1,217 @@
+"""Connection Secrets of every shape that operators write, and what errors mean."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.run import DatabaseTarget
+from dbbackup.dataplane.paths import Paths
+from dbbackup.dataplane.postgres import conninfo
+from dbbackup.dataplane.postgres.connection import child_environment, classify, redact
+from dbbackup.dataplane.postgres.conninfo import Conninfo, resolve
+
+CLOUDNATIVE_PG = {
+    "uri": "postgresql://app:p%40ss%2Fw%3Ard@cluster-rw.team-a:5432/app",
+    "fqdn-uri": "postgresql://app:p%40ss%2Fw%3Ard@cluster-rw.team-a.svc.cluster.local:5432/app",
+    "jdbc-uri": "jdbc:postgresql://cluster-rw.team-a:5432/app?password=p%40ss%2Fw%3Ard&user=app",
+    "host": "cluster-rw",
+    "port": "5432",
+    "dbname": "app",
+    "username": "app",
+    "user": "app",
+    "password": "p@ss/w:rd",
+    "pgpass": "cluster-rw:5432:app:app:p@ss/w:rd\n",
+}
+ZALANDO = {"username": "app", "password": "p@ss/w:rd"}
+CRUNCHY_PGO = {
+    "dbname": "app",
+    "host": "hippo-primary.team-a.svc",
+    "port": "5432",
+    "user": "app",
+    "password": "p@ss/w:rd",
+    "verifier": "SCRAM-SHA-256$4096:...",
+    "uri": "postgresql://app:p%40ss%2Fw%3Ard@hippo-primary.team-a.svc:5432/app",
+    "jdbc-uri": "jdbc:postgresql://hippo-primary.team-a.svc:5432/app?password=p%40ss%2Fw%3Ard&user=app",
+    "pgbouncer-host": "hippo-pgbouncer.team-a.svc",
+    "pgbouncer-port": "5432",
+    "pgbouncer-uri": "postgresql://app:p%40ss%2Fw%3Ard@hippo-pgbouncer.team-a.svc:5432/app",
+}
+PERCONA = {key: value for key, value in CRUNCHY_PGO.items() if key != "verifier"}
+SERVICE_BINDING = {
+    "type": "postgresql",
+    "provider": "bitnami",
+    "host": "db.team-a.svc",
+    "port": "5433",
+    "database": "app",
+    "username": "app",
+    "password": "p@ss/w:rd",
+    "uri": "postgresql://app:p%40ss%2Fw%3Ard@db.team-a.svc:5433/app",
+}
+URI_ONLY = {"uri": "postgres://app:p%40ss%2Fw%3Ard@[::1]/app?sslmode=require&application_name=x"}
+
+
+def secret(values: dict[str, str]) -> dict[str, bytes]:
+    return {key: value.encode() for key, value in values.items()}
+
+
+def target(**fields: object) -> DatabaseTarget:
+    return DatabaseTarget.model_validate({"secret": "app-db", **fields})
+
+
+@pytest.mark.parametrize(
+    ("values", "fields", "host", "port", "sslmode"),
+    [
+        (CLOUDNATIVE_PG, {}, "cluster-rw", 5432, "prefer"),
+        (ZALANDO, {"host": "acid-minimal", "name": "app"}, "acid-minimal", 5432, "prefer"),
+        (CRUNCHY_PGO, {}, "hippo-primary.team-a.svc", 5432, "prefer"),
+        (PERCONA, {}, "hippo-primary.team-a.svc", 5432, "prefer"),
+        (SERVICE_BINDING, {}, "db.team-a.svc", 5433, "prefer"),
+        (URI_ONLY, {}, "::1", 5432, "require"),
+        (CLOUDNATIVE_PG, {"host": "replica", "port": 6543, "ssl_mode": "verify-full"}, "replica", 6543, "verify-full"),
+        ({"uri": CLOUDNATIVE_PG["uri"]}, {"host": "replica"}, "replica", 5432, "prefer"),
+        ({**CLOUDNATIVE_PG, "other": URI_ONLY["uri"]}, {"keys": {"uri": "other"}}, "::1", 5432, "require"),
+        (
+            {"H": "h", "P": "1\n", "D": "app", "U": "app", "W": "p@ss/w:rd\n", "S": "disable"},
+            {"keys": {"host": "H", "port": "P", "name": "D", "user": "U", "password": "W", "sslMode": "S"}},
+            "h",
+            1,
+            "disable",
+        ),
+    ],
+)
+def test_secrets_of_each_shape(values: dict[str, str], fields: dict[str, object], host: str, port: int, sslmode: str) -> None:
+    assert resolve(target(**fields), secret(values)) == Conninfo(host, port, "app", "app", "p@ss/w:rd", sslmode)
+
+
+def test_cloudnative_pg_superuser_secret_names_no_database() -> None:
+    values = secret({**CLOUDNATIVE_PG, "dbname": "*", "uri": "postgresql://postgres:x@cluster-rw:5432/*"})
+    assert resolve(target(name="app"), values).name == "app"
+    with pytest.raises(Failure, match=r"looked for the keys dbname, database, uri and database\.name is not set") as caught:
+        resolve(target(), values)
+    assert caught.value.reason.name == "KeyMissing"
+
+
+@pytest.mark.parametrize(
+    ("values", "fields", "reason", "words"),
+    [
+        ({}, {}, "SecretMissing", "Secret app-db"),
+        ({"username": "app"}, {}, "KeyMissing", "no password: looked for the keys password, uri; it has username"),
+        ({"password": ""}, {}, "KeyMissing", "no password"),
+        (ZALANDO, {"name": "app"}, "KeyMissing", "no host: looked for the keys host, uri and database.host is not set"),
+        (CLOUDNATIVE_PG, {"keys": {"password": "secret"}}, "KeyMissing", "no key secret for the password"),
+        (CLOUDNATIVE_PG, {"keys": {"uri": "nope"}}, "KeyMissing", "no key nope"),
+        ({**CLOUDNATIVE_PG, "port": "http"}, {}, "SecretInvalid", "port"),
+        ({**CLOUDNATIVE_PG, "port": "70000"}, {}, "SecretInvalid", "port"),
+        ({**CLOUDNATIVE_PG, "host": "a,b"}, {}, "SecretInvalid", "several hosts"),
+        ({"uri": "postgresql://app:x@a:1,b:2/app"}, {}, "SecretInvalid", "several hosts"),
+        ({"uri": "jdbc:postgresql://a/b"}, {}, "SecretInvalid", "postgresql://"),
+        ({"uri": "postgresql://app:geheim%zz@a/b"}, {}, "SecretInvalid", "uri"),
+        ({**CLOUDNATIVE_PG, "password": "a\nb"}, {}, "SecretInvalid", "line break"),
+        ({**CLOUDNATIVE_PG, "sslmode": "yes"}, {}, "SecretInvalid", "sslmode"),
+    ],
+)
+def test_what_cannot_be_used_is_named(values: dict[str, str], fields: dict[str, object], reason: str, words: str) -> None:
+    with pytest.raises(Failure, match=words) as caught:
+        resolve(target(**fields), secret(values))
+    assert caught.value.reason.name == reason
+    assert "geheim" not in caught.value.message
+    assert "p@ss" not in caught.value.message
+
+
+def test_a_chosen_host_settles_several() -> None:
+    info = resolve(target(host="a", port=7), secret({"uri": "postgresql://app:x@a:1,b:2/app"}))
+    assert (info.host, info.port) == ("a", 7)
+
+
+def test_messages_never_hold_the_password() -> None:
+    info = Conninfo("h", 5432, "db", "app", "geheim")
+    assert "geheim" not in repr(info)
+    assert "geheim" not in info.who
+    assert redact("password is geheim!", info) == "password is ***!"
+
+
+def test_a_late_secret_is_waited_for(tmp_path: Path) -> None:
+    paths = Paths(database_secret=tmp_path / "database", secret_grace=5)
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        paths.database_secret.mkdir(exist_ok=True)
+        for key, value in CLOUDNATIVE_PG.items():
+            (paths.database_secret / key).write_text(value)
+
+    assert conninfo.load(target(), paths, sleep).host == "cluster-rw"
+    assert len(waits) == 1
+
+
+def test_a_secret_that_never_comes(tmp_path: Path) -> None:
+    with pytest.raises(Failure) as caught:
+        conninfo.load(target(), Paths(database_secret=tmp_path / "none", secret_grace=0))
+    assert caught.value.reason.name == "SecretMissing"
+
+
+def test_a_ca_is_used(tmp_path: Path) -> None:
+    paths = Paths(database_secret=tmp_path / "database", database_ca=tmp_path / "ca", secret_grace=0)
+    for directory in (paths.database_secret, paths.database_ca):
+        directory.mkdir()
+    for key, value in CLOUDNATIVE_PG.items():
+        (paths.database_secret / key).write_text(value)
+    wanted = target(ca_secret="db-ca")
+    with pytest.raises(Failure, match="Secret db-ca") as caught:
+        conninfo.load(wanted, paths)
+    assert caught.value.reason.name == "SecretMissing"
+    (paths.database_ca / "tls.crt").write_text("x")
+    with pytest.raises(Failure, match=r"no key ca\.crt for the database's CA; it has tls\.crt") as caught:
+        conninfo.load(wanted, paths)
+    assert caught.value.reason.name == "KeyMissing"
+    (paths.database_ca / "ca.crt").write_text("x")
+    info = conninfo.load(wanted, paths)
+    assert (info.sslmode, info.sslrootcert) == ("verify-full", str(paths.database_ca / "ca.crt"))
+    assert conninfo.load(target(ca_secret="db-ca", ssl_mode="verify-ca"), paths).sslmode == "verify-ca"
+
+
+def test_children_get_no_password_in_their_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c x=y")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    info = Conninfo("h", 1, "host=evil", "app", "a:b\\c")
+    with child_environment(info, tmp_path) as environment:
+        file = Path(environment["PGPASSFILE"])
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert file.read_text() == "*:*:*:*:a\\:b\\\\c\n"
+        assert environment["PGDATABASE"] == "host=evil"
+        assert "PGOPTIONS" not in environment
+        assert "AWS_SECRET_ACCESS_KEY" not in environment
+        assert "a:b" not in "".join(environment.values())
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('connection to server at "h", port 5432 failed: FATAL:  password authentication failed for user "app"', "AuthenticationFailed"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "app", database "x", no encryption', "AuthenticationFailed"),
+        ('connection to server at "h", port 5432 failed: FATAL:  database "x" does not exist', "DatabaseNotFound"),
+        ('connection to server at "h", port 5432 failed: Connection refused Is the server running on that host?', "DatabaseUnreachable"),
+        ('could not translate host name "nope" to address: Name or service not known', "DatabaseUnreachable"),
+        ("connection to server failed: FATAL:  the database system is starting up", "DatabaseUnreachable"),
+        ('connection to server at "h" failed: server does not support SSL, but SSL was required', "TLSFailed"),
+        ('connection to server at "h" failed: SSL error: certificate verify failed', "TLSFailed"),
+        ('server certificate for "a" does not match host name "b"', "TLSFailed"),
+        ("pg_dump: error: query failed: ERROR:  permission denied for table t", "InsufficientPrivilege"),
+        ('pg_dump: error: query failed: ERROR:  query would be affected by row-level security policy for table "t"', "RowSecurity"),
+        ("pg_dump: error: query failed: ERROR:  canceling statement due to lock timeout", "LockTimeout"),
+        ("pg_dump: error: ERROR:  canceling statement due to conflict with recovery", "RecoveryConflict"),
+        ("ERROR: canceling statement due to statement timeout pg_dump: detail: Query was: LOCK TABLE public.t IN ACCESS SHARE MODE", "LockTimeout"),
+        ("pg_dump: error: Dumping the contents of table failed: ERROR:  invalid memory alloc request size 1258291203", "ValueTooLarge"),
+        ("pg_dump: error: FATAL:  terminating connection due to administrator command", "ConnectionLost"),
+        ("pg_dump: error: server closed the connection unexpectedly", "ConnectionLost"),
+        ("ERROR:  out of shared memory HINT:  You might need to increase max_locks_per_transaction.", "TooManyLocks"),
+        ("something else", None),
+    ],
+)
+def test_what_a_message_stands_for(text: str, reason: str | None) -> None:
+    assert classify(text) == reason

@@ -1,0 +1,442 @@
+"""What a restore decides without a server: order of drops, problems of the preflight, grants, refusals, CREATE DATABASE, a selection."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg import errors
+
+from dbbackup.contract.errors import Failure
+from dbbackup.contract.manifest import Contents, ExtensionEntry, Manifest, Part, SourceDatabase, StoredObject, TableEntry
+from dbbackup.contract.run import Owner
+from dbbackup.dataplane.restore import grants, preflight, selection
+from dbbackup.dataplane.restore.databases import create_statement
+from dbbackup.dataplane.restore.dependants import Dependant, ForeignKey, Replaced
+from dbbackup.dataplane.restore.drop_section import Drop
+from dbbackup.dataplane.restore.grants import Held, Inventory, Publication
+from dbbackup.dataplane.restore.ordering import components
+from dbbackup.dataplane.restore.preflight import ExtensionState, Facts, Needs, Server
+from dbbackup.dataplane.restore.refusals import describe, statement_failure
+from dbbackup.dataplane.restore.replace import drop_statements
+from dbbackup.dataplane.restore.target import Root
+from dbbackup.dataplane.restore.toc import Entry, TocError, read_toc
+
+SOURCE = SourceDatabase(
+    identity="db:5432/app", host="db", port=5432, name="app", server_version="15.4", server_version_num=150004, size_bytes=1, encoding="UTF8",
+    collate="de_DE.UTF-8", ctype="C",
+)  # fmt: skip
+MANIFEST = Manifest(
+    operator_version="1",
+    owner=Owner(kind="DatabaseBackup", namespace="n", name="b", uid="u", created_at=datetime(2026, 1, 1, tzinfo=UTC)),
+    database=SOURCE,
+    format="plain",
+    compression="zstd",
+    pg_dump_version="15.4",
+    started_at=datetime(2026, 1, 1, tzinfo=UTC),
+    finished_at=datetime(2026, 1, 1, tzinfo=UTC),
+    objects=(StoredObject(name="dump.sql.zst", size=1, sha256="0" * 64, parts=(Part(size=1, sha256="0" * 64),)),),
+    contents=Contents(),
+    dump_bytes=1,
+)
+SERVER = Server(150004, "15.4", False, False, False, False, "app", True, 64, 100)
+
+
+# order
+
+
+@given(st.dictionaries(st.integers(0, 12), st.sets(st.integers(0, 12), max_size=4), max_size=13))
+def test_what_must_come_before_comes_before_or_in_the_same_circle(before: dict[int, set[int]]) -> None:
+    nodes = list(range(13))
+    groups = components(nodes, before)
+    assert sorted(node for group in groups for node in group) == nodes
+    place = {node: index for index, group in enumerate(groups) for node in group}
+    reach = {node: _reachable(node, before) for node in nodes}
+    for node, firsts in before.items():
+        for first in firsts:
+            assert place[first] <= place[node]
+            assert (place[first] == place[node]) == (first == node or (node in reach[first] and first in reach[node]))
+
+
+def _reachable(start: int, edges: dict[int, set[int]]) -> set[int]:
+    seen: set[int] = set()
+    work = [start]
+    while work:
+        for other in edges.get(work.pop(), ()):
+            if other not in seen:
+                seen.add(other)
+                work.append(other)
+    return seen
+
+
+def test_one_statement_drops_all_of_a_kind_and_never_cascades() -> None:
+    roots = [
+        Root(Drop("FUNCTION", "a", "f"), (1, 1), "app", True, "function", "a.f(integer)"),
+        Root(Drop("AGGREGATE", "a", "g"), (1, 2), "app", True, "aggregate", "a.g()"),
+        Root(Drop("LARGE OBJECT", "", "17"), (2613, 17), "app", True, "large object", "17"),
+        Root(Drop("CAST", "", "(a.x AS text)"), (3, 1), None, True, "cast", "(a.x AS text)"),
+        Root(Drop("OPERATOR CLASS", "a", "o"), (4, 1), "app", True, "operator class", "a.o USING hash"),
+    ]
+    assert list(drop_statements(roots)) == [
+        "SELECT pg_catalog.lo_unlink(17)",
+        "DROP CAST (a.x AS text)",
+        "DROP ROUTINE a.f(integer), a.g()",
+        "DROP OPERATOR CLASS a.o USING hash",
+    ]
+
+
+# preflight
+
+
+def judge(facts: Facts, contents: Contents | None = None, replaced: Replaced | None = None) -> dict[str, str]:
+    problems = preflight.judge(facts, Needs(MANIFEST, contents or Contents()), replaced or Replaced())
+    return {problem.reason: problem.message for problem in problems}
+
+
+def changed(**fields: object) -> Server:
+    values = {name: getattr(SERVER, name) for name in Server.__dataclass_fields__} | fields
+    return Server(**values)
+
+
+def test_nothing_in_the_way_is_no_problem() -> None:
+    assert judge(Facts(SERVER)) == {}
+
+
+@pytest.mark.parametrize(
+    ("facts", "contents", "reason", "told"),
+    [
+        (Facts(changed(standby=True)), Contents(), "TargetReadOnly", "standby"),
+        (Facts(changed(read_only=True)), Contents(), "TargetReadOnly", "default_transaction_read_only"),
+        (Facts(changed(version_num=140009, version="14.9")), Contents(), "VersionMismatch", "14.9"),
+        (Facts(SERVER, missing_roles=("gone",)), Contents(), "RoleMissing", "gone"),
+        (Facts(SERVER), Contents(event_triggers=("et",)), "RequiresSuperuser", "event triggers et"),
+        (Facts(SERVER), Contents(superuser_publications=("all",)), "RequiresSuperuser", "publications all"),
+        (Facts(SERVER, schemas={"a": (True, False)}), Contents(), "InsufficientPrivilege", "CREATE on the schemas a"),
+        (Facts(changed(may_create=False), schemas={"a": (False, False)}), Contents(), "InsufficientPrivilege", "create the schemas a"),
+        (Facts(SERVER), Contents(relations=9000, routines=700), "TooManyLocks", "set max_locks_per_transaction to 97 or more (now 64)"),
+    ],
+)
+def test_each_problem_has_its_reason(facts: Facts, contents: Contents, reason: str, told: str) -> None:
+    found = judge(facts, contents)
+    assert list(found) == [reason]
+    assert told in found[reason]
+
+
+def test_a_newer_minor_of_the_source_is_no_problem() -> None:
+    assert judge(Facts(changed(version_num=150001))) == {}
+    assert judge(Facts(changed(version_num=180000))) == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "server", "told"),
+    [
+        (ExtensionState("e", False, None, True, False, ()), SERVER, "not installed on the server"),
+        (ExtensionState("e", True, None, True, False, ()), SERVER, "by a superuser only"),
+        (ExtensionState("e", True, None, True, True, ()), changed(may_create=False), "by a superuser only"),
+        (ExtensionState("e", True, "other", True, False, ()), SERVER, "in schema other, the artifact has it in public"),
+        (ExtensionState("e", True, None, True, True, ()), SERVER, None),
+        (ExtensionState("e", True, None, True, False, ()), changed(privileged=True), None),
+        (ExtensionState("e", True, "public", True, False, ()), SERVER, None),
+    ],
+)
+def test_extensions(state: ExtensionState, server: Server, told: str | None) -> None:
+    found = judge(Facts(server, (state,)), Contents(extensions=(ExtensionEntry(name="e", schema_="public", version="1"),)))
+    assert (told is None) == (found == {})
+    assert told is None or told in found["ExtensionMissing"]
+
+
+def test_extensions_that_others_require_come_first() -> None:
+    wanted = [ExtensionEntry(name=n, schema_="public", version="1") for n in ("earthdistance", "cube", "a")]
+    states = [ExtensionState("earthdistance", True, None, False, False, ("cube", "elsewhere"))]
+    assert [e.name for e in preflight.extension_order(wanted, states)] == ["cube", "earthdistance", "a"]
+
+
+def test_owners_dependants_and_partitions() -> None:
+    replaced = Replaced(
+        roots=(
+            Root(Drop("TABLE", "a", "mine"), (1, 1), "app", True, "table", "a.mine"),
+            Root(Drop("TABLE", "a", "theirs"), (1, 2), "boss", False, "table", "a.theirs"),
+            Root(Drop("TABLE", "a", "ours"), (1, 3), "team", True, "table", "a.ours"),
+        ),
+        outside=(Dependant("view a.v", "table a.mine"),),
+        partitions=("a.p2",),
+        foreign_keys=(ForeignKey("b.t", "k", "FOREIGN KEY ...", None, "other", False, 7),),
+    )
+    found = preflight.judge(Facts(SERVER), Needs(MANIFEST, Contents()), replaced)
+    told = "\n".join(f"{problem.reason}: {problem.message}" for problem in found)
+    assert "NotOwner: app does not own table a.theirs (boss)" in told
+    assert "NotOwner: app does not own table b.t (other), whose foreign keys" in told
+    assert "NotOwner: app cannot give replaced objects back to their owners team" in told
+    assert "DependentObjects: view a.v needs table a.mine" in told
+    assert "DependentObjects: partitions that the artifact lacks would go with their tables: a.p2" in told
+    assert "a.mine (app)" not in told
+
+
+def test_all_problems_are_told_under_the_weightiest_reason() -> None:
+    problems = [preflight.Problem("TooManyLocks", "locks"), preflight.Problem("NotOwner", "theirs"), preflight.Problem("RoleMissing", "gone")]
+    with pytest.raises(Failure) as caught:
+        preflight.refuse(problems, "db")
+    assert caught.value.reason.name == "NotOwner"
+    assert caught.value.message == (
+        "db: 3 reasons why the restore would fail, nothing was touched: 1. NotOwner: theirs; 2. RoleMissing: gone; 3. TooManyLocks: locks"
+    )
+    assert caught.value.hint.count(".") >= 3
+
+
+# grants
+
+
+def inventory(grant: Sequence[grants.Grant], oid: int, owner: str = "app", **more: object) -> Inventory:
+    return Inventory({("table", "a.t"): Held((1259, oid), owner, True, tuple(grant))}, **more)  # type: ignore[arg-type]
+
+
+OWN = ("app", "SELECT", False, "")
+
+
+def test_grants_come_back_in_their_order_and_others_go() -> None:
+    before = inventory([OWN, ("z", "SELECT", False, ""), ("z", "UPDATE", True, ""), ("PUBLIC", "SELECT", False, "")], 1)
+    after = inventory([OWN, ("leaked", "SELECT", False, "")], 2)
+    assert list(grants.regrant(before, after, ())) == [
+        ("REVOKE ALL ON TABLE a.t FROM leaked", ""),
+        ("GRANT SELECT ON TABLE a.t TO z", ""),
+        ("GRANT UPDATE ON TABLE a.t TO z WITH GRANT OPTION", ""),
+        ("GRANT SELECT ON TABLE a.t TO PUBLIC", ""),
+    ]
+
+
+def test_grants_of_others_come_after_what_allows_them() -> None:
+    before = inventory([OWN, ("c", "SELECT", False, "b"), ("b", "SELECT", True, "a"), ("d", "SELECT", False, ""), ("a", "SELECT", True, "")], 1)
+    assert list(grants.regrant(before, inventory([OWN], 2), ())) == [
+        ("GRANT SELECT ON TABLE a.t TO d", ""),
+        ("GRANT SELECT ON TABLE a.t TO a WITH GRANT OPTION", ""),
+        ("GRANT SELECT ON TABLE a.t TO b WITH GRANT OPTION", "a"),
+        ("GRANT SELECT ON TABLE a.t TO c", "b"),
+    ]
+
+
+def test_what_was_not_replaced_is_not_touched() -> None:
+    before = inventory([OWN, ("z", "SELECT", False, "")], 1)
+    after = inventory([OWN, ("granted meanwhile", "SELECT", False, "")], 1, "other")
+    assert list(grants.regrant(before, after, ())) == []
+    assert list(grants.put_back(before, after, ())) == []
+
+
+def test_owners_come_back() -> None:
+    assert list(grants.put_back(inventory([], 1, '"The Boss"'), inventory([], 2, "app"), ())) == ['ALTER TABLE a.t OWNER TO "The Boss"']
+
+
+def test_columns_and_publications_come_back() -> None:
+    publication = Publication("p", 9, "a.t", 1, True, "id, b", "((id > 5))")
+    before = inventory([OWN], 1, columns={("a.t", '"B"'): (("z", "SELECT", False, ""),)}, publications=(publication,))
+    pub_after = Publication("p", 9, "a.other", 3, True, None, None)
+    after = inventory([OWN], 2, publications=(pub_after,))
+    assert list(grants.regrant(before, after, ())) == [
+        ('GRANT SELECT ("B") ON TABLE a.t TO z', ""),
+        ("ALTER PUBLICATION p ADD TABLE ONLY a.t (id, b) WHERE ((id > 5))", ""),
+    ]
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("ALTER TABLE ONLY a.s\n    ADD CONSTRAINT k FOREIGN KEY (u) REFERENCES a.users(id);", "ALTER TABLE ONLY a.s ADD CONSTRAINT k FOREIGN KEY"),
+        ("CREATE FUNCTION app.f(a text DEFAULT 'hunter2') RETURNS int", "CREATE FUNCTION app.f"),
+        ("COMMENT ON TABLE a.b IS 'hunter2';", "COMMENT ON TABLE a.b"),
+        ("SELECT pg_catalog.lowrite(0, '\\x6a6b');", "large object data"),
+        ("SELECT pg_catalog.lo_create('16762');", "large object 16762"),
+        ("CREATE VIEW a.v AS SELECT 'hunter2';", "CREATE VIEW a.v"),
+        ("CREATE SERVER s FOREIGN DATA WRAPPER f OPTIONS (password 'hunter2');", "CREATE SERVER s FOREIGN DATA WRAPPER f OPTIONS"),
+    ],
+)  # fmt: skip
+def test_a_statement_is_named_without_values(statement: str, told: str) -> None:
+    assert describe(statement) == told
+    assert describe(statement.encode()) == told
+
+
+def test_a_connection_that_broke_is_told_as_that() -> None:
+    failure = statement_failure(psycopg.OperationalError("server closed the connection unexpectedly"), "COPY a.b FROM stdin;", "db")
+    assert failure.reason.name == "ConnectionLost"
+    assert statement_failure(errors.AdminShutdown("terminating connection due to administrator command"), "X", "db").reason.name == "ConnectionLost"
+
+
+# CREATE DATABASE
+
+
+@pytest.mark.parametrize(
+    ("like", "version", "told"),
+    [
+        ({}, 130000, "TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'de_DE.UTF-8' LC_CTYPE 'C'"),
+        ({}, 150000, "LC_CTYPE 'C' LOCALE_PROVIDER libc"),
+        ({"locale_provider": "i", "icu_locale": "de", "icu_rules": "&a < b"}, 160000, "LOCALE_PROVIDER icu ICU_LOCALE 'de' ICU_RULES '&a < b'"),
+        ({"locale_provider": "i", "icu_locale": "de", "icu_rules": "&a < b"}, 150000, "LOCALE_PROVIDER icu ICU_LOCALE 'de'"),
+        ({"locale_provider": "b", "icu_locale": "C.UTF-8"}, 170000, "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"),
+    ],
+)
+def test_create_database_follows_the_source_as_far_as_the_server_knows_it(like: dict[str, str], version: int, told: str) -> None:
+    statement = create_statement('a"b', SOURCE.model_copy(update=like), version).as_string(None)
+    assert statement.startswith('CREATE DATABASE "a""b" TEMPLATE template0 ')
+    assert statement.endswith(told)
+
+
+# selections
+
+ENTRIES = [
+    Entry(1, "SCHEMA", "", "a", "", "DROP SCHEMA a;", ()),
+    Entry(2, "EXTENSION", "", "citext", "", "DROP EXTENSION citext;", ()),
+    Entry(3, "TYPE", "a", "mood", "", "DROP TYPE a.mood;", (1,)),
+    Entry(4, "FUNCTION", "a", "tf()", "", "DROP FUNCTION a.tf();", (1,)),
+    Entry(5, "TABLE", "a", "t", "", "DROP TABLE a.t;", (1, 2, 3)),
+    Entry(6, "SEQUENCE", "a", "t_id_seq", "", "DROP SEQUENCE a.t_id_seq;", (1, 5)),
+    Entry(7, "SEQUENCE OWNED BY", "a", "t_id_seq", "", "", (6,)),
+    Entry(8, "DEFAULT", "a", "t id", "", "ALTER TABLE a.t ALTER COLUMN id DROP DEFAULT;", (6, 5)),
+    Entry(9, "TABLE", "a", "t more", "", 'DROP TABLE a."t more";', (1,)),
+    Entry(10, "TABLE DATA", "a", "t", "", "", (5,)),
+    Entry(11, "TABLE DATA", "a", "t more", "", "", (9,)),
+    Entry(12, "SEQUENCE SET", "a", "t_id_seq", "", "", (6,)),
+    Entry(13, "CONSTRAINT", "a", "t t_pkey", "", "ALTER TABLE ONLY a.t DROP CONSTRAINT t_pkey;", (5,)),
+    Entry(14, "CONSTRAINT", "a", "t more pkey", "", "", (9, 5)),
+    Entry(15, "FK CONSTRAINT", "a", "t t_fkey", "", "", (5, 9, 14)),
+    Entry(16, "TRIGGER", "a", "t tg", "", "", (5, 4)),
+    Entry(17, "POLICY", "a", "t mine", "CREATE POLICY mine ON a.t TO reader", "", (5, 9)),
+    Entry(18, "VIEW", "a", "v", "", "DROP VIEW a.v;", (5,)),
+    Entry(19, "COMMENT", "a", "TABLE t", "", "", (5,)),
+    Entry(20, "ACL", "a", "TABLE t", "", "", (5,)),
+    Entry(21, "TABLE", "a", "p", "", "DROP TABLE a.p;", (1,)),
+    Entry(22, "TABLE", "a", "p1", "", "DROP TABLE a.p1;", (1, 21)),
+    Entry(23, "TABLE ATTACH", "a", "p1", "", "", (22, 21)),
+    Entry(24, "TABLE DATA", "a", "p1", "", "", (22,)),
+    Entry(25, "EVENT TRIGGER", "", "et", "", "DROP EVENT TRIGGER et;", (4,)),
+]
+
+
+def everything(drops: Sequence[Drop]) -> set[Drop]:
+    return set(drops)
+
+
+def nothing(drops: Sequence[Drop]) -> set[Drop]:
+    return set()
+
+
+def test_a_table_brings_what_belongs_to_it_and_no_more() -> None:
+    chosen = selection.choose(ENTRIES, [], ["a.t"])
+    selected = selection.complete(ENTRIES, chosen, everything)
+    assert selected.ids == (5, 6, 7, 8, 10, 12, 13, 15, 16, 17, 19)
+    assert selected.tables == {("a", "t")}
+    assert selected.extensions == {"citext"}
+    assert selected.needed == ()
+    assert selected.listing().startswith("5;\n6;\n")
+
+
+def test_what_the_target_lacks_is_taken_along_but_foreign_keys_are_left_out() -> None:
+    selected = selection.complete(ENTRIES, selection.choose(ENTRIES, [], ["a.t"]), lambda drops: {d for d in drops if d.name == "t more"})
+    assert selected.ids == (1, 3, 4, 5, 6, 7, 8, 10, 12, 13, 15, 16, 17, 19)
+    assert set(selected.needed) == {"schema a", "type a.mood", "function a.tf()"}
+    with pytest.raises(Failure, match=r"a\.t more") as caught:
+        selection.complete(ENTRIES, selection.choose(ENTRIES, [], ["a.t"]), nothing)
+    assert caught.value.reason.name == "InvalidSpec"
+
+
+def test_a_dangling_foreign_key_is_left_out() -> None:
+    entries = [entry for entry in ENTRIES if entry.id != 17]
+    selected = selection.complete(entries, selection.choose(entries, [], ["a.t"]), nothing)
+    assert 15 not in selected.ids
+    assert selected.left_out == ("a.t t_fkey",)
+
+
+def test_partitions_belong_to_their_table() -> None:
+    assert selection.complete(ENTRIES, selection.choose(ENTRIES, [], ["a.p"]), everything).ids == (21, 22, 23, 24)
+
+
+def test_a_schema_brings_all_in_it_but_what_is_never_selected() -> None:
+    chosen = selection.choose(ENTRIES, ["a"], [])
+    assert chosen == {entry.id for entry in ENTRIES} - {2, 20, 25}
+
+
+def test_contents_of_a_selection() -> None:
+    whole = Contents(
+        tables=(TableEntry(schema_="a", name="t", rows=3), TableEntry(schema_="a", name="p", rows=4)),
+        extensions=(ExtensionEntry(name="citext", schema_="public", version="1"), ExtensionEntry(name="other", schema_="public", version="1")),
+        roles=("reader", "somebody"),
+        event_triggers=("et",),
+        large_objects=5,
+    )
+    part = selection.complete(ENTRIES, selection.choose(ENTRIES, [], ["a.t"]), everything).contents(whole)
+    assert [table.name for table in part.tables] == ["t"]
+    assert [extension.name for extension in part.extensions] == ["citext"]
+    assert part.roles == ("reader",)
+    assert part.event_triggers == ()
+    assert part.large_objects == 0
+
+
+def test_names_are_exact() -> None:
+    for pattern in ("a.*", "a.?", "*.t"):
+        with pytest.raises(Failure, match=re.escape(f"holds no table {pattern}")):
+            selection.choose(ENTRIES, [], [pattern])
+    entries = [*ENTRIES, Entry(99, "TABLE", "a", "t*", "", "", ())]
+    assert 99 in selection.choose(entries, [], ["a.t*"])
+    assert 5 not in selection.choose(entries, [], ["a.t*"])
+    assert selection.choose(ENTRIES, [], ['"a"."t"']) == selection.choose(ENTRIES, [], ["a.t"]) == selection.choose(ENTRIES, [], ["t"])
+    with pytest.raises(Failure) as caught:
+        selection.choose(ENTRIES, [], ["a.b.c"])
+    assert caught.value.reason.name == "InvalidSpec"
+
+
+def test_names_that_are_not_there_are_told_together() -> None:
+    with pytest.raises(Failure) as caught:
+        selection.choose(ENTRIES, ["b"], ["a.t", "a.x", "b.t"])
+    assert caught.value.reason.name == "SelectionEmpty"
+    assert "schema b, table a.x, table b.t" in caught.value.message
+
+
+# the archive's table of contents
+
+
+def integer(value: int) -> bytes:
+    return (b"\1" if value < 0 else b"\0") + abs(value).to_bytes(4, "little")
+
+
+def text(value: str | None) -> bytes:
+    return integer(-1) if value is None else integer(len(value.encode())) + value.encode()
+
+
+def archive(version: tuple[int, int], entries: Sequence[Entry]) -> bytes:
+    head = b"PGDMP" + bytes([*version, 0, 4, 8, 1])
+    head += b"\0" if version >= (1, 15) else integer(0)
+    head += b"".join(integer(1) for _ in range(7)) + text("db") + text("15.4") + text("17.2") + integer(len(entries))
+    for e in entries:
+        head += integer(e.id) + integer(1) + text("1259") + text("1") + text(e.tag) + text(e.kind) + integer(3) + text(e.definition) + text(e.drop)
+        head += text("") + text(e.schema) + text(None)
+        head += text("heap") if version >= (1, 14) else b""
+        head += integer(114) if version >= (1, 16) else b""
+        head += text("owner") + text("false") + b"".join(text(str(need)) for need in e.needs) + text(None) + b"\2" + bytes(8)
+    return head + b"data follows" * 100
+
+
+@pytest.mark.parametrize("version", [(1, 12), (1, 13), (1, 14), (1, 15), (1, 16)])
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_the_table_of_contents_of_every_version_is_read_whatever_the_chunks(version: tuple[int, int], size: int) -> None:
+    data = archive(version, ENTRIES)
+    assert read_toc(iter(data[i : i + size] for i in range(0, len(data), size))) == ENTRIES
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"SELECT 1;" * 20, "no archive"),
+        (archive((1, 17), ENTRIES), "version 1.17"),
+        (archive((1, 14), ENTRIES)[:500], "ends within"),
+        (archive((1, 14), []).replace(b"PGDMP\1\x0e\0\4\x08\1", b"PGDMP\1\x0e\0\4\x08\3"), "custom"),
+        (b"", "ends within"),
+    ],
+)
+def test_what_is_no_archive_is_refused(data: bytes, told: str) -> None:
+    with pytest.raises(TocError, match=told):
+        read_toc(iter([data]))

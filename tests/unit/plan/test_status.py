@@ -1,0 +1,139 @@
+"""A status keeps within the CRDs whatever a Job, its log or Kubernetes says: the API server refuses one that does not, whole."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import jsonschema
+import pytest
+from pydantic import BaseModel
+from tests.unit.project.test_crds import root
+from tests.unit.support.plan_world import T0, backup_obj, facts, job_of, restore_obj
+
+from dbbackup.contract.run import Owner, Progress, Report, RestoreOptions, RunSpec, StorageTarget
+from dbbackup.plan import status as statuses
+from dbbackup.plan.facts import Facts, LogView
+from dbbackup.plan.observe import RunState
+
+PLURALS = {"DatabaseBackup": "databasebackups", "DatabaseRestore": "databaserestores"}
+LONG = "x" * 40_000
+
+
+def longest(annotation: Any) -> Any:
+    """A value of that type, as long as it may get where nothing bounds it."""
+    if annotation is str:
+        return LONG
+    if annotation in (int, bool, datetime):
+        return {int: 2**62, bool: True, datetime: T0}[annotation]
+    if get_origin(annotation) is Literal:
+        return max(get_args(annotation), key=lambda choice: len(str(choice)))
+    if get_origin(annotation) is tuple:
+        return tuple(longest(get_args(annotation)[0]) for _ in range(40))
+    if get_origin(annotation) in (Union, UnionType):
+        return longest(next(choice for choice in get_args(annotation) if choice is not type(None)))
+    assert issubclass(annotation, BaseModel), annotation
+    return annotation.model_validate(
+        {name: 100 if name == "percent" else longest(field.annotation) for name, field in annotation.model_fields.items()}
+    )
+
+
+REPORT: Report = longest(Report)
+LOG = LogView(key=LONG, xid=LONG, waiting=LONG, progress=longest(Progress))
+STATE = RunState("Running", attempts=11, started=True, started_at=T0, pod="p" * 253)
+STORAGE = StorageTarget(name="s" * 63, bucket="b" * 63, prefix="p" * 512, endpoint="http://" + "e" * 1017)
+
+
+@functools.cache
+def status_schema(kind: str) -> Any:
+    """Of the CRD; what it does not name is refused, where the API server would drop it without a word."""
+
+    def closed(schema: Any) -> Any:
+        if isinstance(schema, list):
+            return [closed(item) for item in schema]
+        if not isinstance(schema, dict):
+            return schema
+        more = {"additionalProperties": False} if "properties" in schema else {}
+        return {key: closed(value) for key, value in schema.items()} | more
+
+    return closed(root(PLURALS[kind])["properties"]["status"])
+
+
+def every_status(kind: str) -> Iterator[dict[str, Any]]:
+    obj = backup_obj() if kind == "DatabaseBackup" else restore_obj()
+    obj["metadata"]["name"] = "n" * 253
+    foreign = {"status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-11-23T01:00:00Z"}
+    obj["status"]["conditions"] = [{"type": f"Foreign{number}", **foreign} for number in range(16)]
+    owner = Owner(kind=kind, namespace="ns", name="n" * 253, uid="u", created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    source = RestoreOptions(key="k" * 1024, manifest_sha256="a" * 64) if kind == "DatabaseRestore" else None
+    spec = RunSpec(run="backup", owner=owner, storage=STORAGE, restore=source)
+
+    jobs = [job_of(obj)]
+    report = REPORT if kind == "DatabaseRestore" else REPORT.model_copy(update={"restored": None, "safety_backup": None})
+
+    def at(seconds: float) -> Facts:
+        return facts(obj, after=seconds, log=LOG, jobs=jobs)
+
+    fields = {"source": "k" * 1024} if kind == "DatabaseRestore" else {}
+    since = "2026-11-23T01:00:00Z"
+    yield statuses.pending(at(0), "Waiting", LONG, waitingSince=since, artifact=statuses.artifact_fields(spec), **fields)
+    obj["status"] = statuses.running(at(11), STATE, "Running", LONG)
+    yield obj["status"]
+    yield statuses.completed(at(10**9), STATE, report, spec)
+    yield statuses.failed(at(10**9), STATE, statuses.failure(LONG, LONG, LONG, [LONG] * 50), report)
+    yield statuses.failed(at(10), STATE, statuses.failure("", "", ""), None)
+    if kind == "DatabaseBackup":
+        yield statuses.deleting(at(10), LONG)
+
+
+def leaves(value: Any, path: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from leaves(child, f"{path}.{key}")
+    elif isinstance(value, list):
+        for child in value:
+            yield from leaves(child, f"{path}[]")
+    else:
+        yield path
+
+
+def bounded(schema: Any, path: str = "") -> Iterator[str]:
+    """Paths of what the CRD bounds."""
+    if {"maxLength", "maxItems"} & set(schema):
+        yield path
+    for name, child in schema.get("properties", {}).items():
+        yield from bounded(child, f"{path}.{name}")
+    if "items" in schema:
+        yield from bounded(schema["items"], f"{path}[]")
+
+
+@pytest.mark.parametrize("kind", sorted(PLURALS))
+def test_no_status_breaks_a_limit_of_its_crd(kind: str) -> None:
+    schema, emitted = status_schema(kind), set()
+    for status in every_status(kind):
+        problems = [f"{error.json_path}: {error.message[:100]}" for error in jsonschema.Draft202012Validator(schema).iter_errors(status)]
+        assert problems == [], status["phase"]
+        emitted |= {path for leaf in leaves(status) for path in (leaf, leaf.removesuffix("[]"))} | {".conditions"}
+    left_out = {".artifact.key", ".artifact.sha256", ".artifact.manifestSha256", ".transactionID"}
+    left_out |= {".safetyBackup.key", ".safetyBackup.sha256", ".safetyBackup.manifestSha256"}
+    left_out |= {".artifact.ownerUid", ".expires"}  # of a discovered backup; a date or a word
+    assert set(bounded(schema)) - emitted <= left_out, "each bounded field is among what was checked, or was too long to be told"
+
+
+def test_what_is_looked_up_by_is_told_up_to_the_limit() -> None:
+    limits = {path: len_ for path, len_ in statuses._LOOKED_UP.items() if "." in path}
+    for path, limit in limits.items():
+        outer, inner = path.split(".")
+        assert statuses.bounded({outer: {inner: "k" * limit}}) == {outer: {inner: "k" * limit}}
+        assert statuses.bounded({outer: {inner: "k" * (limit + 1)}}) == {outer: {}}
+
+
+@pytest.mark.parametrize(("count", "told", "last"), [(16, 16, "w15"), (17, 16, "and 2 more"), (40, 16, "and 25 more")])
+def test_warnings_beyond_the_limit_are_counted(count: int, told: int, last: str) -> None:
+    report = REPORT.model_copy(update={"warnings": tuple(f"w{number}" for number in range(count))})
+    known = facts(backup_obj(), after=10)
+    warnings = statuses.completed(known, RunState("Reported", started_at=T0 + timedelta(seconds=1)), report, None)["warnings"]
+    assert (len(warnings), warnings[-1]) == (told, last)
