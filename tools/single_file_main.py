@@ -51,6 +51,6 @@ if sys.version_info < (3, 11):
 if found := unpacked(sys.path[0]):
     sys.path[0] = found
 
-from dbbackup.cli.app import entry  # noqa: E402 - found through the path above
+from dbbackup.cli.entry import entry  # noqa: E402 - found through the path above
 
 entry()

@@ -10,8 +10,9 @@ from typing import Any
 from tests.integration.artifacts import manifest_of
 
 from dbbackup.api.specs import API_VERSION
-from dbbackup.contract.manifest import directory
-from dbbackup.contract.run import InventoryItem, ManifestSummary, Owner
+from dbbackup.contract.keys import directory
+from dbbackup.contract.report import InventoryItem, ManifestSummary
+from dbbackup.contract.run import Owner
 from dbbackup.dataplane.bucket import Artifact
 from dbbackup.plan import cron, discovered
 from dbbackup.plan.facts import Effect, Facts, Related

@@ -24,7 +24,7 @@ from tests.bench.cluster import NAMESPACE
 from tests.bench.output import MIB, Output, save
 from tests.e2e.lib.cluster import OPERATOR_NAMESPACE, Cluster, CommandFailed, install_operator
 
-from dbbackup.plan.jobs import OWNER_KIND
+from dbbackup.api.metadata import OWNER_KIND
 
 SCHEDULES = 200
 LIMIT = 10

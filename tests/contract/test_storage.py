@@ -17,7 +17,7 @@ from tests.contract.conftest import Open, connect
 from tests.contract.servers import OWNER, STRANGER, Server, free_ports
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.manifest import key_component
+from dbbackup.contract.keys import key_component
 from dbbackup.contract.run import StorageTarget
 from dbbackup.storage import retries
 from dbbackup.storage.base import Storage

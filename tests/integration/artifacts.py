@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dbbackup.contract import pages
-from dbbackup.contract.manifest import Contents, Manifest, Part, SourceDatabase, StoredObject, directory
-from dbbackup.contract.run import InventoryItem, InventoryOptions, Model, Owner, PrunedItem, PruneItem, PruneOptions, Report, RunSpec, StorageTarget
+from dbbackup.contract.keys import directory
+from dbbackup.contract.manifest import Contents, Manifest, Part, SourceDatabase, StoredObject
+from dbbackup.contract.model import Model
+from dbbackup.contract.report import InventoryItem, PrunedItem, Report
+from dbbackup.contract.run import InventoryOptions, Owner, PruneItem, PruneOptions, RunSpec, StorageTarget
 from dbbackup.dataplane import main
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths

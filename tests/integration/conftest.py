@@ -27,7 +27,8 @@ from tests.contract.servers import OWNER as S3_KEYS
 from tests.contract.servers import Versitygw
 
 from dbbackup.contract.manifest import Manifest, parse_manifest
-from dbbackup.contract.run import BackupOptions, DatabaseTarget, Owner, Report, RunSpec, StorageTarget
+from dbbackup.contract.report import Report
+from dbbackup.contract.run import BackupOptions, DatabaseTarget, Owner, RunSpec, StorageTarget
 from dbbackup.dataplane import main
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths

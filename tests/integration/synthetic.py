@@ -21,7 +21,8 @@ from botocore.exceptions import ClientError
 from tests.integration.artifacts import ROOT, key_of, manifest_of, owner_of
 
 from dbbackup.contract import pages
-from dbbackup.contract.run import InventoryItem, InventoryOptions, Report, RunSpec, StorageTarget
+from dbbackup.contract.report import InventoryItem, Report
+from dbbackup.contract.run import InventoryOptions, RunSpec, StorageTarget
 from dbbackup.dataplane import main
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths

@@ -20,9 +20,10 @@ from tests.integration.stock import load_everything
 from tests.root import ROOT
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.manifest import directory
+from dbbackup.contract.keys import directory
 from dbbackup.contract.mounts import ENVIRONMENT
-from dbbackup.contract.run import BackupOptions, Compression, DatabaseTarget, Report
+from dbbackup.contract.report import Report
+from dbbackup.contract.run import BackupOptions, Compression, DatabaseTarget
 from dbbackup.dataplane.backup.run import BackupRun
 from dbbackup.dataplane.context import Run, Stop
 from dbbackup.dataplane.logs import Reporter

@@ -11,7 +11,8 @@ from tests.integration.conftest import PASSWORD, Ended, Job, Postgres
 
 from dbbackup.contract import pages
 from dbbackup.contract.manifest import parse_manifest
-from dbbackup.contract.run import DiscoveredItem, Lifetime, RestoreOptions
+from dbbackup.contract.report import DiscoveredItem
+from dbbackup.contract.run import Lifetime, RestoreOptions
 from dbbackup.dataplane.upkeep import discover as discover_module
 
 

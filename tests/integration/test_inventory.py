@@ -20,7 +20,7 @@ from tests.integration.artifacts import ROOT as BELOW
 from tests.integration.artifacts import Upkeep, key_of, known, objects_of, owner_of, put
 from tests.root import ROOT
 
-from dbbackup.contract.manifest import transaction_key
+from dbbackup.contract.keys import transaction_key
 from dbbackup.contract.run import PruneItem, PruneOptions, StorageTarget
 from dbbackup.dataplane.bucket import open_bucket
 from dbbackup.dataplane.context import Run

@@ -16,7 +16,7 @@ from tests.integration.conftest import Job
 from tests.root import ROOT
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.manifest import directory
+from dbbackup.contract.keys import directory
 from dbbackup.contract.run import BackupOptions, CleanupOptions, PruneItem, PruneOptions, RestoreOptions, StorageTarget
 from dbbackup.storage.base import Storage
 

@@ -13,7 +13,9 @@ from tests.integration.conftest import Ended, Job, Postgres
 from tests.integration.stock import load_everything
 from tests.integration.test_backup_failures import subprocess_of, wait_for, with_client
 
-from dbbackup.contract.manifest import CreationRecord, SourceDatabase, TransactionRecord, creation_key, leaf, transaction_key
+from dbbackup.contract.keys import creation_key, leaf, transaction_key
+from dbbackup.contract.manifest import SourceDatabase
+from dbbackup.contract.records import CreationRecord, TransactionRecord
 from dbbackup.contract.run import BackupOptions, CheckOptions, CleanupOptions, RestoreOptions
 from dbbackup.dataplane.backup.run import BackupRun
 from dbbackup.dataplane.context import Run, Stop

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from dbbackup import audit
-from dbbackup.handlers.config import JsonFormatter
+from dbbackup.process import JsonFormatter
 
 Lines = Callable[[], list[dict[str, object]]]
 

@@ -15,7 +15,8 @@ from pydantic.alias_generators import to_camel
 
 from dbbackup.api.units import parse_duration, parse_quantity, parse_ttl
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.run import Algorithm, Compression, Format, SecretKeys, SslMode
+from dbbackup.contract.formats import Algorithm, Format
+from dbbackup.contract.run import Compression, SecretKeys, SslMode
 
 GROUP = "dbbackup.io"
 VERSION = "v1"

@@ -1,6 +1,6 @@
 """`python -m dbbackup.cli`."""
 
-from dbbackup.cli.app import entry
+from dbbackup.cli.entry import entry
 
 if __name__ == "__main__":
     entry()

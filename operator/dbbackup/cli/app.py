@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TypeVar
 
 import click
 
-from dbbackup.cli.errors import CliError, ExitCode, TerminatedError
 from dbbackup.cli.kubectl import Kubectl
 
 PROGRAM = "kubectl dbbackup"
@@ -91,76 +86,3 @@ def cli(ctx: click.Context) -> None:
     It works with your own rights in the cluster: see `kubectl dbbackup doctor`.
     """
     access(ctx)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit code. Whatever happens, no traceback."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["__complete"]:
-        from dbbackup.cli.complete import complete  # noqa: PLC0415
-
-        return complete(arguments[1:])
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        with suppress(ValueError):  # not in the main thread
-            signal.signal(number, _terminate)
-    try:
-        code = _run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return _closed_pipe()
-    return code
-
-
-def _closed_pipe() -> int:
-    """The reader has gone. Python would complain once more when it closes stdout."""
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return ExitCode.CLOSED_PIPE
-
-
-def _terminate(*_: object) -> None:
-    raise TerminatedError
-
-
-def _run(arguments: list[str]) -> int:
-    try:
-        result = cli.main(args=arguments, prog_name=PROGRAM, complete_var=COMPLETE, standalone_mode=False)
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except SystemExit as end:
-        # So click ends a completion; and anything else, only where nobody reads stdout any more.
-        return int(end.code or 0) if COMPLETE in os.environ else _closed_pipe()
-    except click.ClickException as error:
-        error.show()
-        return ExitCode.USAGE
-    except CliError as error:
-        _complain(error.message, error.hint)
-        return error.code
-    except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted")
-        return ExitCode.CANCELLED
-    except TerminatedError:
-        _complain("terminated")
-        return ExitCode.TERMINATED
-    except BrokenPipeError:
-        raise
-    except Exception as error:
-        if os.environ.get("DBBACKUP_DEBUG"):
-            raise
-        _complain(f"a defect of the plugin, please report it: {type(error).__name__}: {error}", "DBBACKUP_DEBUG=1 shows where.")
-        return ExitCode.INTERNAL
-    return result if isinstance(result, int) else ExitCode.OK
-
-
-def _complain(message: str, hint: str = "") -> None:
-    from dbbackup.cli.output import clean, paint, tell  # noqa: PLC0415
-
-    with suppress(OSError):
-        tell(f"{paint('error:', 'red', bold=True, err=True)} {clean(message)}")
-        if hint:
-            tell(clean(hint))
-
-
-def entry() -> None:
-    """The console script."""
-    sys.exit(main())

@@ -17,9 +17,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dbbackup.console import api as interface
-from dbbackup.console.api import PLURALS, Api
+from dbbackup.console.api import Api
 from dbbackup.console.download import Downloads
+from dbbackup.console.endpoints import PLURALS, PREFIX
 from dbbackup.console.pages import Pages
 from dbbackup.console.problems import Problem
 from dbbackup.console.render import Renderer
@@ -98,7 +98,7 @@ class Errors:
         return answer
 
     def _answer(self, request: Request, problem: Problem) -> Response:
-        if request.url.path.startswith(interface.PREFIX):
+        if request.url.path.startswith(PREFIX):
             told = {"reason": problem.reason, "message": problem.message, "hint": problem.hint}
             return JSONResponse({"error": told}, problem.status, {"www-authenticate": "Bearer"} if problem.status == 401 else None)
         if problem.status == 401:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from dbbackup.api.units import parse_duration
-from dbbackup.handlers.config import ConfigError
+from dbbackup.process import ConfigError
 
 DEFAULT_LIFETIME = timedelta(hours=12)
 

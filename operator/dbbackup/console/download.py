@@ -27,7 +27,8 @@ from dbbackup.console.resources import BACKUPS, SECRETS
 from dbbackup.console.service import Caller, Raw, Service
 from dbbackup.console.views import safe_filename
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.manifest import MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest
+from dbbackup.contract.keys import MANIFEST
+from dbbackup.contract.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
 from dbbackup.contract.run import StorageTarget
 from dbbackup.kube import ApiError
 from dbbackup.storage.base import Storage

@@ -16,8 +16,8 @@ from dbbackup.console.download import Downloads
 from dbbackup.console.people import People
 from dbbackup.console.service import Service
 from dbbackup.console.sessions import Sessions
-from dbbackup.handlers.config import ConfigError, set_up_logging
 from dbbackup.kube import Kube
+from dbbackup.process import ConfigError, set_up_logging
 
 log = logging.getLogger("dbbackup.console")
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from dbbackup import __version__
-from dbbackup.console.api import ADAPTERS, ENDPOINTS, Endpoint
+from dbbackup.console.endpoints import ADAPTERS, ENDPOINTS, Endpoint
 
 Schema = dict[str, Any]
 REF = "#/components/schemas/{model}"

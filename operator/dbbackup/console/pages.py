@@ -14,7 +14,8 @@ from starlette.types import ASGIApp
 
 from dbbackup.console import actions, views
 from dbbackup.console.actions import BackupRequest, Change, DeleteRequest, RestoreRequest, parse
-from dbbackup.console.api import PLURALS, Api, schedule_change
+from dbbackup.console.api import Api, schedule_change
+from dbbackup.console.endpoints import PLURALS
 from dbbackup.console.people import Right
 from dbbackup.console.problems import Problem
 from dbbackup.console.render import Renderer, object_yaml

@@ -14,8 +14,8 @@ from pydantic.alias_generators import to_camel
 from dbbackup.api import conditions
 from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import PIN, REQUESTED_BY, SCHEDULE, SUSPEND
+from dbbackup.api.objects import annotation
 from dbbackup.api.specs import SpecError, parse_storage
-from dbbackup.plan.facts import annotation
 
 Raw = Mapping[str, Any]
 Tone = Literal["good", "busy", "warn", "bad", "off", "pin"]

@@ -10,91 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.run import Algorithm, Format, Model, Owner, SafetyBackupReport
+from dbbackup.contract.formats import Algorithm, Format
+from dbbackup.contract.model import Model
+from dbbackup.contract.report import SafetyBackupReport
+from dbbackup.contract.run import Owner
 
 FORMAT_VERSION: Literal[1] = 1
-MANIFEST = "manifest.json"
-RESTORE_NOTE = "RESTORE.md"
 MANIFEST_LIMIT = 64 * 1024 * 1024
 """Bytes read of a manifest at most: 100,000 parts and 100,000 tables fit well."""
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
-_EXTENSIONS: dict[Algorithm, str] = {"zstd": ".zst", "gzip": ".gz", "none": ""}
-
-
-def key_component(text: str) -> str:
-    """One path component of a key that can neither leave its directory nor collide with another name.
-
-    Bytes outside [A-Za-z0-9._-] become =XX; a leading dot too, so that `.` and `..` can't stand alone; empty becomes `=`.
-    """
-    safe = _UNSAFE.sub(lambda m: "".join(f"={b:02X}" for b in m.group().encode("utf-8", "surrogateescape")), text)
-    if safe.startswith("."):
-        safe = "=2E" + safe[1:]
-    return safe[:200] + "=" + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12] if len(safe) > 200 else safe or "="
-
-
-def clean_prefix(prefix: str) -> str:
-    """The storage's prefix, with neither leading, trailing nor doubled slashes."""
-    return "/".join(part for part in prefix.split("/") if part not in ("", ".", ".."))
-
-
-def leaf(owner: Owner, suffix: str = "") -> str:
-    """The last component of an artifact's directory: known from the object alone."""
-    time = owner.created_at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return f"{time}-{key_component(owner.name)}{suffix}-{owner.uid[:8]}"
-
-
-_LEAF = re.compile(r"(\d{8}T\d{6}Z)-(.+)-([0-9a-f]{8})")
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """What the last component of an artifact's directory tells: the time of its object's creation, its name as a key component (with the suffix of a
-    safety backup), the first 8 digits of its UID."""
-
-    time: datetime
-    name: str
-    short_uid: str
-
-
-def parse_leaf(text: str) -> Leaf | None:
-    """None where it is not one of ours."""
-    match = _LEAF.fullmatch(text)
-    if not match:
-        return None
-    try:
-        time = datetime.fromisoformat(match[1])
-    except ValueError:
-        return None
-    return Leaf(time, match[2], match[3])
-
-
-def directory(prefix: str, owner: Owner, host: str, port: int, database: str, suffix: str = "") -> str:
-    """The artifact's directory key, without a trailing slash. `suffix` tells a restore's safety backup apart."""
-    parts = [clean_prefix(prefix), key_component(owner.namespace), key_component(f"{host}_{port}"), key_component(database), leaf(owner, suffix)]
-    return "/".join(part for part in parts if part)
-
-
-def transaction_key(prefix: str, owner: Owner) -> str:
-    """Where a restore records its transaction before it changes anything, so that a check Job can settle it."""
-    parts = [clean_prefix(prefix), key_component(owner.namespace), "=restores", f"{leaf(owner)}.json"]
-    return "/".join(part for part in parts if part)
-
-
-def creation_key(prefix: str, owner: Owner) -> str:
-    """Where a restore records that it is about to create its database, so that a check Job can drop it again."""
-    return transaction_key(prefix, owner).removesuffix(".json") + "-database.json"
-
-
-def artifact_name(fmt: Format, algorithm: Algorithm) -> str:
-    return ("dump.sql" if fmt == "plain" else "dump.custom") + _EXTENSIONS[algorithm]
 
 
 Size = Annotated[int, Field(ge=0)]
@@ -214,51 +143,6 @@ class Manifest(Model):
     @property
     def artifact(self) -> StoredObject:
         return self.objects[0]
-
-
-class TransactionRecord(Model):
-    """What a restore writes at `transaction_key` before it changes anything: what a check Job needs to settle it.
-
-    `xid` is the transaction's id with its epoch, for txid_status; it means nothing on another `timeline`. `rows` and `tables` are those that a commit
-    brings, since a restore commits only when all of them were taken.
-    """
-
-    type: Literal["dbbackup.io/transaction"] = "dbbackup.io/transaction"
-    owner: Owner
-    identity: str
-    xid: str
-    timeline: str
-    backend_pid: int
-    created_database: bool = False
-    artifact_key: str
-    tables: int
-    rows: int | None = None
-    bytes: int | None = None
-    safety_backup: SafetyBackupReport | None = None
-
-
-class CreationRecord(Model):
-    """What a restore writes at `creation_key` before it creates its database, and again with the database's `oid` once that is there.
-
-    Only the oid tells the database that it made from one that somebody else made at that very moment.
-    """
-
-    type: Literal["dbbackup.io/creation"] = "dbbackup.io/creation"
-    owner: Owner
-    identity: str
-    oid: int | None = None
-
-
-class Tombstone(Model):
-    """What a check Job puts where it finds no TransactionRecord: a restore that was given up, and whose node comes back, then changes nothing."""
-
-    type: Literal["dbbackup.io/tombstone"] = "dbbackup.io/tombstone"
-    owner: Owner
-
-
-def parse_transaction(data: bytes) -> TransactionRecord | Tombstone:
-    """Whichever stands at `transaction_key`; ValidationError where it is neither."""
-    return TypeAdapter(TransactionRecord | Tombstone).validate_json(data)
 
 
 def sha256_hex(data: bytes) -> str:

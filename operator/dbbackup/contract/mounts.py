@@ -1,9 +1,11 @@
-"""Where a Job finds what it is given. Plain values, for those too who must start fast and so import no models."""
+"""Where a Job's container finds its run, its Secrets and its report. It imports no models: the
+plugin reads it too."""
 
 from __future__ import annotations
 
+CONTAINER = "main"
 ENVIRONMENT = "DBBACKUP_RUN"
-"""The variable that holds the run, as JSON."""
+"""The variable that holds the run spec, as JSON."""
 TERMINATION_LOG = "/dev/termination-log"
 
 # What the Job mounts (all read-only but SCRATCH, a small memory volume).

@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from dbbackup.contract.run import Model, PagesReport
+from dbbackup.contract.model import Model
+from dbbackup.contract.report import PagesReport
 
 PAGE_BYTES = 12 * 1024
 """Of a page's items before they are packed: a container runtime cuts log lines at 16 KiB, and some items can't be packed any smaller."""

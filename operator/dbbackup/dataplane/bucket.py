@@ -7,9 +7,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.keys import root, split
-from dbbackup.contract.manifest import MANIFEST, MANIFEST_LIMIT, Manifest, leaf, parse_manifest, sha256_hex
-from dbbackup.contract.run import ArtifactReport, DatabaseReport, Owner
+from dbbackup.contract.keys import MANIFEST, leaf, root, split
+from dbbackup.contract.manifest import MANIFEST_LIMIT, Manifest, parse_manifest, sha256_hex
+from dbbackup.contract.report import ArtifactReport, DatabaseReport
+from dbbackup.contract.run import Owner
 from dbbackup.dataplane.context import Run
 from dbbackup.storage.base import Storage
 
@@ -111,3 +112,10 @@ def find_directories(storage: Storage, prefix: str, owner: Owner, suffix: str = 
     keys = [item.key for item in storage.list(below)] + [upload.key for upload in storage.list_uploads(below)]
     places = (split(below, key) for key in keys)
     return sorted({directory for directory, _ in filter(None, places) if directory.rpartition("/")[2] == own})
+
+
+def load_manifest(storage: Storage, directory: str, pinned: str | None) -> tuple[Manifest, str]:
+    """The manifest and its SHA-256; Failure ArtifactMissing, ManifestDigestMismatch, FormatUnsupported, ManifestInvalid."""
+    manifest, digest = read_manifest(storage, directory, 0, pinned)
+    refuse_unreadable(directory, manifest)
+    return manifest, digest

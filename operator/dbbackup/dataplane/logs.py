@@ -1,4 +1,4 @@
-"""JSON lines on stdout (`run.LogEvent`): the operator follows them, people read them. Nothing secret passes."""
+"""JSON lines on stdout (`contract.report.LogEvent`): the operator follows them, people read them. Nothing secret passes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Literal, TextIO
 from urllib.parse import quote, quote_plus
 
-from dbbackup.contract.run import LogEvent, Progress, Report
+from dbbackup.contract.report import LogEvent, Progress, Report
 
 Level = Literal["debug", "info", "warning", "error"]
 

@@ -17,7 +17,8 @@ from importlib import import_module
 
 from dbbackup.contract.errors import ExitCode, Failure
 from dbbackup.contract.mounts import ENVIRONMENT
-from dbbackup.contract.run import FailureReport, Report, RunSpec
+from dbbackup.contract.report import FailureReport, Report
+from dbbackup.contract.run import RunSpec
 from dbbackup.dataplane.context import Run, Stop
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths

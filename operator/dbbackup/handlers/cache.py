@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from dbbackup.plan.backup import schedule_name, storage_name
-from dbbackup.plan.facts import TERMINAL
-from dbbackup.plan.jobs import OWNER_KIND, OWNER_NAME, OWNER_UID
-from dbbackup.plan.observe import DELETED
+from dbbackup.api.metadata import OWNER_KIND, OWNER_NAME, OWNER_UID
+from dbbackup.api.objects import DELETED, TERMINAL, schedule_name, storage_name
 
 Raw = Mapping[str, Any]
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import sys
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,10 +13,7 @@ from dbbackup.api.units import parse_duration
 from dbbackup.plan.settings import DEFAULT_SWEEP_AFTER, Settings
 from dbbackup.plan.sinks import Sink, SinkError
 from dbbackup.plan.sinks import parse as parse_sinks
-
-
-class ConfigError(Exception):
-    """A variable of the environment is missing or cannot be used; the message names it."""
+from dbbackup.process import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,31 +81,3 @@ def read(environment: Mapping[str, str] = os.environ, now: datetime | None = Non
     port = _number(environment, "DBBACKUP_PORT", None) or 8080
     level = environment.get("DBBACKUP_LOG_LEVEL", "").strip().upper() or "INFO"
     return Config(settings, names, port, level, _number(environment, "DBBACKUP_METRICS_SERIES", None), _sinks(environment))
-
-
-_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "settings", "k8s_skip", "k8s_ref"}
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ts, level, logger, message, what was passed as `extra`, and the fields of an audit line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line.update({key: value for key, value in record.__dict__.items() if key not in _STANDARD})
-        line.update(line.pop("audited", {}))
-        if record.exc_info:
-            line["exception"] = "".join(traceback.format_exception(*record.exc_info))
-        return json.dumps(line, default=str, ensure_ascii=False)
-
-
-def set_up_logging(level: str) -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in ("aiohttp.access", "kopf.objects", "kubernetes"):
-        logging.getLogger(name).setLevel(logging.WARNING)

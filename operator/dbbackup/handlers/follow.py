@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from dbbackup.contract.run import LogEvent
+from dbbackup.contract.mounts import CONTAINER
+from dbbackup.contract.report import LogEvent
 from dbbackup.handlers.cache import Key
 from dbbackup.kube import ApiError, Kube
 from dbbackup.plan.facts import LogView
-from dbbackup.plan.jobs import CONTAINER
 
 log = logging.getLogger("dbbackup.follow")
 

@@ -25,6 +25,7 @@ from dbbackup.handlers.telemetry import Telemetry
 from dbbackup.handlers.watch import CHILDREN, LABEL_SELECTOR, WATCHED, Watch, list_all
 from dbbackup.kube import ApiError, Kube
 from dbbackup.plan.facts import Note
+from dbbackup.process import ConfigError, set_up_logging
 
 log = logging.getLogger("dbbackup")
 
@@ -197,10 +198,10 @@ def main() -> int:
     """The exit code: 0 after SIGTERM, 1 where something died, 2 where the configuration cannot be used."""
     try:
         config = configuration.read()
-    except configuration.ConfigError as error:
+    except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    configuration.set_up_logging(config.log_level)
+    set_up_logging(config.log_level)
     log.info("starting", extra={"version": __version__, "image": config.settings.image, "namespaces": list(config.namespaces) or "all"})
     try:
         asyncio.run(serve(config))

@@ -9,14 +9,17 @@ from dataclasses import replace
 from datetime import timedelta
 
 from dbbackup import kube as k
+from dbbackup.api import objects
+from dbbackup.api.metadata import OWNER_UID
+from dbbackup.api.objects import TERMINAL
 from dbbackup.api.specs import SpecError, parse_storage
 from dbbackup.contract import pages
+from dbbackup.contract.mounts import CONTAINER
 from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw
 from dbbackup.handlers.follow import Follower
 from dbbackup.handlers.write import RESOURCES, Writer, refusal_of
 from dbbackup.plan import backup, restore, schedule, storage
-from dbbackup.plan.facts import TERMINAL, Decision, Effect, Facts, Items, Read, Refusal, Related, Slot
-from dbbackup.plan.jobs import CONTAINER, OWNER_UID
+from dbbackup.plan.facts import Decision, Effect, Facts, Items, Read, Refusal, Related, Slot
 from dbbackup.plan.settings import Settings
 from dbbackup.plan.slots import Contender, Slots
 
@@ -101,29 +104,29 @@ class Reconciler:
             source = self._source(key, obj, facts.related)
             name = restore.storage_name(obj, source)
         elif key.kind == "DatabaseBackup":
-            name = backup.storage_name(obj)
+            name = objects.storage_name(obj)
         else:
             return facts
         return replace(facts, storage=self._cache.get(Key("BackupStorage", key.namespace, name)) if name else None, source=source)
 
     def _source(self, key: Key, obj: Raw, related: Related) -> Raw | None:
         """The backup that a restore takes."""
-        if restore.source_schedule(obj):
+        if objects.source_schedule(obj):
             return restore.chosen(obj, related.backups)
-        name = restore.source_name(obj)
+        name = objects.source_name(obj)
         return self._cache.get(Key("DatabaseBackup", key.namespace, name)) if name else None
 
     def _related(self, key: Key, obj: Raw) -> Related:
         group = self._cache.group
         if key.kind == "DatabaseBackupSchedule":
             return Related(backups=group("schedule", key.namespace, key.name))
-        if key.kind == "DatabaseRestore" and (name := restore.source_schedule(obj)):
+        if key.kind == "DatabaseRestore" and (name := objects.source_schedule(obj)):
             return Related(backups=group("schedule", key.namespace, name))
         if key.kind != "BackupStorage":
             return Related()
         return Related(
             backups=group("storage", key.namespace, key.name),
-            elsewhere=[found for found in group("kind", key.namespace, "DatabaseBackup") if backup.storage_name(found) != key.name],
+            elsewhere=[found for found in group("kind", key.namespace, "DatabaseBackup") if objects.storage_name(found) != key.name],
             restores=group("kind", key.namespace, "DatabaseRestore"),
             schedules=group("kind", key.namespace, "DatabaseBackupSchedule"),
         )

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 
 from dbbackup import kube as k
+from dbbackup.api import objects
 from dbbackup.api.metadata import RUN
+from dbbackup.api.objects import TERMINAL
 from dbbackup.handlers.auditing import Auditor
 from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw, key_of
-from dbbackup.plan import backup, restore
-from dbbackup.plan.facts import TERMINAL
+from dbbackup.plan import restore
 
 log = logging.getLogger("dbbackup.watch")
 
@@ -87,9 +88,9 @@ class Watch:
         """What hangs on the object: runs that may wait for it, the schedule and the storage of a backup."""
         schedule = None
         if changed.kind == "DatabaseBackup":
-            schedule = backup.schedule_name(obj)
+            schedule = objects.schedule_name(obj)
             above = (Key("DatabaseBackupSchedule", changed.namespace, schedule or ""), 0.0)
-            for key, seconds in (above, (Key("BackupStorage", changed.namespace, backup.storage_name(obj)), SETTLE_SECONDS)):
+            for key, seconds in (above, (Key("BackupStorage", changed.namespace, objects.storage_name(obj)), SETTLE_SECONDS)):
                 if self._cache.get(key) is not None:
                     self._enqueue(key, seconds)
         elif changed.kind == "DatabaseBackupSchedule" or (changed.kind == "DatabaseRestore" and (obj.get("status") or {}).get("phase") in TERMINAL):
@@ -106,15 +107,15 @@ class Watch:
             return self._storage_of(key, run) == changed.name
         if changed.kind != "DatabaseBackup" or key.kind != "DatabaseRestore":
             return False
-        return restore.source_name(run) == changed.name or (schedule is not None and restore.source_schedule(run) == schedule)
+        return objects.source_name(run) == changed.name or (schedule is not None and objects.source_schedule(run) == schedule)
 
     def _storage_of(self, key: Key, run: Raw) -> str | None:
         if key.kind == "DatabaseBackup":
-            return backup.storage_name(run)
+            return objects.storage_name(run)
         source = None
-        if name := restore.source_name(run):
+        if name := objects.source_name(run):
             source = self._cache.get(Key("DatabaseBackup", key.namespace, name))
-        elif name := restore.source_schedule(run):
+        elif name := objects.source_schedule(run):
             source = restore.chosen(run, self._cache.group("schedule", key.namespace, name))
         return restore.storage_name(run, source)
 

@@ -10,12 +10,11 @@ from typing import Any
 
 from dbbackup import kube as k
 from dbbackup.api.conditions import timestamp
-from dbbackup.api.metadata import FINALIZER, SCHEDULE
+from dbbackup.api.metadata import FINALIZER, OWNER_UID, SCHEDULE
 from dbbackup.handlers.auditing import Auditor
 from dbbackup.handlers.cache import Cache, Key, Raw, key_of, version_of
 from dbbackup.plan import discovered
 from dbbackup.plan.facts import Effect, Note, Refusal, merge_patch
-from dbbackup.plan.jobs import OWNER_UID
 
 log = logging.getLogger("dbbackup.write")
 

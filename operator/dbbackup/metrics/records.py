@@ -14,14 +14,12 @@ from typing import Any
 from dbbackup.api import conditions
 from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import RPO, SCHEDULED_AT, SUSPEND
+from dbbackup.api.objects import annotation, made_at, schedule_name
 from dbbackup.api.specs import SpecError, parse_schedule
 from dbbackup.api.units import parse_quantity, parse_ttl
 from dbbackup.contract.errors import REASONS
 from dbbackup.plan import cron
-from dbbackup.plan.backup import schedule_name
-from dbbackup.plan.candidates import made_at
 from dbbackup.plan.cron import Cron, CronError
-from dbbackup.plan.facts import annotation
 
 Raw = Mapping[str, Any]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dbbackup.api.conditions import timestamp
-from dbbackup.contract.manifest import parse_leaf
-from dbbackup.contract.run import InventoryItem
+from dbbackup.api.objects import Raw, artifact_key
+from dbbackup.contract.keys import parse_leaf
+from dbbackup.contract.report import InventoryItem
 from dbbackup.plan import status as statuses
 from dbbackup.plan.candidates import lies_in
-from dbbackup.plan.facts import Effect, Facts, Note, Raw, artifact_key
+from dbbackup.plan.facts import Effect, Facts, Note
 from dbbackup.plan.observe import RunState
 
 MISSING = "ArtifactMissing"

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dbbackup.api.metadata import APPROVE_PRUNE, CHECK_NOW, IMPORT, PIN, REQUESTED_BY, RUN, RUN_NOW, SUSPEND, TOOL
+from dbbackup.api.metadata import APPROVE_PRUNE, CHECK_NOW, IMPORT, OWNER_UID, PIN, REQUESTED_BY, RUN, RUN_NOW, SUSPEND, TOOL
+from dbbackup.api.objects import Raw, annotation, artifact_key
 from dbbackup.audit import UNKNOWN
-from dbbackup.plan.facts import Raw, annotation, artifact_key
-from dbbackup.plan.jobs import OWNER_UID
 
 OPERATOR = "operator"
 """`who` and `via` of what the operator did by itself: a schedule's runs, imports, retention."""

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from dbbackup.api.objects import Raw
 from dbbackup.api.specs import JobSettings
 from dbbackup.contract.errors import REASONS
-from dbbackup.contract.run import Model, Report, RunKind, RunSpec
+from dbbackup.contract.model import Model
+from dbbackup.contract.report import Report
+from dbbackup.contract.run import RunKind, RunSpec
 from dbbackup.plan import pending_reason
-from dbbackup.plan.facts import Decision, Facts, Raw, Read
+from dbbackup.plan.facts import Decision, Facts, Read
 from dbbackup.plan.jobs import job_manifest
 from dbbackup.plan.lifecycle import overrides_of
 from dbbackup.plan.observe import RunState, instant, observe, of_run, pods_of_run

@@ -5,35 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 from dbbackup.api import targets
-from dbbackup.api.metadata import FINALIZER, SCHEDULE
+from dbbackup.api.metadata import FINALIZER
+from dbbackup.api.objects import TERMINAL, Raw, expiring, schedule_name
 from dbbackup.api.specs import BackupSpec, SpecError, parse_backup, parse_storage
 from dbbackup.contract.run import Lifetime, RunSpec
 from dbbackup.plan import lifecycle
 from dbbackup.plan import status as statuses
 from dbbackup.plan.deletion import delete_backup
-from dbbackup.plan.facts import TERMINAL, Decision, Facts, Raw
-
-EXPIRING = "Expiring"
-"""Reason of the conditions of a backup that retention removes."""
-
-
-def storage_name(obj: Raw) -> str:
-    """The BackupStorage that the object refers to."""
-    return str(((obj.get("spec") or {}).get("storageRef") or {}).get("name") or "default")
-
-
-def schedule_name(obj: Raw) -> str | None:
-    """The schedule that made the backup."""
-    name = (obj["metadata"].get("labels") or {}).get(SCHEDULE)
-    return str(name) if name else None
-
-
-def expiring(obj: Raw) -> bool:
-    """Marked for removal by retention: a prune Job may be deleting its artifact already."""
-    status = obj.get("status") or {}
-    return status.get("phase") == "Deleting" and any(
-        item.get("type") == "Ready" and item.get("reason") == EXPIRING for item in status.get("conditions") or ()
-    )
+from dbbackup.plan.facts import Decision, Facts
 
 
 def _run(facts: Facts, spec: BackupSpec) -> lifecycle.Run:

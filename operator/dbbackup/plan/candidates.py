@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Literal
 
 from dbbackup.api.metadata import APPROVE_PRUNE, PIN
+from dbbackup.api.objects import TERMINAL, Raw, annotation, artifact_key, expiring, made_at, schedule_name, source_name, storage_name
 from dbbackup.api.specs import SpecError, parse_schedule
-from dbbackup.contract.manifest import parse_leaf
-from dbbackup.contract.run import ManifestSummary
-from dbbackup.plan.backup import expiring, schedule_name, storage_name
-from dbbackup.plan.facts import TERMINAL, Raw, annotation, artifact_key
+from dbbackup.contract.report import ManifestSummary
 from dbbackup.plan.observe import instant
-from dbbackup.plan.restore import source_name
 from dbbackup.plan.retention import Candidate, Group, Policy
 
 UNREADABLE = Policy(min_keep=1 << 30)
@@ -23,19 +19,6 @@ def lies_in(storage: Raw, obj: Raw) -> bool:
     """Whether the artifact lies in that BackupStorage's bucket: one that was made again may name another, of which nothing here is known."""
     artifact, s3 = (obj.get("status") or {}).get("artifact") or {}, storage["spec"]["s3"]
     return "bucket" not in artifact or (artifact["bucket"], artifact.get("endpoint")) == (s3.get("bucket"), s3.get("endpoint"))
-
-
-def artifact_uid(obj: Raw) -> str:
-    """The UID that the artifact's manifest tells: of a discovered backup that of the object that made it once."""
-    told = ((obj.get("status") or {}).get("artifact") or {}).get("ownerUid")
-    return str(told or obj["metadata"]["uid"])
-
-
-def made_at(obj: Raw) -> datetime:
-    """When the backup was wanted: its creationTimestamp, of a discovered one the time in its key."""
-    key = artifact_key(obj) if (obj.get("spec") or {}).get("origin") == "Discovered" else None
-    leaf = parse_leaf(key.rsplit("/", 1)[-1]) if key else None
-    return leaf.time if leaf else datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
 
 
 def readers(restores: Iterable[Raw]) -> dict[str, str]:

@@ -6,13 +6,14 @@ from datetime import timedelta
 
 from dbbackup.api import targets
 from dbbackup.api.metadata import FINALIZER
+from dbbackup.api.objects import DELETED
 from dbbackup.api.specs import SpecError, parse_backup, parse_storage
 from dbbackup.contract.run import CleanupOptions, RunSpec
 from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import Decision, Facts, Note
 from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_manifest
 from dbbackup.plan.lifecycle import overrides_of
-from dbbackup.plan.observe import DELETED, instant, observe, of_run, pods_of_run
+from dbbackup.plan.observe import instant, observe, of_run, pods_of_run
 
 
 def delete_backup(facts: Facts) -> Decision:

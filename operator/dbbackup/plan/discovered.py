@@ -9,10 +9,11 @@ from typing import Any
 from dbbackup.api import conditions
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.metadata import SCHEDULE
+from dbbackup.api.objects import Raw, artifact_key
 from dbbackup.api.specs import API_VERSION
 from dbbackup.api.units import duration_text, size_text
-from dbbackup.contract.run import InventoryItem, ManifestSummary
-from dbbackup.plan.facts import Effect, Facts, Raw, Related, artifact_key
+from dbbackup.contract.report import InventoryItem, ManifestSummary
+from dbbackup.plan.facts import Effect, Facts, Related
 from dbbackup.plan.status import expires_text
 
 NAME_LIMIT = 253

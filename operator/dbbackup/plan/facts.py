@@ -7,29 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from dbbackup.contract.run import DiscoveredItem, InventoryItem, Model, Progress, PrunedItem, Report
+from dbbackup.api.objects import Raw
+from dbbackup.contract.model import Model
+from dbbackup.contract.report import DiscoveredItem, InventoryItem, Progress, PrunedItem, Report
 from dbbackup.plan.settings import Settings
-
-Raw = Mapping[str, Any]
 
 Want = Literal["slot", "events", "tail", "job", "items"]
 """Facts that cost a call or have an effect, and so are got only when a decision asks: a concurrency slot, the Events about the Job and its pod,
 the end of the container's log, whether the Job is there by asking the API server itself, the items that a run told in its log."""
-
-
-TERMINAL = ("Completed", "Failed", "Expired")
-"""Phases of backups and restores whose run is over."""
-
-
-def artifact_key(obj: Raw) -> str | None:
-    """The artifact's directory, as the status of a backup or restore tells it."""
-    key = ((obj.get("status") or {}).get("artifact") or {}).get("key")
-    return str(key) if key else None
-
-
-def annotation(obj: Raw, name: str) -> str | None:
-    value = (obj["metadata"].get("annotations") or {}).get(name)
-    return None if value is None else str(value)
 
 
 @dataclass(frozen=True, slots=True)

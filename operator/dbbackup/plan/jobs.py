@@ -8,17 +8,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
 
-from dbbackup.api.metadata import RUN
+from dbbackup.api.metadata import OWNER_KIND, OWNER_NAME, OWNER_UID, RUN
 from dbbackup.api.units import parse_quantity
-from dbbackup.contract.mounts import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT, SCRATCH, STORAGE_CA, STORAGE_SECRET
+from dbbackup.contract.mounts import CONTAINER, DATABASE_CA, DATABASE_SECRET, ENVIRONMENT, SCRATCH, STORAGE_CA, STORAGE_SECRET
 from dbbackup.contract.run import RunKind, RunSpec
 from dbbackup.plan.settings import Settings
-
-GROUP = "dbbackup.io"
-OWNER_UID = f"{GROUP}/owner-uid"
-OWNER_KIND = f"{GROUP}/owner-kind"
-OWNER_NAME = f"{GROUP}/owner-name"
-CONTAINER = "main"
 
 NAME_LIMIT = 63
 CHECK_RETRIES = 4

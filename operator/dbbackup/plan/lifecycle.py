@@ -10,14 +10,16 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from dbbackup.api.conditions import timestamp
+from dbbackup.api.objects import DELETED, Raw
 from dbbackup.api.specs import JobSettings
-from dbbackup.contract.mounts import ENVIRONMENT
-from dbbackup.contract.run import CheckOptions, FailureReport, Report, RunKind, RunSpec
+from dbbackup.contract.mounts import CONTAINER, ENVIRONMENT
+from dbbackup.contract.report import FailureReport, Report
+from dbbackup.contract.run import CheckOptions, RunKind, RunSpec
 from dbbackup.plan import pending_reason
 from dbbackup.plan import status as statuses
-from dbbackup.plan.facts import Decision, Facts, Note, Raw
-from dbbackup.plan.jobs import CONTAINER, SMALL_RUN_SECONDS, job_manifest
-from dbbackup.plan.observe import DELETED, RunState, instant, observe, of_run, pods_of_run
+from dbbackup.plan.facts import Decision, Facts, Note
+from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_manifest
+from dbbackup.plan.observe import RunState, instant, observe, of_run, pods_of_run
 
 QUIET_START = 3.0
 """Seconds that a pod may take to start before Events are asked for the reason: pulled images start in about one."""

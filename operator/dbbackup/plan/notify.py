@@ -17,8 +17,9 @@ from pydantic import Field
 from dbbackup.api import conditions
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.metadata import REQUESTED_BY, SCHEDULE, SUSPEND
-from dbbackup.contract.run import Model
-from dbbackup.plan.facts import TERMINAL, Note, Raw, annotation, artifact_key
+from dbbackup.api.objects import TERMINAL, Raw, annotation, artifact_key
+from dbbackup.contract.model import Model
+from dbbackup.plan.facts import Note
 from dbbackup.plan.observe import instant
 from dbbackup.plan.sinks import EventName, Sink
 from dbbackup.plan.status import cut

@@ -12,9 +12,12 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from dbbackup.api.metadata import RUN
-from dbbackup.contract.run import Report, RunKind
-from dbbackup.plan.jobs import CONTAINER, OWNER_UID, job_name
+from dbbackup.api.metadata import OWNER_UID, RUN
+from dbbackup.api.objects import DELETED, condition
+from dbbackup.contract.mounts import CONTAINER
+from dbbackup.contract.report import Report
+from dbbackup.contract.run import RunKind
+from dbbackup.plan.jobs import job_name
 
 Raw = Mapping[str, Any]
 
@@ -23,21 +26,10 @@ LOST_POD_AFTER = timedelta(minutes=5)
 HELD_AFTER = timedelta(minutes=1)
 """A pod that goes on for so long after container `main` has ended is kept by a sidecar, and the Job controller starts no other beside it."""
 
-DELETED = "dbbackup.io/deleted"
-"""Key that the cache sets at the top of a pod that was deleted, so that what it said last is not lost with it."""
-
 
 def instant(text: str | None) -> datetime | None:
     """A Kubernetes timestamp as an aware datetime."""
     return datetime.fromisoformat(text) if text else None
-
-
-def condition(obj: Raw | None, kind: str) -> Raw | None:
-    """The condition of that type, if its status is True."""
-    for item in ((obj or {}).get("status") or {}).get("conditions") or ():
-        if item.get("type") == kind and item.get("status") == "True":
-            return item  # type: ignore[no-any-return]
-    return None
 
 
 def parse_report(text: str | None, uid: str, run: RunKind) -> Report | None:

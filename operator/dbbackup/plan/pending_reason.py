@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dbbackup.plan.observe import DELETED, Raw
+from dbbackup.api.objects import DELETED
+from dbbackup.plan.observe import Raw
 
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"})
 _ORDINARY = frozenset({"ContainerCreating", "PodInitializing"})

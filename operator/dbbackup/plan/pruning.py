@@ -13,14 +13,15 @@ from typing import Any
 from dbbackup.api import conditions, targets
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.metadata import APPROVE_PRUNE
+from dbbackup.api.objects import EXPIRING, Raw, annotation, artifact_key, artifact_uid, expiring, schedule_name
 from dbbackup.api.specs import StorageSpec
-from dbbackup.contract.run import InventoryItem, PrunedItem, PruneItem, PruneOptions, RunSpec
+from dbbackup.contract.report import InventoryItem, PrunedItem
+from dbbackup.contract.run import PruneItem, PruneOptions, RunSpec
 from dbbackup.plan import candidates, retention
 from dbbackup.plan import status as statuses
 from dbbackup.plan.auxiliary_run import SideRun, read_items, side_job, side_runs
-from dbbackup.plan.backup import EXPIRING, expiring, schedule_name
-from dbbackup.plan.candidates import artifact_uid, lies_in
-from dbbackup.plan.facts import Decision, Effect, Facts, Note, Raw, annotation, artifact_key
+from dbbackup.plan.candidates import lies_in
+from dbbackup.plan.facts import Decision, Effect, Facts, Note
 from dbbackup.plan.observe import instant
 
 BATCH = 250

@@ -8,25 +8,14 @@ from datetime import datetime, timedelta
 
 from dbbackup.api import targets
 from dbbackup.api.conditions import timestamp
+from dbbackup.api.objects import Raw, artifact_key
 from dbbackup.api.specs import RestoreSpec, ScheduleSource, SpecError, parse_restore, parse_storage
 from dbbackup.contract.run import Lifetime, RunSpec
 from dbbackup.plan import lifecycle
 from dbbackup.plan import status as statuses
 from dbbackup.plan.backup import no_storage
-from dbbackup.plan.facts import Decision, Facts, Raw, artifact_key
+from dbbackup.plan.facts import Decision, Facts
 from dbbackup.plan.observe import of_run
-
-
-def source_name(obj: Raw) -> str | None:
-    """The DatabaseBackup that the restore refers to, where it names one."""
-    reference = ((obj.get("spec") or {}).get("source") or {}).get("backupRef") or {}
-    return reference.get("name")
-
-
-def source_schedule(obj: Raw) -> str | None:
-    """The DatabaseBackupSchedule whose newest good backup the restore wants."""
-    reference = ((obj.get("spec") or {}).get("source") or {}).get("scheduleRef") or {}
-    return reference.get("name")
 
 
 def newest_of(backups: Sequence[Raw], source: ScheduleSource) -> Raw | None:

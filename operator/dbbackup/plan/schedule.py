@@ -11,15 +11,16 @@ from typing import Any
 from dbbackup.api import conditions, targets
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.metadata import REQUESTED_BY, RUN_NOW, SCHEDULE, SCHEDULED_AT, SUSPEND
+from dbbackup.api.objects import TERMINAL, Raw, annotation, expiring
 from dbbackup.api.specs import API_VERSION, Databases, ScheduleSpec, SpecError, parse_schedule
-from dbbackup.contract.run import NO_STORAGE, DiscoveredItem, RunSpec
+from dbbackup.contract.report import DiscoveredItem
+from dbbackup.contract.run import NO_STORAGE, RunSpec
 from dbbackup.plan import candidates, cron, pruning, retention
 from dbbackup.plan import status as statuses
 from dbbackup.plan.artifact_check import MISSING
 from dbbackup.plan.auxiliary_run import SideRun, read_items, side_job, side_runs
-from dbbackup.plan.backup import expiring
 from dbbackup.plan.cron import Cron, CronError
-from dbbackup.plan.facts import TERMINAL, Decision, Effect, Facts, Note, Raw, Refusal, annotation
+from dbbackup.plan.facts import Decision, Effect, Facts, Note, Refusal
 from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_name
 from dbbackup.plan.names import matches
 from dbbackup.plan.observe import instant

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from dbbackup.api.units import parse_duration
-from dbbackup.contract.run import Model
+from dbbackup.contract.model import Model
 
 EventName = Literal["failure", "recovery", "success"]
 KINDS = ("DatabaseBackup", "DatabaseRestore", "DatabaseBackupSchedule", "BackupStorage")

@@ -9,10 +9,13 @@ from typing import Any
 from dbbackup.api import conditions
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.metadata import PIN
+from dbbackup.api.objects import annotation
 from dbbackup.api.units import duration_text, size_text
 from dbbackup.contract.errors import REASONS
-from dbbackup.contract.run import LogEvent, Model, Report, RunSpec
-from dbbackup.plan.facts import Facts, annotation
+from dbbackup.contract.model import Model
+from dbbackup.contract.report import LogEvent, Report
+from dbbackup.contract.run import RunSpec
+from dbbackup.plan.facts import Facts
 from dbbackup.plan.observe import RunState, instant, of_run
 
 Status = dict[str, Any]

@@ -12,14 +12,16 @@ from dbbackup import __version__
 from dbbackup.api import conditions, targets
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.metadata import CHECK_NOW, IMPORT
+from dbbackup.api.objects import TERMINAL, Raw, annotation, artifact_key
 from dbbackup.api.specs import SpecError, StorageSpec, parse_storage
 from dbbackup.api.units import size_text
-from dbbackup.contract.manifest import parse_leaf
-from dbbackup.contract.run import InventoryItem, InventoryOptions, InventoryReport, RunSpec, ServeOptions
+from dbbackup.contract.keys import parse_leaf
+from dbbackup.contract.report import InventoryItem, InventoryReport
+from dbbackup.contract.run import InventoryOptions, RunSpec, ServeOptions
 from dbbackup.plan import artifact_check, discovered, pruning
 from dbbackup.plan import status as statuses
 from dbbackup.plan.auxiliary_run import SideRun, Trouble, read_items, side_job, side_runs, trouble
-from dbbackup.plan.facts import TERMINAL, Decision, Facts, Note, Raw, annotation, artifact_key
+from dbbackup.plan.facts import Decision, Facts, Note
 from dbbackup.plan.jobs import job_name, pod_template
 from dbbackup.plan.lifecycle import overrides_of, spec_of
 from dbbackup.plan.observe import instant

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.run import Algorithm
+from dbbackup.contract.formats import Algorithm
 
 if TYPE_CHECKING or sys.version_info < (3, 14):
     from backports import zstd

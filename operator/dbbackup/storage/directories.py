@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
-from dbbackup.contract.manifest import MANIFEST, artifact_name
-from dbbackup.contract.run import Algorithm, Format
+from dbbackup.contract.formats import DUMPS
+from dbbackup.contract.keys import MANIFEST
 from dbbackup.storage.base import Storage
 
-ARTIFACTS = tuple(sorted({artifact_name(fmt, algorithm) for fmt in get_args(Format) for algorithm in get_args(Algorithm)}))
+ARTIFACTS = tuple(sorted(DUMPS))
 """What an artifact's object may be called."""
 _ROUNDS = 20
 

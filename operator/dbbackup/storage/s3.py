@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.manifest import clean_prefix
+from dbbackup.contract.keys import clean_prefix
 from dbbackup.contract.mounts import STORAGE_CA, STORAGE_SECRET
 from dbbackup.contract.run import StorageTarget
 from dbbackup.storage.base import ObjectInfo, Storage, Upload, UploadInfo

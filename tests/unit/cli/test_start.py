@@ -10,9 +10,10 @@ import click
 import pytest
 from tests.root import ROOT
 
-from dbbackup.cli import app, errors
-from dbbackup.cli.app import VERBS, cli, main
+from dbbackup.cli import entry, errors
+from dbbackup.cli.app import VERBS, cli
 from dbbackup.cli.complete import complete
+from dbbackup.cli.entry import main
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.verbs import list as listing
 
@@ -34,7 +35,7 @@ def environment() -> dict[str, str]:
 
 
 def test_help_imports_nothing_that_is_slow() -> None:
-    names = imported("from dbbackup.cli.app import main; main(['--help'])")
+    names = imported("from dbbackup.cli.entry import main; main(['--help'])")
     assert "click" in names
     assert not names & SLOW
     assert not {name for name in names if name.startswith("dbbackup.cli.verbs.")}
@@ -99,7 +100,7 @@ def test_every_end_has_its_code_and_no_traceback(
         raise raised
 
     monkeypatch.setattr(listing.list_, "callback", click.pass_context(lambda *_, **__: fail()))
-    monkeypatch.setattr(app, "_closed_pipe", lambda: 141)
+    monkeypatch.setattr(entry, "_closed_pipe", lambda: 141)
     assert main(["list"]) == code
     assert capsys.readouterr().err.replace("\n\n", "\n").lstrip("\n") == told
 

@@ -12,7 +12,8 @@ from starlette.routing import Route
 from tests.root import ROOT
 from tests.unit.support.console_world import FakeKube, World, backup, obj, signed_in
 
-from dbbackup.console.api import ENDPOINTS, Api
+from dbbackup.console.api import Api
+from dbbackup.console.endpoints import ENDPOINTS
 from dbbackup.console.openapi import document
 from dbbackup.console.web import Gate
 

@@ -10,7 +10,7 @@ from dbbackup.console import config
 from dbbackup.console.guard import KEYS, Limit, same_origin, same_token
 from dbbackup.console.people import Person, Remembered
 from dbbackup.console.sessions import IDLE_SECONDS, MOST, Sessions
-from dbbackup.handlers.config import ConfigError
+from dbbackup.process import ConfigError
 
 
 @pytest.mark.parametrize(

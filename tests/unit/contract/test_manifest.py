@@ -12,18 +12,10 @@ from jsonschema import Draft202012Validator
 from tests.root import ROOT
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.manifest import (
-    Manifest,
-    artifact_name,
-    clean_prefix,
-    directory,
-    key_component,
-    leaf,
-    parse_manifest,
-    sha256_hex,
-    transaction_key,
-)
-from dbbackup.contract.run import Algorithm, Format, Owner
+from dbbackup.contract.formats import Algorithm, Format, artifact_name
+from dbbackup.contract.keys import clean_prefix, directory, key_component, leaf, transaction_key
+from dbbackup.contract.manifest import Manifest, parse_manifest, sha256_hex
+from dbbackup.contract.run import Owner
 
 OWNER = Owner(
     kind="DatabaseBackup",

@@ -16,7 +16,8 @@ from tests.integration.artifacts import key_of, manifest_of, owner_of
 
 from dbbackup.contract import pages
 from dbbackup.contract.pages import Pager, PagesError
-from dbbackup.contract.run import DiscoveredItem, InventoryItem, ManifestSummary, PagesReport, PruneItem
+from dbbackup.contract.report import DiscoveredItem, InventoryItem, ManifestSummary, PagesReport
+from dbbackup.contract.run import PruneItem
 from dbbackup.dataplane.bucket import Artifact
 from dbbackup.dataplane.logs import Reporter
 

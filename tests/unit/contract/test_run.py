@@ -7,18 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dbbackup.contract.run import (
-    REPORT_LIMIT,
-    ArtifactReport,
-    BackupOptions,
-    DatabaseTarget,
-    FailureReport,
-    Owner,
-    Report,
-    RestoredReport,
-    RunSpec,
-    StorageTarget,
-)
+from dbbackup.contract.report import REPORT_LIMIT, ArtifactReport, FailureReport, Report, RestoredReport
+from dbbackup.contract.run import BackupOptions, DatabaseTarget, Owner, RunSpec, StorageTarget
 from dbbackup.plan.status import success_message
 
 NOW = datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)

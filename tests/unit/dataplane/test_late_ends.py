@@ -18,8 +18,10 @@ from botocore.exceptions import ClientError
 from psycopg.pq import TransactionStatus
 
 from dbbackup.contract.errors import ExitCode, Failure
-from dbbackup.contract.manifest import MANIFEST, TableEntry
-from dbbackup.contract.run import BackupOptions, Owner, Report, RestoredReport, RunSpec, StorageTarget
+from dbbackup.contract.keys import MANIFEST
+from dbbackup.contract.manifest import TableEntry
+from dbbackup.contract.report import Report, RestoredReport
+from dbbackup.contract.run import BackupOptions, Owner, RunSpec, StorageTarget
 from dbbackup.dataplane import main
 from dbbackup.dataplane.backup.run import BackupRun
 from dbbackup.dataplane.backup.transfer import Transfer

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbbackup.contract.run import LogEvent, Progress, Report
+from dbbackup.contract.report import LogEvent, Progress, Report
 from dbbackup.dataplane.logs import MASK, Redactor, Reporter
 
 

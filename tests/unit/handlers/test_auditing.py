@@ -11,7 +11,7 @@ from tests.unit.support.plan_world import Raw, backup_obj, restore_obj, storage_
 
 from dbbackup.handlers.auditing import Auditor
 from dbbackup.handlers.cache import key_of
-from dbbackup.handlers.config import JsonFormatter
+from dbbackup.process import JsonFormatter
 
 DONE = {"phase": "Completed", "conditions": [{"type": "Ready"}], "artifact": {"key": "team/ns/h/d/x"}}
 

@@ -8,7 +8,7 @@ from typing import Any
 from tests.unit.support.crd_status import problems
 from tests.unit.support.plan_world import T0, Raw, backup_obj, facts, storage_obj
 
-from dbbackup.contract.run import InventoryItem
+from dbbackup.contract.report import InventoryItem
 from dbbackup.plan import artifact_check
 from dbbackup.plan.facts import Facts, Related
 

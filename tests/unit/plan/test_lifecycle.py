@@ -28,7 +28,8 @@ from tests.unit.support.plan_world import (
 )
 
 from dbbackup.api.metadata import FINALIZER
-from dbbackup.contract.run import Progress, RunSpec
+from dbbackup.contract.report import Progress
+from dbbackup.contract.run import RunSpec
 from dbbackup.plan import backup, restore
 from dbbackup.plan.facts import Decision, LogView, Refusal, Slot, merge_patch
 

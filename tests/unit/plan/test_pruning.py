@@ -10,9 +10,9 @@ import pytest
 from tests.unit.support.plan_world import T0
 from tests.unit.support.simulation import Operator, World, again_and_again, error, everywhere, quota
 
+from dbbackup.api.objects import expiring
 from dbbackup.contract.run import PruneItem, PruneOptions
 from dbbackup.plan import pruning
-from dbbackup.plan.backup import expiring
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from tests.unit.project.test_crds import root
 from tests.unit.support.plan_world import T0, backup_obj, facts, job_of, restore_obj
 
-from dbbackup.contract.run import Owner, Progress, Report, RestoreOptions, RunSpec, StorageTarget
+from dbbackup.contract.report import Progress, Report
+from dbbackup.contract.run import Owner, RestoreOptions, RunSpec, StorageTarget
 from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import Facts, LogView
 from dbbackup.plan.observe import RunState

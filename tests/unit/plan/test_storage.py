@@ -11,9 +11,9 @@ from tests.unit.support.plan_world import Raw
 from tests.unit.support.simulation import World, error, quota
 
 from dbbackup import __version__
+from dbbackup.api.metadata import OWNER_UID
 from dbbackup.contract.run import RunSpec
 from dbbackup.kube import ApiError
-from dbbackup.plan.jobs import OWNER_UID
 from dbbackup.plan.settings import Settings
 from dbbackup.plan.storage import published
 

@@ -17,7 +17,7 @@ from tests.root import ROOT
 from tests.unit.support.crd_status import problems
 
 from dbbackup.api import specs, units
-from dbbackup.contract import run
+from dbbackup.contract import report
 
 Schema = dict[str, Any]
 MODELS: dict[str, type[specs.Spec]] = {
@@ -218,14 +218,14 @@ def test_what_a_report_says_has_its_place_in_the_status() -> None:
 
     for plural in ("databasebackups", "databaserestores"):
         status = root(plural)["properties"]["status"]["properties"]
-        assert names(run.ArtifactReport) - {"sizeBytes"} <= set(status["artifact"]["properties"])
-        assert names(run.DatabaseReport) == set(status["database"]["properties"])
-        assert names(run.FailureReport) | {"logTail"} == set(status["failure"]["properties"])
-        assert names(run.Progress) | {"updatedAt"} == set(status["progress"]["properties"])
-    assert names(run.RestoredReport) == set(status["restored"]["properties"])
-    assert names(run.SafetyBackupReport) | {"storage"} == set(status["safetyBackup"]["properties"])
+        assert names(report.ArtifactReport) - {"sizeBytes"} <= set(status["artifact"]["properties"])
+        assert names(report.DatabaseReport) == set(status["database"]["properties"])
+        assert names(report.FailureReport) | {"logTail"} == set(status["failure"]["properties"])
+        assert names(report.Progress) | {"updatedAt"} == set(status["progress"]["properties"])
+    assert names(report.RestoredReport) == set(status["restored"]["properties"])
+    assert names(report.SafetyBackupReport) | {"storage"} == set(status["safetyBackup"]["properties"])
     status = root("backupstorages")["properties"]["status"]["properties"]
-    assert names(run.InventoryReport) - {"now", "conditionalWrites", "swept"} <= set(status["usage"]["properties"])
+    assert names(report.InventoryReport) - {"now", "conditionalWrites", "swept"} <= set(status["usage"]["properties"])
     assert "conditionalWrites" in status["capabilities"]["properties"]
     phase = root("databasebackups")["properties"]["status"]["properties"]["phase"]
     assert phase["enum"] == list(get_args(specs.Phase))

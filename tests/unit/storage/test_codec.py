@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.run import Algorithm
+from dbbackup.contract.formats import Algorithm
 from dbbackup.storage.codec import CHUNK, compressor, decompress, decompressor
 
 ALGORITHMS: list[Algorithm] = ["zstd", "gzip", "none"]

@@ -12,7 +12,8 @@ from typing import Any
 from tests.integration.artifacts import Told, owner_of
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.run import Report, RunSpec, StorageTarget
+from dbbackup.contract.report import Report
+from dbbackup.contract.run import RunSpec, StorageTarget
 from dbbackup.dataplane import main
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths

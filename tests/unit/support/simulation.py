@@ -27,9 +27,12 @@ from tests.unit.support.plan_world import T0
 from dbbackup import kube as k
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.metadata import RUN
+from dbbackup.api.objects import expiring
 from dbbackup.contract import pages
-from dbbackup.contract.manifest import directory, parse_leaf
-from dbbackup.contract.run import (
+from dbbackup.contract.keys import directory, parse_leaf
+from dbbackup.contract.model import Model
+from dbbackup.contract.mounts import CONTAINER
+from dbbackup.contract.report import (
     ArtifactReport,
     DatabaseReport,
     DiscoveredItem,
@@ -37,18 +40,14 @@ from dbbackup.contract.run import (
     InventoryItem,
     InventoryReport,
     ManifestSummary,
-    Model,
-    Owner,
     PrunedItem,
     Report,
     RestoredReport,
-    RunSpec,
 )
+from dbbackup.contract.run import Owner, RunSpec
 from dbbackup.handlers.cache import Cache, Key
 from dbbackup.handlers.reconcile import DECIDE, Reconciler
 from dbbackup.handlers.watch import WATCHED, Watch, list_all
-from dbbackup.plan.backup import expiring
-from dbbackup.plan.jobs import CONTAINER
 from dbbackup.plan.settings import Settings
 from dbbackup.plan.storage import published
 

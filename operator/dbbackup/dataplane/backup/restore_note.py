@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC
 
-from dbbackup.contract.manifest import MANIFEST, Manifest
+from dbbackup.contract.keys import MANIFEST
+from dbbackup.contract.manifest import Manifest
 
 _DECOMPRESS = {"zstd": ("zstd -t {file}", "zstd -d --keep {file}"), "gzip": ("gzip -t {file}", "gzip -dk {file}"), "none": ("", "")}
 _SUFFIX = {"zstd": ".zst", "gzip": ".gz", "none": ""}

@@ -9,19 +9,9 @@ from datetime import UTC, datetime
 
 from dbbackup import __version__
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.manifest import (
-    MANIFEST,
-    MANIFEST_LIMIT,
-    RESTORE_NOTE,
-    Contents,
-    Manifest,
-    Options,
-    StoredObject,
-    TableEntry,
-    artifact_name,
-    directory,
-    sha256_hex,
-)
+from dbbackup.contract.formats import artifact_name
+from dbbackup.contract.keys import MANIFEST, RESTORE_NOTE, directory
+from dbbackup.contract.manifest import MANIFEST_LIMIT, Contents, Manifest, Options, StoredObject, TableEntry, sha256_hex
 from dbbackup.contract.run import BackupOptions, Lifetime
 from dbbackup.dataplane.backup.restore_note import restore_note
 from dbbackup.dataplane.backup.snapshot import Snapshot, Source

@@ -8,8 +8,9 @@ from contextlib import suppress
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import StoredObject
-from dbbackup.contract.run import BackupOptions, Progress
-from dbbackup.dataplane.backup.dump import Dump, Sink, arguments
+from dbbackup.contract.report import Progress
+from dbbackup.contract.run import BackupOptions
+from dbbackup.dataplane.backup.dump import Dump, arguments
 from dbbackup.dataplane.backup.plain import PlainStream
 from dbbackup.dataplane.backup.snapshot import Relation, Snapshot, Source, some
 from dbbackup.dataplane.context import Run
@@ -19,6 +20,7 @@ from dbbackup.dataplane.postgres.conninfo import Conninfo
 from dbbackup.dataplane.postgres.locks import cancel
 from dbbackup.storage.base import Storage
 from dbbackup.storage.codec import CONTENT_TYPE, compressor
+from dbbackup.storage.sink import Sink
 from dbbackup.storage.writer import ArtifactWriter
 
 ATTEMPTS = 3

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString, TypeAlias
@@ -177,3 +177,16 @@ def child_environment(info: Conninfo, scratch: Path, application_name: str = "db
 
 def _pgpass_escape(password: str) -> str:
     return password.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def connect_first(info: Conninfo, names: Sequence[str], application_name: str) -> Connection:
+    """A session in the first of the server's databases `names` that takes this user; the first one's Failure where none does."""
+    failure: Failure | None = None
+    for name in names:
+        try:
+            return connect(info.with_name(name), application_name)
+        except Failure as error:
+            failure = failure or error
+            if error.reason.name not in {"DatabaseNotFound", "InsufficientPrivilege", "AuthenticationFailed"}:
+                break
+    raise failure or Failure("DatabaseUnreachable", f"{info.who}: no database to connect to; tried {', '.join(names)}")

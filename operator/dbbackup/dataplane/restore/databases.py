@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
 import psycopg
 from psycopg import sql
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.manifest import CreationRecord, SourceDatabase, creation_key
+from dbbackup.contract.keys import creation_key
+from dbbackup.contract.manifest import SourceDatabase
+from dbbackup.contract.records import CreationRecord
 from dbbackup.dataplane.context import Run
-from dbbackup.dataplane.postgres.connection import Connection, connect, server_version, to_failure
+from dbbackup.dataplane.postgres.connection import Connection, connect, connect_first, server_version, to_failure
 from dbbackup.dataplane.postgres.conninfo import Conninfo
 from dbbackup.dataplane.restore.target import user_objects
 from dbbackup.storage.base import Storage
@@ -108,19 +110,6 @@ class Creation:
         if self._recorded:
             with suppress(Failure):
                 self._storage.delete([self._key])
-
-
-def connect_first(info: Conninfo, names: Sequence[str], application_name: str) -> Connection:
-    """A session in the first of the server's databases `names` that takes this user; the first one's Failure where none does."""
-    failure: Failure | None = None
-    for name in names:
-        try:
-            return connect(info.with_name(name), application_name)
-        except Failure as error:
-            failure = failure or error
-            if error.reason.name not in {"DatabaseNotFound", "InsufficientPrivilege", "AuthenticationFailed"}:
-                break
-    raise failure or Failure("DatabaseUnreachable", f"{info.who}: no database to connect to; tried {', '.join(names)}")
 
 
 def maintenance(info: Conninfo) -> Connection:

@@ -10,11 +10,14 @@ import psycopg
 from psycopg import sql
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.keys import SAFETY_SUFFIX
-from dbbackup.contract.manifest import Manifest, TableEntry, TransactionRecord, safety_report, transaction_key
-from dbbackup.contract.run import ArtifactReport, BackupOptions, DatabaseReport, Format, Progress, RestoredReport, RestoreOptions
+from dbbackup.contract.formats import Format
+from dbbackup.contract.keys import SAFETY_SUFFIX, transaction_key
+from dbbackup.contract.manifest import Manifest, TableEntry, safety_report
+from dbbackup.contract.records import TransactionRecord
+from dbbackup.contract.report import ArtifactReport, DatabaseReport, Progress, RestoredReport
+from dbbackup.contract.run import BackupOptions, RestoreOptions
 from dbbackup.dataplane.backup.run import BackupRun
-from dbbackup.dataplane.bucket import open_bucket
+from dbbackup.dataplane.bucket import load_manifest, open_bucket
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.connection import Connection, connect, server_version, to_failure, uses_tls
 from dbbackup.dataplane.postgres.conninfo import Conninfo, load
@@ -26,7 +29,7 @@ from dbbackup.dataplane.restore.dump_head import Head, read_head
 from dbbackup.dataplane.restore.executor import Executor, Restored
 from dbbackup.dataplane.restore.plan import Plan, completed, plan
 from dbbackup.dataplane.restore.replace import Replacement
-from dbbackup.dataplane.restore.source import Source, load_manifest
+from dbbackup.dataplane.restore.source import Source
 from dbbackup.dataplane.restore.target import find_roots, user_objects
 from dbbackup.dataplane.restore.transaction import Opened, Transaction
 from dbbackup.storage.base import Storage

@@ -15,7 +15,6 @@ from typing import IO, TYPE_CHECKING
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Manifest
-from dbbackup.dataplane.bucket import read_manifest, refuse_unreadable
 from dbbackup.dataplane.sql.filter import Filter
 from dbbackup.dataplane.sql.splitter import Piece, Splitter, SqlError
 from dbbackup.storage.base import Storage
@@ -28,13 +27,6 @@ if TYPE_CHECKING:
 _READ = 1 << 18
 _STDERR = 8192
 _END_SECONDS = 20.0
-
-
-def load_manifest(storage: Storage, directory: str, pinned: str | None) -> tuple[Manifest, str]:
-    """The manifest and its SHA-256; Failure ArtifactMissing, ManifestDigestMismatch, FormatUnsupported, ManifestInvalid."""
-    manifest, digest = read_manifest(storage, directory, 0, pinned)
-    refuse_unreadable(directory, manifest)
-    return manifest, digest
 
 
 class Source:

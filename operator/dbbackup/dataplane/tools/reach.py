@@ -7,7 +7,7 @@ from contextlib import closing
 import psycopg
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.run import DatabaseReport
+from dbbackup.contract.report import DatabaseReport
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres import clients
 from dbbackup.dataplane.postgres.connection import Connection, connect, one, server_version, to_failure, uses_tls

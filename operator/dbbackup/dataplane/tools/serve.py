@@ -24,8 +24,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from dbbackup import __version__
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.keys import parse_directory, root
-from dbbackup.contract.manifest import MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest, sha256_hex
+from dbbackup.contract.keys import MANIFEST, parse_directory, root
+from dbbackup.contract.manifest import MANIFEST_LIMIT, Manifest, parse_manifest, sha256_hex
 from dbbackup.contract.run import ServeOptions
 from dbbackup.dataplane.bucket import open_bucket
 from dbbackup.dataplane.context import Run

@@ -8,12 +8,12 @@ import psycopg
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.pages import Pager
-from dbbackup.contract.run import DatabaseTarget, DiscoveredItem
+from dbbackup.contract.report import DiscoveredItem
+from dbbackup.contract.run import DatabaseTarget
 from dbbackup.dataplane.context import Run
-from dbbackup.dataplane.postgres.connection import Connection, to_failure
+from dbbackup.dataplane.postgres.connection import Connection, connect_first, to_failure
 from dbbackup.dataplane.postgres.conninfo import Conninfo, load, read_secret, resolve
 from dbbackup.dataplane.postgres.locks import cancel
-from dbbackup.dataplane.restore.databases import connect_first
 
 _MAINTENANCE = "postgres"
 # datconnlimit -2 (in the minor versions that know it) marks what an interrupted DROP DATABASE left: nobody can connect to it any more.

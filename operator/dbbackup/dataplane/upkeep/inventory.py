@@ -11,10 +11,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.keys import DUMPS, OWN_NAMES, PROBE, RESTORES, SAFETY_SUFFIX, parse_directory, root, split
-from dbbackup.contract.manifest import MANIFEST, Leaf, Manifest, leaf
+from dbbackup.contract.formats import DUMPS
+from dbbackup.contract.keys import MANIFEST, OWN_NAMES, PROBE, RESTORES, SAFETY_SUFFIX, Leaf, leaf, parse_directory, root, split
+from dbbackup.contract.manifest import Manifest
 from dbbackup.contract.pages import Pager
-from dbbackup.contract.run import InventoryItem, InventoryOptions, InventoryReport, ManifestSummary
+from dbbackup.contract.report import InventoryItem, InventoryReport, ManifestSummary
+from dbbackup.contract.run import InventoryOptions
 from dbbackup.dataplane.bucket import Artifact, open_bucket, read_manifest, refuse_unreadable
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.upkeep.parallel import in_order

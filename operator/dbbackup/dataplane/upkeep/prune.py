@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.keys import OWN_NAMES, parse_directory, root
-from dbbackup.contract.manifest import MANIFEST
+from dbbackup.contract.keys import MANIFEST, OWN_NAMES, parse_directory, root
 from dbbackup.contract.pages import Pager
-from dbbackup.contract.run import PrunedItem, PruneItem
+from dbbackup.contract.report import PrunedItem
+from dbbackup.contract.run import PruneItem
 from dbbackup.dataplane.bucket import open_bucket, read_manifest
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.upkeep.parallel import in_order

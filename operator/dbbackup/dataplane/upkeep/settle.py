@@ -13,25 +13,16 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.keys import SAFETY_SUFFIX, root
-from dbbackup.contract.manifest import (
-    MANIFEST_LIMIT,
-    CreationRecord,
-    Tombstone,
-    TransactionRecord,
-    creation_key,
-    leaf,
-    parse_transaction,
-    safety_report,
-    transaction_key,
-)
-from dbbackup.contract.run import ArtifactReport, CheckOptions, DatabaseReport, Owner, RestoredReport
-from dbbackup.dataplane.bucket import Artifact, find_artifact, find_directories, open_bucket
+from dbbackup.contract.keys import SAFETY_SUFFIX, creation_key, leaf, root, transaction_key
+from dbbackup.contract.manifest import MANIFEST_LIMIT, safety_report
+from dbbackup.contract.records import CreationRecord, Tombstone, TransactionRecord, parse_transaction
+from dbbackup.contract.report import ArtifactReport, DatabaseReport, RestoredReport
+from dbbackup.contract.run import CheckOptions, Owner
+from dbbackup.dataplane.bucket import Artifact, find_artifact, find_directories, load_manifest, open_bucket
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.connection import Connection, connect, one, server_version, uses_tls
 from dbbackup.dataplane.postgres.conninfo import Conninfo, load
 from dbbackup.dataplane.restore.databases import drop_database, find_database, maintenance
-from dbbackup.dataplane.restore.source import load_manifest
 from dbbackup.dataplane.restore.transaction import Opened, end_backend, transaction_status
 from dbbackup.storage.directories import delete_directory
 

@@ -16,7 +16,8 @@ from tests.unit.support.memory_storage import Memory, failing, run
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Part, StoredObject
-from dbbackup.contract.run import InventoryItem, RunSpec, ServeOptions, StorageTarget
+from dbbackup.contract.report import InventoryItem
+from dbbackup.contract.run import RunSpec, ServeOptions, StorageTarget
 from dbbackup.dataplane.context import Run, Stop
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths

@@ -14,8 +14,7 @@ from tests.unit.support.memory_storage import NOW, Memory, changed, failing, run
 
 from dbbackup.contract import keys
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.keys import parse_directory, split
-from dbbackup.contract.manifest import Leaf
+from dbbackup.contract.keys import Leaf, parse_directory, split
 from dbbackup.contract.run import InventoryOptions
 from dbbackup.dataplane import bucket as bucket_module
 from dbbackup.dataplane import main

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from dbbackup.contract.manifest import directory, leaf
+from dbbackup.contract.keys import directory, leaf
 from dbbackup.contract.run import Owner
 from dbbackup.dataplane.bucket import find_directories
 from dbbackup.storage.base import ObjectInfo, UploadInfo

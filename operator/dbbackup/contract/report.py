@@ -1,0 +1,199 @@
+"""What a run says: its report and the lines of its log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from dbbackup.contract.formats import Algorithm, Format
+from dbbackup.contract.model import Model
+from dbbackup.contract.run import Owner, RunKind
+
+REPORT_LIMIT = 4096
+"""Bytes: the kubelet cuts a termination message there."""
+
+
+WARNINGS = 16
+"""Of a report, and of a status."""
+
+
+class FailureReport(Model):
+    reason: str
+    message: str
+    hint: str
+    retryable: bool
+
+
+class ArtifactReport(Model):
+    """`key` is the artifact's directory; `sha256` that of the stored artifact; `manifest_sha256` that of manifest.json."""
+
+    key: str
+    sha256: str
+    manifest_sha256: str
+    size_bytes: int
+    format: Format
+    compression: Algorithm
+    encrypted: bool = False
+    format_version: int = 1
+
+
+class DatabaseReport(Model):
+    """`identity` is host:port/name as the Job resolved it."""
+
+    identity: str
+    name: str
+    server_version: str
+    size_bytes: int
+    tables: int
+    rows: int | None = None
+    tls: bool
+
+
+class ManifestSummary(Model):
+    """Of an artifact whose object is not known: what its object is made from again. `safety`: made by a restore before a Replace."""
+
+    owner: Owner
+    artifact: ArtifactReport
+    database: DatabaseReport
+    started_at: datetime
+    finished_at: datetime
+    expires_at: datetime | None = None
+    schedule: str | None = None
+    safety: bool = False
+
+
+class InventoryItem(Model):
+    """One artifact: a page item of an inventory. `key` is its directory, `size_bytes` counts all its objects. `manifest` only where it is not known;
+    `problem` says why such a manifest could not be used."""
+
+    key: str
+    size_bytes: int
+    modified: datetime
+    manifest: ManifestSummary | None = None
+    problem: str | None = None
+
+
+class PrunedItem(Model):
+    """One artifact that was to be deleted: a page item of a prune. `problem` says why it still stands; absent: it is gone, or was not there."""
+
+    key: str
+    uid: str
+    problem: str | None = None
+
+
+class DiscoveredItem(Model):
+    """One database of a server: a page item of a discovery. Templates and databases without connections are left out."""
+
+    name: str
+
+
+class InventoryReport(Model):
+    """`now` is the storage's clock. `bytes` counts everything below the namespace's directory. `oldest` and `newest` are the times in the artifacts'
+    keys. `debris` counts directories without a manifest, `uploads` unfinished uploads, both before the sweep, of runs that go on left out;
+    `swept` counts directories and uploads removed. `foreign` counts objects that are none of ours, which are never touched.
+    """
+
+    now: datetime
+    conditional_writes: bool
+    artifacts: int
+    bytes: int
+    oldest: datetime | None = None
+    newest: datetime | None = None
+    debris: int = 0
+    uploads: int = 0
+    swept: int = 0
+    foreign: int = 0
+
+
+class PagesReport(Model):
+    """Of what the run told in its log, page by page: see `dbbackup.pages`."""
+
+    pages: int
+    items: int
+    sha256: str
+
+
+class RestoredReport(Model):
+    """`rows` and `bytes` are absent where a check settled the restore and its record could not tell them."""
+
+    tables: int
+    rows: int | None = None
+    bytes: int | None = None
+    """Uncompressed bytes of the artifact that the server took."""
+
+
+class SafetyBackupReport(Model):
+    key: str
+    sha256: str
+    manifest_sha256: str
+    size_bytes: int
+
+
+class Report(Model):
+    """The container's last act. Under REPORT_LIMIT bytes: `fit` cuts messages and warnings, never figures."""
+
+    version: Literal[1] = 1
+    run: RunKind
+    uid: str
+    outcome: Literal["Succeeded", "Failed"]
+    started_at: datetime
+    finished_at: datetime
+    failure: FailureReport | None = None
+    artifact: ArtifactReport | None = None
+    database: DatabaseReport | None = None
+    restored: RestoredReport | None = None
+    safety_backup: SafetyBackupReport | None = None
+    inventory: InventoryReport | None = None
+    pages: PagesReport | None = None
+    bytes_read: int | None = None
+    warnings: tuple[str, ...] = ()
+    uncleared: bool = False
+    """The run failed, and could not clear away what it had stored: a check Job does."""
+
+    def fit(self) -> str:
+        """JSON of at most REPORT_LIMIT bytes and WARNINGS warnings."""
+        report, budget = self.model_copy(update={"warnings": few(self.warnings, WARNINGS)}), 1500
+        while len(text := report.to_json()) > REPORT_LIMIT or len(text.encode()) > REPORT_LIMIT:
+            budget //= 2
+            changes: dict[str, object] = {"warnings": tuple(w[:budget] for w in few(self.warnings, 4))}
+            if self.failure:
+                changes["failure"] = self.failure.model_copy(
+                    update={"message": self.failure.message[:budget] + "…", "hint": self.failure.hint[:budget]}
+                )
+            report = self.model_copy(update=changes)
+        return text
+
+
+def few(warnings: tuple[str, ...], limit: int) -> tuple[str, ...]:
+    """At most so many, the last of which says how many more there are."""
+    rest = len(warnings) - limit + 1
+    return warnings if rest <= 1 else (*warnings[: limit - 1], f"and {rest} more")
+
+
+class Progress(Model):
+    """One line of live progress; `percent` is absent where nothing honest can be said."""
+
+    phase: str
+    bytes_read: int = 0
+    bytes_stored: int = 0
+    tables_done: int = 0
+    tables_total: int = 0
+    percent: Annotated[int, Field(ge=0, le=100)] | None = None
+
+
+class LogEvent(Model):
+    """A line of the Job's log. `event` is one of: log, key (before the first upload), waiting (for another run), progress,
+    transaction (a restore's xid, before anything is restored), page (see `dbbackup.pages`), report."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+    ts: datetime
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    event: Literal["log", "key", "waiting", "progress", "transaction", "page", "report"] = "log"
+    message: str = ""
+    key: str | None = None
+    xid: str | None = None
+    progress: Progress | None = None
