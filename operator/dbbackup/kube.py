@@ -23,7 +23,7 @@ from kubernetes.aio.config.config_exception import ConfigException
 from kubernetes.aio.config.incluster_config import load_incluster_config
 from kubernetes.aio.config.kube_config import load_kube_config
 
-Raw = dict[str, Any]
+from dbbackup.api.objects import Raw
 
 REQUEST_SECONDS = 30
 CHUNK = 500
@@ -240,7 +240,7 @@ class Kube:
         while True:
             answer = await self._json("list", resource, namespace, query=query)
             kind, version = answer["kind"].removesuffix("List"), answer["apiVersion"]
-            items = [{"apiVersion": version, "kind": kind, **item} for item in answer["items"]]
+            items: list[Raw] = [{"apiVersion": version, "kind": kind, **item} for item in answer["items"]]
             yield items, answer["metadata"]["resourceVersion"]
             if not (more := answer["metadata"].get("continue")):
                 return

@@ -22,8 +22,9 @@ from tests.root import ROOT
 from tests.unit.support.plan_world import T0, backup_obj
 
 from dbbackup.api.conditions import timestamp
+from dbbackup.api.objects import Raw
 from dbbackup.handlers import notify as handler
-from dbbackup.handlers.cache import Key, Raw
+from dbbackup.handlers.cache import Key
 from dbbackup.handlers.notify import Notifier, NotTaken, Refused, Sender
 from dbbackup.kube import ApiError
 from dbbackup.plan import notify, sinks

@@ -11,6 +11,8 @@ from dbbackup.contract.keys import parse_leaf
 
 Raw = Mapping[str, Any]
 """An object, or a part of one, as the API server gives it. Nobody changes it in place."""
+Draft = dict[str, Any]
+"""An object, or a part of one, that is being made."""
 
 TERMINAL = ("Completed", "Failed", "Expired")
 """Phases of backups and restores whose run is over."""

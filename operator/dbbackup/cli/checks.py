@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from dbbackup.api.conditions import find, instant, is_true
+from dbbackup.api.objects import Raw
 from dbbackup.api.units import size_text
 from dbbackup.cli.output import age, count
 from dbbackup.contract.errors import REASONS
 
-Raw = Mapping[str, Any]
 State = Literal["ok", "warning", "problem", "skipped"]
 
 OLDEST_KUBERNETES = (1, 31)

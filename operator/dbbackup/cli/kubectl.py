@@ -20,9 +20,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from dbbackup.api.metadata import REQUESTED_BY
+from dbbackup.api.objects import Raw
 from dbbackup.cli.errors import CliError, ExitCode
-
-Raw = dict[str, Any]
 
 OWN = "/apis/dbbackup.io/v1"
 PATHS = {
@@ -281,7 +280,7 @@ class Kubectl:
 
     def delete(self, kind: str, name: str, uid: str, *, grace: int | None = None, shielded: bool = False) -> None:
         """Exactly that object; one that is gone counts as deleted."""
-        options: Raw = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": {"uid": uid}}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
         path = self.path(kind, self.namespace, name)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from dbbackup.api.objects import Raw
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.making import name_of
 from dbbackup.cli.output import listing, say, table, tell
-
-Raw = dict[str, Any]
 
 
 def say_whole(found: Sequence[Raw], form: str | None) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dbbackup.api.objects import Raw
 from dbbackup.cli.errors import ExitCode
 from dbbackup.cli.kubectl import PATHS, Kubectl
 from dbbackup.cli.output import document, say, slim, tell
 from dbbackup.cli.waiting import wait_for
-
-Raw = dict[str, Any]
 
 
 def make(kube: Kubectl, obj: Raw, flags: Mapping[str, Any]) -> int:

@@ -12,9 +12,8 @@ from typing import IO, Any
 import click
 
 from dbbackup.api.conditions import instant
+from dbbackup.api.objects import Raw
 from dbbackup.api.units import duration_text, size_text
-
-Raw = dict[str, Any]
 
 COLOURS = {
     "Completed": "green",

@@ -15,12 +15,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from dbbackup.api.metadata import REQUESTED_BY, RUN, TOOL
+from dbbackup.api.objects import Raw
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.contract.errors import REASONS
 from dbbackup.contract.mounts import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT
-
-Raw = dict[str, Any]
 
 VALUE = "kubectl"
 START_SECONDS = 120.0

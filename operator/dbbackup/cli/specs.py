@@ -7,22 +7,21 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from dbbackup.api.objects import Draft, Raw
 from dbbackup.cli.errors import CliError, ExitCode
-
-Raw = dict[str, Any]
 
 API_VERSION = "dbbackup.io/v1"
 NAME_LIMIT = 63
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 
 
-def obj(kind: str, name: str, namespace: str, spec: Raw, **metadata: Any) -> Raw:
+def obj(kind: str, name: str, namespace: str, spec: Draft, **metadata: Any) -> Draft:
     """An object as it is applied; metadata that is empty is left out."""
     more = {key: value for key, value in metadata.items() if value}
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, "namespace": namespace, **more}, "spec": spec}
 
 
-def given(**fields: Any) -> Raw:
+def given(**fields: Any) -> Draft:
     """Those fields that say something. False and 0 do."""
     return {key: value for key, value in fields.items() if value is not None and value not in ((), [], {}, "")}
 
@@ -49,7 +48,7 @@ def names(values: Sequence[str]) -> list[str]:
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
-def database(flags: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> Raw:
+def database(flags: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> Draft:
     """spec.database; `known` is that of another object, taken where no Secret is given."""
     told = given(host=flags["host"], port=flags["port"], name=flags["database"], user=flags["user"], sslMode=flags["ssl_mode"])
     if flags["ca_secret"]:
@@ -62,9 +61,9 @@ def database(flags: Mapping[str, Any], known: Mapping[str, Any] | None = None) -
     raise CliError("which database?", ExitCode.USAGE, "--secret NAME names the Secret with its connection, such as the one that its operator made.")
 
 
-def backup(flags: Mapping[str, Any]) -> Raw:
+def backup(flags: Mapping[str, Any]) -> Draft:
     """spec of a DatabaseBackup. What no flag says is left to the API's defaults."""
-    spec: Raw = {"database": database(flags)}
+    spec: Draft = {"database": database(flags)}
     if flags["storage"]:
         spec["storageRef"] = {"name": flags["storage"]}
     compression = None
@@ -90,7 +89,7 @@ def backup(flags: Mapping[str, Any]) -> Raw:
 
 def restore_source(
     *, backup_name: str | None, schedule: str | None, before: str | None, source_database: str | None, key: str | None, storage: str | None
-) -> Raw:
+) -> Draft:
     """spec.source: exactly one of a backup, a schedule and a key."""
     if sum(source is not None for source in (backup_name, schedule, key)) != 1:
         raise CliError(
@@ -115,7 +114,7 @@ def when(text: str) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def restore(flags: Mapping[str, Any], source: Raw, target: Raw) -> Raw:
+def restore(flags: Mapping[str, Any], source: Raw, target: Raw) -> Draft:
     return {"source": source, "database": target} | given(
         onExisting="Replace" if flags["replace"] else None,
         createDatabase=True if flags["create_database"] else None,
@@ -130,7 +129,7 @@ def restore(flags: Mapping[str, Any], source: Raw, target: Raw) -> Raw:
 KEEP = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 
 
-def schedule(flags: Mapping[str, Any]) -> Raw:
+def schedule(flags: Mapping[str, Any]) -> Draft:
     """spec of a DatabaseBackupSchedule."""
     retention = given(**{f"keep{period.capitalize()}": flags[f"keep_{period}"] for period in KEEP}, minKeep=flags["min_keep"])
     databases = given(include=names(flags["include"]), exclude=names(flags["exclude"]))

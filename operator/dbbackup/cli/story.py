@@ -11,8 +11,6 @@ from dbbackup.api.metadata import REQUESTED_BY, SCHEDULE
 from dbbackup.api.units import duration_text
 from dbbackup.cli.output import count, size
 
-Raw = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class Moment:

@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from dbbackup.api.objects import Raw
 from dbbackup.cli import pods
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Forward, Kubectl
 
-Raw = dict[str, Any]
 T = TypeVar("T")
 
 PORT = 8765

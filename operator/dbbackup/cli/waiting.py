@@ -6,15 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from dbbackup.api.conditions import find, is_true
+from dbbackup.api.objects import Raw
 from dbbackup.api.units import size_text
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.output import clean, count, live, paint, size, tell
-
-Raw = dict[str, Any]
 
 LINE_SECONDS = 10.0
 TAIL_LINES = 20

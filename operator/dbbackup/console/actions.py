@@ -11,14 +11,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 
 from dbbackup.api.metadata import FINALIZER, PIN, REQUESTED_BY, RUN_NOW, SUSPEND
+from dbbackup.api.objects import Draft
 from dbbackup.api.specs import API_VERSION
 from dbbackup.api.units import parse_ttl
 from dbbackup.console.people import Right
 from dbbackup.console.problems import Problem, invalid
 from dbbackup.console.resources import KINDS
 from dbbackup.console.views import NAME
-
-Raw = dict[str, Any]
 
 
 def _name(text: str) -> str:
@@ -108,7 +107,7 @@ class Change:
     namespace: str
     name: str
     verb: Literal["create", "patch", "delete"]
-    body: Raw
+    body: Draft
     target: str = ""
     uid: str | None = None
 
@@ -133,7 +132,7 @@ class Change:
         return text + (f"# kubectl delete {target}\n" if self.verb == "delete" else "")
 
 
-def _object(kind: str, namespace: str, name: str | None, prefix: str, who: str, spec: Raw) -> Raw:
+def _object(kind: str, namespace: str, name: str | None, prefix: str, who: str, spec: Draft) -> Draft:
     named = {"name": name} if name else {"generateName": prefix}
     metadata = {**named, "namespace": namespace, "annotations": {REQUESTED_BY: who}}
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
@@ -141,7 +140,7 @@ def _object(kind: str, namespace: str, name: str | None, prefix: str, who: str, 
 
 def create_backup(namespace: str, request: BackupRequest, who: str) -> Change:
     database = {"secretRef": {"name": request.secret}, **({"name": request.database} if request.database else {})}
-    spec: Raw = {"database": database, "storageRef": {"name": request.storage}, "format": request.format}
+    spec: Draft = {"database": database, "storageRef": {"name": request.storage}, "format": request.format}
     if request.ttl:
         spec["ttl"] = request.ttl
     body = _object("DatabaseBackup", namespace, request.name, "backup-", who, spec)
@@ -154,7 +153,7 @@ def create_restore(namespace: str, request: RestoreRequest, who: str, *, preview
         raise Problem(
             422, "NotConfirmed", "The name that you typed is not that of the target database.", "Type the name of the target database again."
         )
-    spec: Raw = {
+    spec: Draft = {
         "source": {"backupRef": {"name": request.backup}},
         "database": {"secretRef": {"name": request.secret}, "name": request.database},
         "onExisting": request.on_existing,
@@ -173,7 +172,7 @@ def delete_backup(namespace: str, name: str, request: DeleteRequest, *, preview:
     """
     if not preview and request.confirm != name:
         raise Problem(422, "NotConfirmed", "The name that you typed is not that of the backup.", "Type the name of the backup again.")
-    body: Raw = {"spec": {"deletionPolicy": "Delete" if request.delete_artifact else "Retain"}}
+    body: Draft = {"spec": {"deletionPolicy": "Delete" if request.delete_artifact else "Retain"}}
     if request.delete_artifact:
         body = {"metadata": {"finalizers": [FINALIZER]}, **body}
     return Change(

@@ -19,12 +19,13 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from dbbackup.api.objects import Raw
 from dbbackup.api.specs import SpecError, parse_storage
 from dbbackup.api.targets import storage_target
 from dbbackup.console.people import Remembered, Right
 from dbbackup.console.problems import Problem, from_api
 from dbbackup.console.resources import BACKUPS, SECRETS
-from dbbackup.console.service import Caller, Raw, Service
+from dbbackup.console.service import Caller, Service
 from dbbackup.console.views import safe_filename
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.keys import MANIFEST

@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from dbbackup.api.objects import Raw
 from dbbackup.console import actions, views
 from dbbackup.console.actions import BackupRequest, Change, DeleteRequest, RestoreRequest, parse
 from dbbackup.console.api import Api, schedule_change
@@ -21,7 +22,7 @@ from dbbackup.console.problems import Problem
 from dbbackup.console.render import Renderer, object_yaml
 from dbbackup.console.resources import BACKUPS, RESTORES, SCHEDULES
 from dbbackup.console.rows import AnyRow, row_of
-from dbbackup.console.service import Caller, Raw, Service, check_path
+from dbbackup.console.service import Caller, Service, check_path
 from dbbackup.console.web import Gate, drop_cookie, read_form, set_cookie
 
 SUGGESTIONS = 50

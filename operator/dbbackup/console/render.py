@@ -15,10 +15,11 @@ from starlette.responses import HTMLResponse
 
 from dbbackup import __version__
 from dbbackup.api.conditions import instant
+from dbbackup.api.objects import Raw
 from dbbackup.api.units import size_text
 from dbbackup.console import views
 from dbbackup.console.rows import AnyRow, Badge, badges
-from dbbackup.console.service import Caller, Raw
+from dbbackup.console.service import Caller
 
 
 def object_yaml(obj: Raw) -> str:

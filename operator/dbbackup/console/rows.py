@@ -14,10 +14,9 @@ from pydantic.alias_generators import to_camel
 from dbbackup.api import conditions
 from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import PIN, REQUESTED_BY, SCHEDULE, SUSPEND
-from dbbackup.api.objects import annotation
+from dbbackup.api.objects import Raw, annotation
 from dbbackup.api.specs import SpecError, parse_storage
 
-Raw = Mapping[str, Any]
 Tone = Literal["good", "busy", "warn", "bad", "off", "pin"]
 
 SOON = timedelta(days=2)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from dbbackup import audit
 from dbbackup.api.conditions import timestamp
+from dbbackup.api.objects import Raw
 from dbbackup.console.actions import Change
 from dbbackup.console.cache import Cache
 from dbbackup.console.config import Config
@@ -21,7 +22,6 @@ from dbbackup.console.sessions import Session
 from dbbackup.console.views import NAME, NAMESPACE, Page, Query, select
 from dbbackup.kube import ApiError, Kube
 
-Raw = dict[str, Any]
 VIA = "console"
 WRITES = (60, 60.0)
 """Of one person, in so many seconds."""

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dbbackup import audit
-from dbbackup.handlers.cache import REMEMBERED, Key, Raw, key_of, version_of
+from dbbackup.api.objects import Raw
+from dbbackup.handlers.cache import REMEMBERED, Key, key_of, version_of
 from dbbackup.plan import audited
 from dbbackup.plan.audited import Line, Seen
 

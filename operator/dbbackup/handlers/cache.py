@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from dbbackup.api.metadata import OWNER_KIND, OWNER_NAME, OWNER_UID
-from dbbackup.api.objects import DELETED, TERMINAL, schedule_name, storage_name
-
-Raw = Mapping[str, Any]
+from dbbackup.api.objects import DELETED, TERMINAL, Raw, schedule_name, storage_name
 
 RUN_KINDS = ("DatabaseBackup", "DatabaseRestore")
 IDLE = (*TERMINAL, "Deleting")

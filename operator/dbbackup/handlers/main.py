@@ -15,8 +15,9 @@ from typing import Any
 import kopf
 
 from dbbackup import __version__
+from dbbackup.api.objects import Raw
 from dbbackup.handlers import config as configuration
-from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw
+from dbbackup.handlers.cache import RUN_KINDS, Cache, Key
 from dbbackup.handlers.health import serving
 from dbbackup.handlers.notify import Notifier
 from dbbackup.handlers.queue import Queue

@@ -22,7 +22,8 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from dbbackup import __version__
-from dbbackup.handlers.cache import Key, Raw, key_of
+from dbbackup.api.objects import Raw
+from dbbackup.handlers.cache import Key, key_of
 from dbbackup.kube import ApiError
 from dbbackup.plan import notify, sinks
 from dbbackup.plan.facts import Note

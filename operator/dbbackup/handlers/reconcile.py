@@ -11,11 +11,11 @@ from datetime import timedelta
 from dbbackup import kube as k
 from dbbackup.api import objects
 from dbbackup.api.metadata import OWNER_UID
-from dbbackup.api.objects import TERMINAL
+from dbbackup.api.objects import TERMINAL, Raw
 from dbbackup.api.specs import SpecError, parse_storage
 from dbbackup.contract import pages
 from dbbackup.contract.mounts import CONTAINER
-from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw
+from dbbackup.handlers.cache import RUN_KINDS, Cache, Key
 from dbbackup.handlers.follow import Follower
 from dbbackup.handlers.write import RESOURCES, Writer, refusal_of
 from dbbackup.plan import backup, restore, schedule, storage

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dbbackup import kube as k
 from dbbackup.api import objects
 from dbbackup.api.metadata import RUN
-from dbbackup.api.objects import TERMINAL
+from dbbackup.api.objects import TERMINAL, Raw
 from dbbackup.handlers.auditing import Auditor
-from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, Raw, key_of
+from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, key_of
 from dbbackup.plan import restore
 
 log = logging.getLogger("dbbackup.watch")

@@ -6,13 +6,13 @@ import hashlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from dbbackup import kube as k
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.metadata import FINALIZER, OWNER_UID, SCHEDULE
+from dbbackup.api.objects import Raw
 from dbbackup.handlers.auditing import Auditor
-from dbbackup.handlers.cache import Cache, Key, Raw, key_of, version_of
+from dbbackup.handlers.cache import Cache, Key, key_of, version_of
 from dbbackup.plan import discovered
 from dbbackup.plan.facts import Effect, Note, Refusal, merge_patch
 
@@ -158,7 +158,7 @@ class Writer:
         """Makes the Job, or adopts the one that another pass or operator made."""
         name, uid = manifest["metadata"]["name"], manifest["metadata"]["labels"][OWNER_UID]
         try:
-            job: dict[str, Any] = await self._kube.create(k.JOBS, key.namespace, manifest)
+            job: Raw = await self._kube.create(k.JOBS, key.namespace, manifest)
         except k.ApiError as error:
             if error.already_exists:
                 found = await self._kube.get(k.JOBS, key.namespace, name)

@@ -12,9 +12,10 @@ from typing import Generic, TypeVar
 from prometheus_client import disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 
+from dbbackup.api.objects import Raw
 from dbbackup.metrics import catalog, families
 from dbbackup.metrics.process import Process
-from dbbackup.metrics.records import Raw, Record, record
+from dbbackup.metrics.records import Record, record
 
 __all__ = ["CONTENT_TYPE", "Page"]
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from dbbackup import __version__
+from dbbackup.api.objects import Raw
 from dbbackup.metrics import catalog
 from dbbackup.metrics.catalog import Metric
-from dbbackup.metrics.records import Raw, reason_of
+from dbbackup.metrics.records import reason_of
 
 OUTCOMES = ("Completed", "Failed")
 RUNNING = (None, "Pending", "Running")

@@ -9,19 +9,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 from dbbackup.api import conditions
 from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import RPO, SCHEDULED_AT, SUSPEND
-from dbbackup.api.objects import annotation, made_at, schedule_name
+from dbbackup.api.objects import Raw, annotation, made_at, schedule_name
 from dbbackup.api.specs import SpecError, parse_schedule
 from dbbackup.api.units import parse_quantity, parse_ttl
 from dbbackup.contract.errors import REASONS
 from dbbackup.plan import cron
 from dbbackup.plan.cron import Cron, CronError
-
-Raw = Mapping[str, Any]
 
 PHASES = frozenset({"Pending", "Running", "Completed", "Failed", "Deleting", "Expired"})
 OTHER = "Other"

@@ -5,7 +5,7 @@ The truth is the end of container `main` and the report that it left; the Job on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -13,13 +13,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from dbbackup.api.metadata import OWNER_UID, RUN
-from dbbackup.api.objects import DELETED, condition
+from dbbackup.api.objects import DELETED, Raw, condition
 from dbbackup.contract.mounts import CONTAINER
 from dbbackup.contract.report import Report
 from dbbackup.contract.run import RunKind
 from dbbackup.plan.jobs import job_name
-
-Raw = Mapping[str, Any]
 
 LOST_POD_AFTER = timedelta(minutes=5)
 """A pod that should have been gone for so long sits on a node that is gone."""

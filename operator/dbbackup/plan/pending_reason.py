@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dbbackup.api.objects import DELETED
-from dbbackup.plan.observe import Raw
+from dbbackup.api.objects import DELETED, Raw
 
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"})
 _ORDINARY = frozenset({"ContainerCreating", "PodInitializing"})

@@ -320,7 +320,7 @@ async def test_a_new_process_tells_the_same() -> None:
 async def test_an_object_is_read_once_for_each_of_its_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
-    def counted(found: records.Raw) -> records.Record:
+    def counted(found: Raw) -> records.Record:
         read.append(found["metadata"]["name"])
         return records.record(found)
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import click
 
+from dbbackup.api.objects import Raw
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.output import live, say, tell
-
-Raw = dict[str, Any]
 
 SELECTOR = "app.kubernetes.io/component=console,app.kubernetes.io/name=database-backup-operator"
 PORT = 80

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from dbbackup.api.metadata import FINALIZER, PIN
+from dbbackup.api.objects import Raw
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.asking import confirm
@@ -14,8 +13,6 @@ from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.output import clean, paint, tell
 from dbbackup.cli.verbs.describe import events_about, run_named
-
-Raw = dict[str, Any]
 
 PREPARE_SECONDS = 30.0
 

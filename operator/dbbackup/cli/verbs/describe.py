@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any
 
 import click
 
+from dbbackup.api.objects import Raw
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
@@ -15,8 +15,6 @@ from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.output import COLOURS, clean, document, moment_text, paint, say, slim
 from dbbackup.cli.story import facts, timeline
 from dbbackup.contract.errors import REASONS
-
-Raw = dict[str, Any]
 
 ALIASES = {
     **dict.fromkeys(("backup", "dbb", "databasebackup", "databasebackups"), "DatabaseBackup"),

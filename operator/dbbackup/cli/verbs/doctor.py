@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from dbbackup import __version__
+from dbbackup.api.objects import Raw
 from dbbackup.cli import checks, flags, pods
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.checks import Finding
@@ -19,8 +20,6 @@ from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.output import COLOURS, clean, document, paint, say
 from dbbackup.cli.verbs.list import newest_first
 from dbbackup.cli.verbs.storage import checked_now
-
-Raw = dict[str, Any]
 
 OPERATOR = "app.kubernetes.io/name=database-backup-operator,app.kubernetes.io/component=operator"
 MOST_DATABASES = 5

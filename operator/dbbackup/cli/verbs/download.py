@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import click
 
+from dbbackup.api.objects import Raw
 from dbbackup.api.units import size_text
 from dbbackup.cli import decompress, fetch, flags
 from dbbackup.cli import transfer as transfers
@@ -21,8 +22,6 @@ from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.fetch import Artifact, Tell
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.output import clean, live, paint, tell
-
-Raw = dict[str, Any]
 
 LINE_SECONDS = 10.0
 STDOUT = "-"

@@ -11,14 +11,13 @@ import click
 
 from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import SCHEDULE
+from dbbackup.api.objects import Raw
 from dbbackup.api.units import duration_text, size_text
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import ExitCode
 from dbbackup.cli.lists import say_whole, where, with_namespaces
 from dbbackup.cli.output import NONE, age, count, document, moment_text, say, table, tell
-
-Raw = dict[str, Any]
 
 PHASES = ("Pending", "Running", "Completed", "Failed", "Deleting", "Expired")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from dbbackup.api.metadata import SCHEDULE
+from dbbackup.api.objects import Raw
 from dbbackup.api.units import size_text
 from dbbackup.cli import flags, pods, specs
 from dbbackup.cli.app import access, connection
@@ -17,8 +19,6 @@ from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.making import make
 from dbbackup.cli.output import age, clean, count, moment_text, paint, tell
-
-Raw = dict[str, Any]
 
 UNKNOWN = "?"
 
@@ -72,7 +72,7 @@ def restore(ctx: click.Context, /, backup: str | None, **values: Any) -> int:
         storage=values["storage"],
     )
     held = source_backup(kube, source)
-    into = specs.database(values, ((held or {}).get("spec") or {}).get("database"))
+    into: Raw = specs.database(values, ((held or {}).get("spec") or {}).get("database"))
     if not (values["yes"] or values["dry_run"]):
         into = _confirmed(kube, source, held, into, values)
         if "scheduleRef" in source and held is not None:  # the one that was shown, whatever is made meanwhile
@@ -102,7 +102,7 @@ def source_backup(kube: Kubectl, source: Raw) -> Raw | None:
     return chosen
 
 
-def newest(backups: list[Raw], before: str | None, database: str | None) -> Raw | None:
+def newest(backups: Sequence[Raw], before: str | None, database: str | None) -> Raw | None:
     """As the operator chooses: the newest good one, of one database."""
     good = [obj for obj in backups if (obj.get("status") or {}).get("phase") == "Completed" and (obj["status"].get("artifact") or {}).get("key")]
     if database is not None:

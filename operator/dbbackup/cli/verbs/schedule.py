@@ -10,6 +10,7 @@ import click
 
 from dbbackup.api.conditions import find
 from dbbackup.api.metadata import RUN_NOW, SCHEDULE, SUSPEND
+from dbbackup.api.objects import Raw
 from dbbackup.cli import flags, specs
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
@@ -18,8 +19,6 @@ from dbbackup.cli.lists import say_all
 from dbbackup.cli.making import make
 from dbbackup.cli.output import NONE, age, clean, moment_text, say, tell
 from dbbackup.cli.waiting import wait_for
-
-Raw = dict[str, Any]
 
 KIND = "DatabaseBackupSchedule"
 TAKE_NOTE_SECONDS = 60.0

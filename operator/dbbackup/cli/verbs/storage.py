@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
 from dbbackup.api.conditions import find
 from dbbackup.api.metadata import CHECK_NOW
+from dbbackup.api.objects import Raw
 from dbbackup.api.units import parse_quantity, size_text
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
@@ -19,8 +19,6 @@ from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.lists import say_all
 from dbbackup.cli.output import COLOURS, NONE, age, clean, document, moment_text, paint, say, slim, tell
 from dbbackup.cli.verbs.describe import events_about
-
-Raw = dict[str, Any]
 
 KIND = "BackupStorage"
 
