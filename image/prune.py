@@ -1,4 +1,5 @@
-"""Removes from the image's environment what never runs there: other services' API models of botocore, tests."""
+"""Removes from the image's environment what never runs there: tests, and botocore's API models of
+other services."""
 
 import shutil
 import sys

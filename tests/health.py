@@ -1,7 +1,10 @@
-"""Health of an object as Argo CD and Flux tell it: their own rules around the scripts and expressions that examples/gitops ships.
+"""Health of an object as Argo CD and Flux tell it: their own rules around the scripts and
+expressions that examples/gitops ships.
 
-Argo CD runs the script in Lua 5.1 with `base`, `table` and a small `os` alone (its util/lua/lua.go). Flux compares generations, then asks inProgress,
-failed and current (runtime/cel/status_evaluator.go of fluxcd/pkg); an expression that fails leaves it waiting. Without any it goes by kstatus.
+Argo CD runs the script in Lua 5.1 with `base`, `table` and a small `os` alone (its
+util/lua/lua.go). Flux compares generations, then asks inProgress, failed and current
+(runtime/cel/status_evaluator.go of fluxcd/pkg); an expression that fails leaves it waiting. Without
+any it goes by kstatus.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""docs/cli-reference.md: every verb, argument and flag of the kubectl plugin, its exit codes, and the rights that verbs need."""
+"""docs/cli-reference.md: every verb, argument and flag of the kubectl plugin, its exit codes, and
+the rights that verbs need."""
 
 from __future__ import annotations
 

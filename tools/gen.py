@@ -1,4 +1,5 @@
-"""Writes everything that is derived from something else, so that nothing is kept twice by hand. Run by `make gen`.
+"""Writes everything that is derived from something else, so that nothing is kept twice by hand. Run
+by `make gen`.
 
     crds/source/*.yaml  -> crds/*.yaml, charts/.../templates/crds/*.yaml, docs/reference.md
     errors.REASONS      -> docs/failure-reasons.md
@@ -48,7 +49,8 @@ def load(path: Path) -> Any:
 
 
 def expand(node: Any, shared: Schema) -> Any:
-    """Resolves `$use`: the fragment, with the keys beside the marker on top. Order: description first, for readers."""
+    """Resolves `$use`: the fragment, with the keys beside the marker on top. Order: description
+    first, for readers."""
     if isinstance(node, list):
         return [expand(item, shared) for item in node]
     if not isinstance(node, dict):
@@ -62,7 +64,8 @@ def expand(node: Any, shared: Schema) -> Any:
 
 
 def freeze(node: Any, kind: str) -> Any:
-    """Turns `$immutable` into a rule of the parent: `self.x == oldSelf.x` alone would fail on an absent field, and then block status writes too.
+    """Turns `$immutable` into a rule of the parent: `self.x == oldSelf.x` alone would fail on an
+    absent field, and then block status writes too.
 
     `$mutable` on the parent drops the markers of its properties: a schedule's template is no run.
     """
@@ -175,7 +178,8 @@ def limits_text(schema: Schema, required: bool) -> str:
 
 
 def rows(path: str, schema: Schema, opaque: tuple[str, ...] = ()) -> Iterator[str]:
-    """Table rows of every field below `schema`. What lies below an `opaque` path is not repeated: it is Kubernetes' own, or stands elsewhere."""
+    """Table rows of every field below `schema`. What lies below an `opaque` path is not repeated:
+    it is Kubernetes' own, or stands elsewhere."""
     for name, child in schema.get("properties", {}).items():
         here = f"{path}.{name}"
         limits = limits_text(child, name in schema.get("required", []))
@@ -287,7 +291,8 @@ def chart_readme() -> str:
 
 
 def alert_rows() -> Iterator[str]:
-    """Table rows of the alerts: what each means is the first sentence of its section in docs/alerts.md."""
+    """Table rows of the alerts: what each means is the first sentence of its section in
+    docs/alerts.md."""
     runbooks = (ROOT / "docs" / "alerts.md").read_text()
     for group in yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]:
         for rule in group["rules"]:

@@ -1,4 +1,5 @@
-"""What docs/notifications.md and its schema tell of a webhook's fields, from the type that is sent."""
+"""What docs/notifications.md and its schema tell of a webhook's fields, from the type that is
+sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""docs/img/*.png: the console's page in a real browser, over objects that are always the same, at a time that is always the same.
+"""docs/img/*.png: the console's page in a real browser, over objects that are always the same, at a
+time that is always the same.
 
 python -m tools.screenshots        needs Debian's chromium and its DejaVu fonts
 """

@@ -1,8 +1,11 @@
-"""Makes the kubectl plugin one file for the PATH: a zip that Python runs, of our modules and the pure-Python libraries that they import.
+"""Makes the kubectl plugin one file for the PATH: a zip that Python runs, of our modules and the
+pure-Python libraries that they import.
 
-    python tools/single_file.py build/cli     -> build/cli/kubectl-dbbackup, build/cli/kubectl_complete-dbbackup
+    python tools/single_file.py build/cli
+        -> build/cli/kubectl-dbbackup, build/cli/kubectl_complete-dbbackup
 
-The libraries are those of this virtual environment, which were installed by their hashes. The same input gives the same bytes.
+The libraries are those of this virtual environment, which were installed by their hashes. The same
+input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -60,7 +63,8 @@ def library_files() -> dict[str, bytes]:
 
 
 def archive(files: dict[str, bytes]) -> bytes:
-    """The same bytes for the same files: no times, one order. Its start knows by a digest what it has unpacked before."""
+    """The same bytes for the same files: no times, one order. Its start knows by a digest what it
+    has unpacked before."""
     digest = hashlib.sha256()
     for name, data in sorted(files.items()):
         digest.update(f"{name}\0{len(data)}\0".encode() + data)

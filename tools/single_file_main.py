@@ -1,4 +1,5 @@
-"""Starts the kubectl plugin from its single file: unpacked once into the person's cache, since Python compiles what lies in a zip at every start.
+"""Starts the kubectl plugin from its single file: unpacked once into the person's cache, since
+Python compiles what lies in a zip at every start.
 
 Where there is no place for a cache of one's own it runs from the zip, a tenth of a second slower.
 """

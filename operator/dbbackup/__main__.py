@@ -1,4 +1,5 @@
-"""`python -m dbbackup operator` runs the control plane, `python -m dbbackup run` one Job's run, `python -m dbbackup console` the console."""
+"""`python -m dbbackup operator` runs the control plane, `python -m dbbackup run` one Job's run,
+`python -m dbbackup console` the console."""
 
 from __future__ import annotations
 

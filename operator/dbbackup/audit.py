@@ -1,4 +1,5 @@
-"""The audit line: who did what to which object, and how it went. One shape for the operator, the console and whatever else acts for people."""
+"""The audit line: who did what to which object, and how it went. One shape for the operator, the
+console and whatever else acts for people."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ UNKNOWN = "unknown"
 REFUSED = "refused"
 """`outcome` of what was not allowed: such a line is a security warning."""
 VALUE_LIMIT = 1024
-"""Characters of one value: whoever writes a name must not be able to push a line over what a log collector takes."""
+"""Characters of one value: whoever writes a name must not be able to push a line over what a log
+collector takes."""
 
 
 def record(
@@ -30,10 +32,12 @@ def record(
     reason: str = "",
     **more: str,
 ) -> None:
-    """Logs one audit line on logger `dbbackup.audit`: level INFO, or WARNING with `security` true where `outcome` is "refused".
+    """Logs one audit line on logger `dbbackup.audit`: level INFO, or WARNING with `security` true
+    where `outcome` is "refused".
 
-    `who` is a person as Kubernetes names them, or UNKNOWN; `via` what they used (console, cli, or a field manager); `outcome` is allowed, refused,
-    succeeded or failed; `source` an address or a manager. No value may hold a secret. Empty ones are left out.
+    `who` is a person as Kubernetes names them, or UNKNOWN; `via` what they used (console, cli, or a
+    field manager); `outcome` is allowed, refused, succeeded or failed; `source` an address or a
+    manager. No value may hold a secret. Empty ones are left out.
     """
     told = {
         **more,

@@ -1,7 +1,7 @@
 """The only module that talks to the API server. Objects are plain dicts, as the API gives them.
 
-What it may ask for is written once, in `RESOURCES`: a call outside it is refused here, and a test compares it with the chart's RBAC. `watch` is
-Kopf's. There is no Secret in it.
+What it may ask for is written once, in `RESOURCES`: a call outside it is refused here, and a test
+compares it with the chart's RBAC. `watch` is Kopf's. There is no Secret in it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ MERGE_PATCH = "application/merge-patch+json"
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A kind of object and the verbs that the operator uses on it. A subresource is written as in RBAC: `pods/log`."""
+    """A kind of object and the verbs that the operator uses on it. A subresource is written as in
+    RBAC: `pods/log`."""
 
     group: str
     version: str
@@ -85,7 +86,8 @@ RESOURCES = (
     PODS_LOG,
     EVENTS,
 )
-"""Every call that this module and its watches make: the RBAC that the operator needs, no more and no less."""
+"""Every call that this module and its watches make: the RBAC that the operator needs, no more and
+no less."""
 
 
 class ApiError(Exception):
@@ -141,8 +143,9 @@ def _error(status: int, body: bytes) -> ApiError:
 
 
 class Clock:
-    """The API server's time: it stamps the objects, so it alone says how old they are. This machine's own counts while both agree to two seconds,
-    for the server tells whole ones; between two answers a clock that cannot be set goes on.
+    """The API server's time: it stamps the objects, so it alone says how old they are. This
+    machine's own counts while both agree to two seconds, for the server tells whole ones; between
+    two answers a clock that cannot be set goes on.
     """
 
     def __init__(self, local: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
@@ -165,7 +168,8 @@ class Clock:
 
 
 class Kube:
-    """A connection to one API server. Every method raises ApiError; none retries: the queue does."""
+    """A connection to one API server. Every method raises ApiError; none retries: the queue
+    does."""
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
@@ -176,7 +180,8 @@ class Kube:
     @classmethod
     @asynccontextmanager
     async def connect(cls, agent: str = "dbbackup-operator") -> AsyncIterator[Kube]:
-        """In a pod its ServiceAccount; elsewhere the kubeconfig of the environment. `agent` is how the API server knows who writes."""
+        """In a pod its ServiceAccount; elsewhere the kubeconfig of the environment. `agent` is how
+        the API server knows who writes."""
         settings = Configuration()  # type: ignore[no-untyped-call]
         try:
             load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
@@ -233,7 +238,8 @@ class Kube:
         return answer
 
     async def pages(self, resource: Resource, namespace: str | None, label_selector: str | None = None) -> AsyncIterator[tuple[list[Raw], str]]:
-        """Everything of that kind, 500 at a time, each page with the list's resourceVersion. Items carry apiVersion and kind."""
+        """Everything of that kind, 500 at a time, each page with the list's resourceVersion. Items
+        carry apiVersion and kind."""
         query = {"limit": str(CHUNK)}
         if label_selector:
             query["labelSelector"] = label_selector
@@ -247,7 +253,8 @@ class Kube:
             query["continue"] = more
 
     async def watch(self, resource: Resource, namespace: str | None, version: str, seconds: int) -> AsyncIterator[tuple[str, Raw]]:
-        """What changes after that resourceVersion, for so many seconds: ADDED, MODIFIED, DELETED or BOOKMARK, each with the object.
+        """What changes after that resourceVersion, for so many seconds: ADDED, MODIFIED, DELETED or
+        BOOKMARK, each with the object.
 
         ApiError 410 where the version is too old: list again.
         """
@@ -279,7 +286,8 @@ class Kube:
             raise
 
     async def patch(self, resource: Resource, namespace: str, name: str, resource_version: str, patch: Mapping[str, Any]) -> Raw:
-        """A merge patch on exactly that version of the object: anything else, a recreated object too, is a conflict."""
+        """A merge patch on exactly that version of the object: anything else, a recreated object
+        too, is a conflict."""
         metadata = {**patch.get("metadata", {}), "resourceVersion": resource_version}
         body = {**patch, "metadata": metadata}
         return await self._json("patch", resource, namespace, name, body=body, content_type=MERGE_PATCH)
@@ -289,7 +297,8 @@ class Kube:
         return await self._json("create", resource, namespace, body=dict(body))
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str, version: str | None = None) -> None:
-        """Exactly that object, and what it owns with it. One that is gone, or another of the same name, counts as deleted.
+        """Exactly that object, and what it owns with it. One that is gone, or another of the same
+        name, counts as deleted.
 
         `version`: only as it is in that one; anything else is a conflict.
         """
@@ -308,7 +317,8 @@ class Kube:
         return sorted(items, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> list[str]:
-        """The container's last lines; nothing where they can't be had, as from a node that is away: no outcome waits for them."""
+        """The container's last lines; nothing where they can't be had, as from a node that is away:
+        no outcome waits for them."""
         query = {"container": container, "tailLines": str(lines), "limitBytes": "262144"}
         try:
             response = await self._send("get", PODS_LOG, namespace, pod, query=query)
@@ -323,7 +333,8 @@ class Kube:
             yield line
 
     async def follow_log(self, namespace: str, pod: str, container: str) -> AsyncIterator[str]:
-        """The container's log from its start, line by line, until it ends or the connection does."""
+        """The container's log from its start, line by line, until it ends or the connection
+        does."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS)
         async for line in self._log(namespace, pod, {"container": container, "follow": "true"}, timeout):
             yield line

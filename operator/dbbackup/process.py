@@ -18,7 +18,8 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ts, level, logger, message, what was passed as `extra`, and the fields of an audit line."""
+    """One JSON object a line: ts, level, logger, message, what was passed as `extra`, and the
+    fields of an audit line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {

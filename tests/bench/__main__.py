@@ -1,7 +1,9 @@
-"""`make bench`: the operator's times on the cluster, and the data plane against stock tools. Parts: control, job, schedules (need a cluster),
-console (needs one too), retention, inventory, scrape, data, shapes; all by default.
+"""`make bench`: the operator's times on the cluster, and the data plane against stock tools. Parts:
+control, job, schedules (need a cluster), console (needs one too), retention, inventory, scrape,
+data, shapes; all by default.
 
-Tables go to the terminal, every sample to build/bench/*.json. Ratios are of runs that alternate on the same machine, round by round.
+Tables go to the terminal, every sample to build/bench/*.json. Ratios are of runs that alternate on
+the same machine, round by round.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The API server through `kubectl proxy`: thousands of objects in a minute, and the moments at which a watch tells of new ones."""
+"""The API server through `kubectl proxy`: thousands of objects in a minute, and the moments at
+which a watch tells of new ones."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ LIST_METADATA_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """`at`: when a watch told of the object, by this machine's clock; `created`: its creationTimestamp, in whole seconds."""
+    """`at`: when a watch told of the object, by this machine's clock; `created`: its
+    creationTimestamp, in whole seconds."""
 
     at: float
     created: float
@@ -86,7 +88,8 @@ class Api:
                 pass
 
     def watch(self, path: str, seconds: int, wanted: Callable[[Raw], bool]) -> tuple[list[Arrival], threading.Thread]:
-        """What is made from now on and `wanted` says of its metadata; the thread fills the list for so many seconds."""
+        """What is made from now on and `wanted` says of its metadata; the thread fills the list for
+        so many seconds."""
         version = self.call("GET", path + "?limit=1", accept=LIST_METADATA_ALONE)["metadata"]["resourceVersion"]
         query = f"?watch=true&resourceVersion={version}&timeoutSeconds={seconds}"
         arrivals: list[Arrival] = []

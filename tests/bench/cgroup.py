@@ -1,6 +1,8 @@
-"""A command and everything it starts, in a cgroup made for it: CPU seconds and peak memory of the whole, as a container's limit would count them.
+"""A command and everything it starts, in a cgroup made for it: CPU seconds and peak memory of the
+whole, as a container's limit would count them.
 
-Needs root, and cgroup v1 or v2. Elsewhere CPU seconds are those of the processes that were waited for, and memory is not told.
+Needs root, and cgroup v1 or v2. Elsewhere CPU seconds are those of the processes that were waited
+for, and memory is not told.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`memory` and `cpu` are directories: one and the same in v2, none where no group can be made."""
+    """`memory` and `cpu` are directories: one and the same in v2, none where no group can be
+    made."""
 
     memory: Path | None
     cpu: Path | None
@@ -93,7 +96,8 @@ def entering(argv: Sequence[str], environment: Mapping[str, str], group: Group) 
 
 
 def machine_busy() -> float:
-    """CPU seconds that all processors of the machine have spent at work, or that a hypervisor kept from it."""
+    """CPU seconds that all processors of the machine have spent at work, or that a hypervisor kept
+    from it."""
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
@@ -101,7 +105,8 @@ def machine_busy() -> float:
 def measure(argv: Sequence[str], environment: Mapping[str, str], servers: Sequence[Group] = ()) -> Sample:
     """Runs the command to its end; BenchError with the end of its output where it fails.
 
-    Facts: `servers`, the CPU seconds of these groups meanwhile; `others`, the share of the machine that neither they nor the run had.
+    Facts: `servers`, the CPU seconds of these groups meanwhile; `others`, the share of the machine
+    that neither they nor the run had.
     """
     group = Group.make()
     command, variables = entering(argv, environment, group)

@@ -1,4 +1,5 @@
-"""What the control part needs of a cluster: servers and data in a namespace of its own, and the moments at which things happen."""
+"""What the control part needs of a cluster: servers and data in a namespace of its own, and the
+moments at which things happen."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ def operator_pod(cluster: Cluster) -> dict[str, Any]:
 
 @contextmanager
 def counting(cluster: Cluster, service_account: str) -> Iterator[Callable[[], int | None]]:
-    """Yields a function that tells how many requests the API server has taken from the operator: it counts by flow schema, so we make one.
+    """Yields a function that tells how many requests the API server has taken from the operator: it
+    counts by flow schema, so we make one.
 
     None where we may not."""
     subject = {"kind": "ServiceAccount", "serviceAccount": {"name": service_account, "namespace": OPERATOR_NAMESPACE}}
@@ -117,7 +119,8 @@ class Seen:
 
 
 class Watcher:
-    """Everything that changes in the namespace, with the moment at which we were told (time.monotonic)."""
+    """Everything that changes in the namespace, with the moment at which we were told
+    (time.monotonic)."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster

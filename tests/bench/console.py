@@ -1,7 +1,9 @@
-"""The console: its lists over thousands of backups, and downloads beside a direct GET from the S3 server.
+"""The console: its lists over thousands of backups, and downloads beside a direct GET from the S3
+server.
 
-Lists are timed in this process, by the time that the console itself tells (Server-Timing), over an API server that answers at once. Downloads run in
-the cluster: the console's pod and the S3 server's, one client that reads from both in turn.
+Lists are timed in this process, by the time that the console itself tells (Server-Timing), over an
+API server that answers at once. Downloads run in the cluster: the console's pod and the S3
+server's, one client that reads from both in turn.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ _PIECE = 1 << 20
 
 
 def lists(output: Output, count: int) -> bool:
-    """Pages of `count` backups in 100 namespaces: for somebody who may list everywhere, and for somebody who is asked about in each namespace."""
+    """Pages of `count` backups in 100 namespaces: for somebody who may list everywhere, and for
+    somebody who is asked about in each namespace."""
     rows = []
     people = {"everywhere": {"anna": {"* * *"}}, f"in {NAMESPACES} namespaces": {"anna": {f"* * ns{n}" for n in range(NAMESPACES)}}}
     worst = 0.0
@@ -134,7 +137,8 @@ def _downloads(output: Output, tenant: Tenant, megabytes: int, rounds: int) -> b
 
 @contextmanager
 def wire(kube: Kube, pod: str, megabits: int | None) -> Iterator[str]:
-    """What leaves that pod shares a wire of so many Mbit/s, for all of its connections together; the rig alone. None: no wire at all."""
+    """What leaves that pod shares a wire of so many Mbit/s, for all of its connections together;
+    the rig alone. None: no wire at all."""
     if megabits is None:
         yield "no wire"
         return
@@ -157,7 +161,8 @@ def _tc(process: str, verb: str, *rule: str) -> None:
 
 
 def _artifact(tenant: Tenant, bucket: Any, megabytes: int) -> str:
-    """An artifact of that size in the bucket, and a DatabaseBackup whose status tells of it, as an import leaves them. Returns its key."""
+    """An artifact of that size in the bucket, and a DatabaseBackup whose status tells of it, as an
+    import leaves them. Returns its key."""
     packer, body, length = compressor("zstd"), bytearray(), 0
     while len(body) < megabytes * 1_000_000:
         text = b"\n".join(os.urandom(60).hex().encode() for _ in range(20_000))

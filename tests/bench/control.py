@@ -98,7 +98,8 @@ class Control:
         return Sample(done.at - started, facts=facts)
 
     def job(self) -> Sample:
-        """A Job of one command, `id`, in the operator's image: to its container's end, and to Complete."""
+        """A Job of one command, `id`, in the operator's image: to its container's end, and to
+        Complete."""
         name = self._name("Job")
         security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
         container = {"name": "main", "image": self._cluster.image, "imagePullPolicy": "IfNotPresent", "command": ["id"], "securityContext": security}
@@ -128,7 +129,8 @@ class Control:
         return time.monotonic()
 
     def _steps(self, owner: str, label: str, started: float) -> dict[str, float]:
-        """When the Job, its pod, its container came and the container ended; `run` is how long the run took by its own report."""
+        """When the Job, its pod, its container came and the container ended; `run` is how long the
+        run took by its own report."""
 
         def ours(o: dict[str, Any]) -> bool:
             return bool(o["metadata"].get("labels", {}).get(label) == owner)

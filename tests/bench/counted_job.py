@@ -1,4 +1,5 @@
-"""`tests.bench.job` with its S3 requests counted by operation: `python -m tests.bench.counted_job DIRECTORY` leaves them in calls.json."""
+"""`tests.bench.job` with its S3 requests counted by operation: `python -m tests.bench.counted_job
+DIRECTORY` leaves them in calls.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The data plane beside what it must not be much slower than (`pg_dump` into nothing) and what it replaces (`pg_dump | gzip | upload_fileobj`)."""
+"""The data plane beside what it must not be much slower than (`pg_dump` into nothing) and what it
+replaces (`pg_dump | gzip | upload_fileobj`)."""
 
 from __future__ import annotations
 
@@ -77,7 +78,8 @@ class Bench:
         return replace(sample, facts={**sample.facts, "stored": size})
 
     def backup(self, database: str, expected: int, *, keep: bool = False, **options: object) -> tuple[Sample, dict[str, Any]]:
-        """A DatabaseBackup's run with its defaults, checked: Succeeded, exact rows, stored bytes."""
+        """A DatabaseBackup's run with its defaults, checked: Succeeded, exact rows, stored
+        bytes."""
         sample, report = self._run(database, "backup", {"backup": options})
         artifact, rows = report["artifact"], report["database"].get("rows")
         if rows != expected:
@@ -122,7 +124,8 @@ class Bench:
     # --- restores
 
     def restores(self, title: str, database: str, rounds: int) -> Series:
-        """Into new databases: stock tools with the artifact on the local disk, the data plane with it in the bucket."""
+        """Into new databases: stock tools with the artifact on the local disk, the data plane with
+        it in the bucket."""
         expected = self.rows(database)
         plain = self.backup(database, expected, keep=True)[1]["artifact"]["key"]
         custom = self.backup(database, expected, keep=True, format="custom")[1]["artifact"]["key"]

@@ -1,4 +1,5 @@
-"""Finished DatabaseBackups by the thousand, as an import of a bucket would leave them: made by the import's own code."""
+"""Finished DatabaseBackups by the thousand, as an import of a bucket would leave them: made by the
+import's own code."""
 
 from __future__ import annotations
 
@@ -26,8 +27,9 @@ def schedule_name(number: int) -> str:
 
 
 def effects(storage: Raw, numbers: range, schedules: int, newest: datetime, every: timedelta) -> Sequence[Effect]:
-    """Objects and statuses of the `numbers`th backups. One after the other they are of the next schedule, which backs up a database of its own; what
-    a schedule has made lies `every` apart, the newest first."""
+    """Objects and statuses of the `numbers`th backups. One after the other they are of the next
+    schedule, which backs up a database of its own; what a schedule has made lies `every` apart, the
+    newest first."""
     items = [_item(storage, number, schedules, newest, every) for number in numbers]
     facts = Facts(obj=storage, now=newest, settings=Settings(image="image", started_at=newest))
     return discovered.objects(discovered.Found.of(items, Related()), facts)
@@ -71,7 +73,8 @@ def stored(made: Sequence[Effect]) -> list[Raw]:
 
 
 def schedule(number: int, namespace: str, spec: Raw, labels: Raw | None = None) -> Raw:
-    """`spec` is the schedule's, its template without metadata; `labels` are those of its backups."""
+    """`spec` is the schedule's, its template without metadata; `labels` are those of its
+    backups."""
     template = {"metadata": {"labels": labels or {}}, **spec["template"]}
     metadata = {"name": schedule_name(number), "namespace": namespace}
     return {"apiVersion": API_VERSION, "kind": "DatabaseBackupSchedule", "metadata": metadata, "spec": {**spec, "template": template}}

@@ -1,4 +1,5 @@
-"""A large backup as a real Job: what the pod's memory limit would count at most, and the times of the whole."""
+"""A large backup as a real Job: what the pod's memory limit would count at most, and the times of
+the whole."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ _POLL_SECONDS = 0.05
 
 
 def in_cluster(output: Output, megabytes: int) -> bool:
-    """Whether the backup of a database of that size completes in a Job whose memory limit is the target."""
+    """Whether the backup of a database of that size completes in a Job whose memory limit is the
+    target."""
     try:
         cluster = Cluster.from_environment()
         output.tell(f"the operator, PostgreSQL with a database of {megabytes} MB and an S3 server")

@@ -1,6 +1,8 @@
-"""One run of the data plane as a Job would run it, with its mounts in a directory: `python -m tests.bench.job DIRECTORY`.
+"""One run of the data plane as a Job would run it, with its mounts in a directory: `python -m
+tests.bench.job DIRECTORY`.
 
-The directory holds spec.json (a RunSpec), database/ and storage/ (Secrets), scratch/; the report is left in report.json.
+The directory holds spec.json (a RunSpec), database/ and storage/ (Secrets), scratch/; the report is
+left in report.json.
 """
 
 from __future__ import annotations

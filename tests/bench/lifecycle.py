@@ -1,7 +1,9 @@
-"""Many schedules that are due at the same minute, beside thousands of finished backups: how late their runs start, and what the operator needs.
+"""Many schedules that are due at the same minute, beside thousands of finished backups: how late
+their runs start, and what the operator needs.
 
-Two rounds. "As installed" has the chart's default limit and backups that really run: the pods of the first runs compete with what starts the others.
-"No node" has no limit, and a nodeSelector that no node has: every Job is made at once and none starts, so it is the control plane's work alone.
+Two rounds. "As installed" has the chart's default limit and backups that really run: the pods of
+the first runs compete with what starts the others. "No node" has no limit, and a nodeSelector that
+no node has: every Job is made at once and none starts, so it is the control plane's work alone.
 """
 
 from __future__ import annotations
@@ -86,7 +88,8 @@ def percentile(values: Sequence[float], of: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of the operator's pod, None where the node is not this machine. `objects`: DatabaseBackups in the cluster."""
+    """Bytes of the operator's pod, None where the node is not this machine. `objects`:
+    DatabaseBackups in the cluster."""
 
     objects: int
     working_set: int | None = None
@@ -105,8 +108,9 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Seconds after the due time, sorted: when a watch told of the objects, and their creationTimestamps. The figures of requests, CPU and load are
-    those of the minute that is watched, `jobs` are those made in it."""
+    """Seconds after the due time, sorted: when a watch told of the objects, and their
+    creationTimestamps. The figures of requests, CPU and load are those of the minute that is
+    watched, `jobs` are those made in it."""
 
     title: str
     limit: int
@@ -125,7 +129,8 @@ class Round:
 
 @contextmanager
 def bench_of(output: Output, cluster: Cluster, api: Api) -> Iterator[Bench]:
-    """With the operator alone in the cluster; afterwards the namespace is gone, and the operator as the other parts have it."""
+    """With the operator alone in the cluster; afterwards the namespace is gone, and the operator as
+    the other parts have it."""
     output.tell("the operator, alone")
     install_operator(cluster, values=[f"maxConcurrent={LIMIT}"])
     delete_namespace(cluster)
@@ -169,7 +174,8 @@ class Bench:
         self.cluster.kubectl("-n", NAMESPACE, "wait", "backupstorage/default", "--for=condition=Ready", "--timeout=120s", timeout=140)
 
     def fill(self, numbers: range) -> None:
-        """Finished backups, made while the operator is away: it lists them as it does after every start."""
+        """Finished backups, made while the operator is away: it lists them as it does after every
+        start."""
         self.output.tell(f"{len(numbers)} finished backups")
         scale(self.cluster, 0)
         storage = json.loads(self.cluster.kubectl("-n", NAMESPACE, "get", "backupstorage", "default", "-o", "json"))

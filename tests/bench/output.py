@@ -28,7 +28,8 @@ class Output:
         self.console.print(text, style="dim")
 
     def table(self, series: Series, against: str, *, note: str = "") -> None:
-        """One row a contender: median (least-most) of its figures, and its wall time against that of `against`."""
+        """One row a contender: median (least-most) of its figures, and its wall time against that
+        of `against`."""
         table = Table(title=series.title, title_justify="left", title_style="bold", show_edge=False, pad_edge=False, caption=note or None)
         table.add_column("")
         for column in ("wall s", f"times {against}", "CPU s", "servers' CPU s", "peak MiB", "stored MB", "others", "rounds"):

@@ -1,4 +1,5 @@
-"""One measured run, and what several of them say. Contenders are run in turn (A B A B ...), so that a busy machine is unfair to none of them."""
+"""One measured run, and what several of them say. Contenders are run in turn (A B A B ...), so that
+a busy machine is unfair to none of them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """`wall` and `cpu` in seconds, `peak` in bytes: of all processes of the run together. `facts` are figures of the contender's own."""
+    """`wall` and `cpu` in seconds, `peak` in bytes: of all processes of the run together. `facts`
+    are figures of the contender's own."""
 
     wall: float
     cpu: float | None = None

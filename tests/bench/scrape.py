@@ -1,4 +1,5 @@
-"""What a scrape of /metrics costs beside many finished backups, and how long it keeps the operator's event loop from everything else."""
+"""What a scrape of /metrics costs beside many finished backups, and how long it keeps the
+operator's event loop from everything else."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class Scrape:
 
 
 def scrapes(output: Output, count: int) -> bool:
-    """Whether a scrape beside `count` backups keeps within the target; 200 databases are what it is set for."""
+    """Whether a scrape beside `count` backups keeps within the target; 200 databases are what it is
+    set for."""
     rows, results, slowest = [], {}, 0.0
     for databases in DATABASES:
         first, *later = asyncio.run(_scrape(_world(count, databases)))

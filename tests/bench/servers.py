@@ -1,4 +1,5 @@
-"""A PostgreSQL server and an S3 server (versitygw) of the bench's own, on loopback, in a directory that is removed afterwards."""
+"""A PostgreSQL server and an S3 server (versitygw) of the bench's own, on loopback, in a directory
+that is removed afterwards."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def free_port() -> int:
 
 @contextmanager
 def postgres(directory: Path) -> Iterator[Postgres]:
-    """A new cluster of the newest server that is installed; the server refuses to run as root, so root starts it as `postgres` or `nobody`."""
+    """A new cluster of the newest server that is installed; the server refuses to run as root, so
+    root starts it as `postgres` or `nobody`."""
     found = sorted((path.parent for path in POSTGRESQL.glob("*/bin/initdb")), key=lambda path: int(path.parent.name))
     if not found:
         raise BenchError(f"no PostgreSQL server below {POSTGRESQL}: install one, such as Debian's postgresql-15")

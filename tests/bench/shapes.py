@@ -1,4 +1,5 @@
-"""Databases of a chosen size and several shapes: what a dump costs depends on what its rows are like."""
+"""Databases of a chosen size and several shapes: what a dump costs depends on what its rows are
+like."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ SHAPES = tuple(_ROWS)
 
 
 def render(shape: str, megabytes: int) -> str:
-    """SQL for an empty database; `mixed` is the event log of `tests.data.big`. The plain dump has about `megabytes` (10^6 bytes)."""
+    """SQL for an empty database; `mixed` is the event log of `tests.data.big`. The plain dump has
+    about `megabytes` (10^6 bytes)."""
     if shape == "mixed":
         return big.render(megabytes)
     size, sql = _ROWS[shape]

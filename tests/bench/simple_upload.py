@@ -1,4 +1,5 @@
-"""What people write first: standard input into boto3's upload_fileobj. Endpoint, bucket, key; credentials from the environment."""
+"""What people write first: standard input into boto3's upload_fileobj. Endpoint, bucket, key;
+credentials from the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What many artifacts cost: a retention decision over 10,000 of them, and an inventory of them on a real S3 server."""
+"""What many artifacts cost: a retention decision over 10,000 of them, and an inventory of them on a
+real S3 server."""
 
 from __future__ import annotations
 
@@ -108,7 +109,8 @@ def world(case: Case, count: int) -> Facts:
 
 
 def best(work: Callable[[], object]) -> float:
-    """Seconds of CPU of the cheapest of a few: nothing here waits, and other work on the machine is not counted."""
+    """Seconds of CPU of the cheapest of a few: nothing here waits, and other work on the machine is
+    not counted."""
     taken = []
     for _ in range(TIMES):
         started = time.process_time()

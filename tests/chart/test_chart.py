@@ -179,7 +179,8 @@ def test_all_namespaces(default: list[Object]) -> None:
 def test_a_list_of_namespaces(helm: Helm) -> None:
     objects = helm.template(MANY["namespaces"])
     assert set(of_kind(objects, "RoleBinding")) == {"team-a/backup-database-backup-operator-jobs", "team-b/backup-database-backup-operator-jobs"}
-    # The right to take a finalizer off must outlive the RoleBindings of a namespace that is going away.
+    # The right to take a finalizer off must outlive the RoleBindings of a namespace that is going
+    # away.
     assert set(of_kind(objects, "ClusterRoleBinding")) == {"backup-database-backup-operator"}
     everywhere = rules(objects, "backup-database-backup-operator")
     assert ("dbbackup.io", "databasebackups", "patch") in everywhere
@@ -333,7 +334,8 @@ def test_network_policy(helm: Helm, default: list[Object]) -> None:
 
 
 def test_labels(rendered: list[Object]) -> None:
-    """Own labels win over people's, or selectors would miss; the selector never changes with the version, or an upgrade would be refused."""
+    """Own labels win over people's, or selectors would miss; the selector never changes with the
+    version, or an upgrade would be refused."""
     deployment = one(rendered, "Deployment")["spec"]
     selector = deployment["selector"]["matchLabels"]
     assert set(selector) == {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"}

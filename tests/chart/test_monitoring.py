@@ -1,4 +1,5 @@
-"""What the chart makes for Prometheus and Grafana. Debian's promtool checks the rules and holds each alert to firing and to not firing."""
+"""What the chart makes for Prometheus and Grafana. Debian's promtool checks the rules and holds
+each alert to firing and to not firing."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ _numbers = itertools.count(1)
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under xdist each server runs in one worker, and those that a test starts and kills in another."""
+    """Under xdist each server runs in one worker, and those that a test starts and kills in
+    another."""
     for item in items:
         if item.path.parent == Path(__file__).parent and isinstance(item, pytest.Function) and item.get_closest_marker("xdist_group") is None:
             kind = getattr(item.callspec.params["server"], "name", "")
@@ -40,7 +41,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorter than a run's, so that a server's fault ends the test soon; longer than SeaweedFS takes to come back, 20 seconds and more."""
+    """Shorter than a run's, so that a server's fault ends the test soon; longer than SeaweedFS
+    takes to come back, 20 seconds and more."""
     monkeypatch.setattr(retries, "PATIENCE", 60.0)
 
 
@@ -75,7 +77,8 @@ def bucket() -> str:
 
 @pytest.fixture
 def open_(server: Server, tmp_path: Path, bucket: str) -> Open:
-    """`open_(bucket=..., keys=...)`: a Storage of its own, as the owner and of the test's bucket unless told otherwise."""
+    """`open_(bucket=..., keys=...)`: a Storage of its own, as the owner and of the test's bucket
+    unless told otherwise."""
 
     def make(bucket: str = bucket, keys: tuple[str, str] = OWNER, endpoint: str = server.endpoint) -> Storage:
         return connect(endpoint, tmp_path, bucket, keys)

@@ -1,4 +1,5 @@
-"""Real S3 servers on loopback, each with an owner of everything, a second user who may do nothing, and a third who may read where he is let."""
+"""Real S3 servers on loopback, each with an owner of everything, a second user who may do nothing,
+and a third who may read where he is let."""
 
 from __future__ import annotations
 

@@ -203,7 +203,8 @@ def test_many_uploads(storage: Storage, server: Server) -> None:
 
 
 def test_what_is_in_one_directory_is_listed_together(storage: Storage) -> None:
-    """Over the end of a page too; whether whole keys are sorted, or names directory by directory, differs from server to server."""
+    """Over the end of a page too; whether whole keys are sorted, or names directory by directory,
+    differs from server to server."""
     directories = [f"d/{name}{number}" for name in ("app/", "app-2/", "app.3/") for number in range(120)]
     names = [f"{directory}/{name}" for directory in directories for name in ("RESTORE.md", "dump", "manifest.json")]
     with ThreadPoolExecutor(8) as pool:
@@ -314,7 +315,8 @@ def test_upload_if_absent(storage: Storage) -> None:
 
 
 def test_lost_reply_to_a_put_if_absent(storage: Storage) -> None:
-    """The second try finds what the first one wrote, and is content; what someone else wrote is not taken for it."""
+    """The second try finds what the first one wrote, and is content; what someone else wrote is not
+    taken for it."""
     with lost_replies(storage, "PutObject", 1) as lost:
         storage.put("a", b"mine", "text/plain", if_absent=True)
     assert lost == ["PutObject"]
@@ -453,7 +455,8 @@ def test_abort_ends_a_part_that_waits(own_server: Server, tmp_path: Path, bucket
 
 @pytest.mark.parametrize("if_absent", [False, True])
 def test_lost_reply_to_a_completion(storage: Storage, if_absent: bool) -> None:
-    """The server completed, the answer was lost: the second try finds no upload, and the object says that all is well."""
+    """The server completed, the answer was lost: the second try finds no upload, and the object
+    says that all is well."""
     upload = storage.start_upload("a", "text/plain", if_absent=if_absent)
     upload.part(1, b"1" * 5 * MIB)
     with lost_replies(storage, "CompleteMultipartUpload", 1) as lost:

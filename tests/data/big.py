@@ -1,7 +1,9 @@
-"""A database of a chosen size, filled by the server itself: `python -m tests.data.big MEGABYTES | psql -X -v ON_ERROR_STOP=1 -d big`.
+"""A database of a chosen size, filled by the server itself: `python -m tests.data.big MEGABYTES |
+psql -X -v ON_ERROR_STOP=1 -d big`.
 
-The size is that of the plain dump, within a few per cent; rows are like an event log's (text that compresses about four times, numeric, jsonb).
-The same size gives the same rows, whatever the server.
+The size is that of the plain dump, within a few per cent; rows are like an event log's (text that
+compresses about four times, numeric, jsonb). The same size gives the same rows, whatever the
+server.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ CREATE INDEX {name}_at ON public.{name} (at);
 
 
 def render(megabytes: int, tables: int = 4, owner: str | None = None) -> str:
-    """SQL that makes `tables` tables `events_N` whose dump holds `megabytes` (10^6 bytes) in all, owned by `owner` or by whoever runs it."""
+    """SQL that makes `tables` tables `events_N` whose dump holds `megabytes` (10^6 bytes) in all,
+    owned by `owner` or by whoever runs it."""
     each = max(1, megabytes * 1_000_000 // ROW_BYTES // tables)
     sql = [f'SET ROLE "{owner}";\n'] if owner else []
     sql.append(_SCHEMA)

@@ -1,7 +1,8 @@
-"""The demo database as SQL for psql: `python -m tests.data.generate [--servers 276] [--role-prefix ''] > inventory.sql`.
+"""The demo database as SQL for psql: `python -m tests.data.generate [--servers 276] [--role-prefix
+''] > inventory.sql`.
 
-Load it as a superuser into an empty database, PostgreSQL 13 or newer: `psql -X -v ON_ERROR_STOP=1 -d assetdex -f inventory.sql`.
-The same arguments give the same bytes.
+Load it as a superuser into an empty database, PostgreSQL 13 or newer: `psql -X -v ON_ERROR_STOP=1
+-d assetdex -f inventory.sql`. The same arguments give the same bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ EXCLUDED_ROWS = ("auth.sessions", "auth.refresh_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Names of the roles, which every database of a server shares; `owner` owns all and may log in (it is given no password here)."""
+    """Names of the roles, which every database of a server shares; `owner` owns all and may log in
+    (it is given no password here)."""
 
     owner: str
     readonly: str
@@ -44,7 +46,8 @@ def _sql_file(name: str, roles: Roles) -> str:
 
 
 def render(servers: int = SERVERS, role_prefix: str = "") -> str:
-    """SQL that fills an empty database; every server has one row in power_specs. `role_prefix` keeps databases of one server apart."""
+    """SQL that fills an empty database; every server has one row in power_specs. `role_prefix`
+    keeps databases of one server apart."""
     roles = Roles.with_prefix(role_prefix)
     parts = [
         "SET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n",

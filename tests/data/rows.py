@@ -1,4 +1,5 @@
-"""Rows of the demo database: a data-centre inventory, the same at every call. No clock, no process-wide randomness."""
+"""Rows of the demo database: a data-centre inventory, the same at every call. No clock, no
+process-wide randomness."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ AWKWARD = (
     "-- DROP TABLE public.servers CASCADE;",
     "long: " + "a ñ 字 " * 300,
 )
-"""Values that have broken somebody's dump or restore; every one stands in servers.notes and in activity_logs.message."""
+"""Values that have broken somebody's dump or restore; every one stands in servers.notes and in
+activity_logs.message."""
 
 VENDORS = {"Dell": "PowerEdge R", "HPE": "ProLiant DL", "Lenovo": "ThinkSystem SR", "Supermicro": "SYS-", "Cisco": "UCS C", "NetApp": "AFF A"}
 TYPES = ("Server", "GPU Server", "Storage", "Network", "PDU")

@@ -1,4 +1,5 @@
-"""`make demo`: a real backup and a real restore on a real Kubernetes, step by step. Everything shown is what the commands printed.
+"""`make demo`: a real backup and a real restore on a real Kubernetes, step by step. Everything
+shown is what the commands printed.
 
 It leaves the cluster running, and may be run again: what a former run left is replaced.
 """
@@ -117,7 +118,8 @@ class Demo:
         return self.shell.psql(f"SELECT hostname, serial_number, p.max_power FROM {joined} ORDER BY hostname", "assetdex").splitlines()
 
     def dump(self) -> str:
-        """The whole database as the server's own pg_dump tells it, owners and grants included, but for the rows that the backup leaves out."""
+        """The whole database as the server's own pg_dump tells it, owners and grants included, but
+        for the rows that the backup leaves out."""
         excluded = [f"--exclude-table-data={table}" for table in generate.EXCLUDED_ROWS]
         # Without a key of our own, each dump begins and ends with a random one.
         pg_dump = ("pg_dump", "-U", "postgres", "--restrict-key=demo", *excluded, "assetdex")

@@ -1,4 +1,5 @@
-"""What the person sees: steps with elapsed time, the commands that ran, their own output. Plain lines where there is no terminal."""
+"""What the person sees: steps with elapsed time, the commands that ran, their own output. Plain
+lines where there is no terminal."""
 
 from __future__ import annotations
 

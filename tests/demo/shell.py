@@ -49,7 +49,8 @@ class Shell:
             raise DemoError(f"helm {error}") from None
 
     def plugin(self, *arguments: str) -> None:
-        """`kubectl dbbackup`, from the single file that `make cli` makes; where kubectl is not in the PATH, the rig's."""
+        """`kubectl dbbackup`, from the single file that `make cli` makes; where kubectl is not in
+        the PATH, the rig's."""
         self.screen.command("kubectl dbbackup " + shlex.join(arguments))
         kubectl, *context = self.cluster.kubectl_argv
         environment = self.cluster.environment() | {"PATH": f"{Path(kubectl).parent}:{os.environ['PATH']}"}

@@ -1,4 +1,5 @@
-"""This suite destroys the cluster, so it runs by itself, before the others, and only on the rig's. It leaves a new one that is up."""
+"""This suite destroys the cluster, so it runs by itself, before the others, and only on the rig's.
+It leaves a new one that is up."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 class Outside(Versitygw):
-    """An S3 server on this machine, at an address that pods reach: it outlives the cluster. Its keys are `tests.contract.servers.OWNER`."""
+    """An S3 server on this machine, at an address that pods reach: it outlives the cluster. Its
+    keys are `tests.contract.servers.OWNER`."""
 
     address: str
 
@@ -53,7 +55,8 @@ Rig = Callable[..., None]
 
 @pytest.fixture(scope="session")
 def rig() -> Rig:
-    """`rig("prepare.sh")`, `rig("rig", "down", "--purge")`: one of the rig's scripts; its own words are shown as they come."""
+    """`rig("prepare.sh")`, `rig("rig", "down", "--purge")`: one of the rig's scripts; its own words
+    are shown as they come."""
 
     def run(script: str, *arguments: str) -> None:
         subprocess.run([RIG_SCRIPTS / script, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, check=True, timeout=400)
@@ -97,7 +100,8 @@ def outside(cluster: Cluster, work: Path) -> Iterator[Outside]:
 
 @pytest.fixture
 def environment(cluster: Cluster, work: Path) -> dict[str, str]:
-    """Of the page's commands: the cluster's kubectl and helm, and Debian's `aws` where there is no other."""
+    """Of the page's commands: the cluster's kubectl and helm, and Debian's `aws` where there is no
+    other."""
     if not shutil.which("aws"):
         pytest.fail("the page's commands need aws: tests/rig/rig packages awscli")
     path = f"{RIG / 'bin'}:{os.environ['PATH']}"

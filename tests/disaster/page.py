@@ -1,4 +1,5 @@
-"""docs/disaster-recovery.md as a program: its blocks in their order, the files and placeholders that it names, and the shell that runs it."""
+"""docs/disaster-recovery.md as a program: its blocks in their order, the files and placeholders
+that it names, and the shell that runs it."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _WORD = re.compile(r"`([^`]+)`")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`section` and `step` are the headings of level 2 and 3 above it; `line` is that of its first line on the page."""
+    """`section` and `step` are the headings of level 2 and 3 above it; `line` is that of its first
+    line on the page."""
 
     section: str
     step: str
@@ -35,7 +37,8 @@ class Block:
 
     @property
     def file(self) -> str:
-        """Of a yaml block: the path that its first line names, relative to where the commands run."""
+        """Of a yaml block: the path that its first line names, relative to where the commands
+        run."""
         match = _FILE.match(self.text)
         if not match:
             raise ValueError(f"{self.where}: the first line of a yaml block must be a comment with its file, such as `# git/shop/storage.yaml`")
@@ -43,7 +46,8 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    """Every fenced block of the page, in order. ValueError where one is of another language, indented or not closed: it would go unrun."""
+    """Every fenced block of the page, in order. ValueError where one is of another language,
+    indented or not closed: it would go unrun."""
     found: list[Block] = []
     section = step = ""
     opened: Block | None = None
@@ -88,7 +92,8 @@ class BlockFailed(AssertionError):
 
 
 class Shell:
-    """Runs blocks one after the other as one session of bash would: what one sets, the next knows. The first command that fails ends it."""
+    """Runs blocks one after the other as one session of bash would: what one sets, the next knows.
+    The first command that fails ends it."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str], timeout: float = 300) -> None:
         self.directory = directory
@@ -97,7 +102,8 @@ class Shell:
         self._variables = directory / ".variables"
 
     def run(self, block: Block) -> str:
-        """Writes a yaml block to its file; runs any other. Returns stdout and stderr as they came."""
+        """Writes a yaml block to its file; runs any other. Returns stdout and stderr as they
+        came."""
         if block.language == "yaml":
             path = self.directory / block.file
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""The cluster is lost, etcd included; docs/disaster-recovery.md, run word for word, brings every database back from the bucket, Git and a safe."""
+"""The cluster is lost, etcd included; docs/disaster-recovery.md, run word for word, brings every
+database back from the bucket, Git and a safe."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ _ROLES = re.compile(r"(?<= TO )[\w, ]+(?= (?:USING|WITH CHECK) )")
 
 @pytest.fixture
 def shop(cluster: Cluster) -> Iterator[Kube]:
-    """The namespace, which a former run may have left: then with the operator of that run, whose image may be another by now."""
+    """The namespace, which a former run may have left: then with the operator of that run, whose
+    image may be another by now."""
     cluster.helm("uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--ignore-not-found", "--wait")
     cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=100s")
     yield Kube(cluster, NAMESPACE)
@@ -39,7 +41,8 @@ def shop(cluster: Cluster) -> Iterator[Kube]:
 
 
 class Runbook:
-    """The page with its placeholders filled in. Times of its blocks are shown as they end, and kept: (step, seconds)."""
+    """The page with its placeholders filled in. Times of its blocks are shown as they end, and
+    kept: (step, seconds)."""
 
     def __init__(self, shell: Shell, values: dict[str, str], show: Callable[[str], None]) -> None:
         text = page.PAGE.read_text()
@@ -50,7 +53,8 @@ class Runbook:
         self.times: list[tuple[str, float]] = []
 
     def follow(self, section: str, after: Callable[[str], None] = lambda _step: None) -> float:
-        """Runs the section's blocks, and `after` with the step's heading after each. Returns the seconds that the commands took."""
+        """Runs the section's blocks, and `after` with the step's heading after each. Returns the
+        seconds that the commands took."""
         before = len(self.times)
         for block in self._blocks:
             if block.section == section:
@@ -88,7 +92,8 @@ def fill(shop: Kube) -> None:
 
 
 def dumps(shop: Kube) -> dict[str, str]:
-    """Each database as pg_dump tells it, but that it orders a policy's roles by their OIDs, which belong to the server."""
+    """Each database as pg_dump tells it, but that it orders a policy's roles by their OIDs, which
+    belong to the server."""
     found = {name: everything(Database(server(shop), name, USER, PASSWORD), *BARE) for name in DATABASES}
     return {name: _ROLES.sub(lambda match: ", ".join(sorted(match[0].split(", "))), text) for name, text in found.items()}
 
@@ -180,7 +185,8 @@ def test_every_database_comes_back_from_the_bucket(
         event for obj in present.values() for event in shop.events("DatabaseBackup", obj["metadata"]["name"]) if event["reason"] == "Expiring"
     ]
 
-    # An annotation that stands in Git makes an empty cluster import by itself, with the storage's first look.
+    # An annotation that stands in Git makes an empty cluster import by itself, with the storage's
+    # first look.
     shop.run("delete", "dbs,bst,dbb", "--all")
     storage = yaml.safe_load((work / "git/shop/storage.yaml").read_text())
     shop.apply({**storage, "metadata": {**storage["metadata"], "annotations": {"dbbackup.io/import": "1"}}})

@@ -1,13 +1,14 @@
-"""Fixtures of the end-to-end tests. Tests run side by side (pytest-xdist): each has a namespace, databases and a bucket of its own, on servers that
-all share.
+"""Fixtures of the end-to-end tests. Tests run side by side (pytest-xdist): each has a namespace,
+databases and a bucket of its own, on servers that all share.
 
     def test_round_trip(tenant, database, bucket):
-        source = database(15)                    # an empty database with an owner of its own, on the shared server of that major
+        source = database(15)                    # empty, with an owner of its own
         tenant.add_storage(bucket)               # BackupStorage `default`
         tenant.add_database(source)              # Secret `db`
         done = tenant.completed(tenant.backup("one"))
 
-A test that disturbs what all share (kills the operator, say) carries `@pytest.mark.xdist_group("alone")`.
+A test that disturbs what all share (kills the operator, say) carries
+`@pytest.mark.xdist_group("alone")`.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ def shared_s3(shared: Kube, run_id: str) -> S3:
 
 @pytest.fixture
 def tenant(request: pytest.FixtureRequest, cluster: Cluster, operator: Operator) -> Iterator[Tenant]:
-    """A namespace of the test's own, under the restricted pod-security standard; deleted afterwards without waiting (KEEP=1 keeps it)."""
+    """A namespace of the test's own, under the restricted pod-security standard; deleted afterwards
+    without waiting (KEEP=1 keeps it)."""
     slug = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_")).strip("-")[:32].strip("-")
     kube = Tenant(cluster, f"e2e-{slug}-{secrets.token_hex(3)}")
     kube.cluster.kubectl("create", "-f", "-", stdin=json.dumps(namespace(cluster, kube.name)))
@@ -119,7 +121,8 @@ def tenant(request: pytest.FixtureRequest, cluster: Cluster, operator: Operator)
 
 @pytest.fixture
 def database(shared_postgres: Callable[[int], Postgres]) -> Iterator[Callable[..., Database]]:
-    """`database(major=15, inventory=False)`: a new database with an owner of its own; with the demo's data, the role that owns the tables."""
+    """`database(major=15, inventory=False)`: a new database with an owner of its own; with the
+    demo's data, the role that owns the tables."""
     made: list[Database] = []
 
     def make(major: int = 15, *, inventory: bool = False, options: str = "") -> Database:
@@ -162,7 +165,8 @@ def source(tenant: Tenant, database: Callable[..., Database], bucket: Bucket) ->
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """pytest-xdist tells a group by the end of the test's id. A pytest that does not let it would run side by side what must be alone."""
+    """pytest-xdist tells a group by the end of the test's id. A pytest that does not let it would
+    run side by side what must be alone."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
         loose = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
         if loose:

@@ -1,4 +1,5 @@
-"""The annotation that tells for whom an object was written names nobody but the writer: tried with ServiceAccounts' own tokens."""
+"""The annotation that tells for whom an object was written names nobody but the writer: tried with
+ServiceAccounts' own tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Backups as people see them: names, status, columns, Events, waiting, sizes, many at once, consistency under writes."""
+"""Backups as people see them: names, status, columns, Events, waiting, sizes, many at once,
+consistency under writes."""
 
 from __future__ import annotations
 
@@ -199,8 +200,9 @@ END $$"""
 def test_a_backup_is_of_one_moment_while_writes_and_a_truncate_go_on(
     major: int, form: str, readers: int, tenant: Tenant, database: Callable[..., Database], bucket: Bucket
 ) -> None:
-    """Each transaction moves an amount between two accounts and writes a journal: at any one moment they agree. Table `late` is truncated while the
-    backup has its locks, before pg_dump has its own or after: the backup holds all of its rows, or is of a moment after; nothing between."""
+    """Each transaction moves an amount between two accounts and writes a journal: at any one moment
+    they agree. Table `late` is truncated while the backup has its locks, before pg_dump has its own
+    or after: the backup holds all of its rows, or is of a moment after; nothing between."""
     found, target = database(major), database(major)
     found.execute(
         "CREATE TABLE accounts (id int PRIMARY KEY, amount bigint NOT NULL DEFAULT 0)",

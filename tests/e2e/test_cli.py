@@ -1,4 +1,5 @@
-"""`kubectl dbbackup` against the real cluster: each verb, with and without a terminal, and for people who may not."""
+"""`kubectl dbbackup` against the real cluster: each verb, with and without a terminal, and for
+people who may not."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from tests.e2e.lib.tenant import Tenant
 from dbbackup import __version__
 
 MOST_CPU_SECONDS = 1.0
-"""Of the plugin for a list of 1,000, 0.22 on two idle processors: other work on the machine lengthens the time that passes, and hardly these."""
+"""Of the plugin for a list of 1,000, 0.22 on two idle processors: other work on the machine
+lengthens the time that passes, and hardly these."""
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""`kubectl dbbackup download`: what comes is what was stored, whatever breaks on the way, or nothing."""
+"""`kubectl dbbackup download`: what comes is what was stored, whatever breaks on the way, or
+nothing."""
 
 from __future__ import annotations
 

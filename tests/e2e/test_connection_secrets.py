@@ -1,4 +1,5 @@
-"""Connection Secrets as other operators make them, and buckets made by ours, on the real cluster."""
+"""Connection Secrets as other operators make them, and buckets made by ours, on the real
+cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def uri(found: Database, host: str) -> str:
 
 
 def shapes(found: Database) -> dict[str, tuple[dict[str, str], Raw]]:
-    """Convention -> the Secret's values, and spec.database besides its secretRef. Hosts are written as those operators write them."""
+    """Convention -> the Secret's values, and spec.database besides its secretRef. Hosts are written
+    as those operators write them."""
     host, port, name, user, password = found.server.host, str(found.server.port), found.name, found.owner, found.password
     short = host.removesuffix(".svc")
     return {

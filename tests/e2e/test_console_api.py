@@ -1,4 +1,5 @@
-"""The console on a real cluster, as curl and as another site's page would speak to it: rights, downloads, audit."""
+"""The console on a real cluster, as curl and as another site's page would speak to it: rights,
+downloads, audit."""
 
 from __future__ import annotations
 
@@ -202,7 +203,8 @@ def test_attempts_to_sign_in_are_limited(cluster: Cluster, world: World) -> None
 
 
 def test_a_token_that_is_no_more(world: World) -> None:
-    """The ServiceAccount is deleted: the API server does not know its token any more, and the console soon hears of it."""
+    """The ServiceAccount is deleted: the API server does not know its token any more, and the
+    console soon hears of it."""
     token = account(world.shop, "gone", "view")
     client = world.console.person(token)
     assert client.get("/api/v1/me").status == 200

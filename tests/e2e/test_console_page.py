@@ -1,4 +1,5 @@
-"""The console's page in a real browser, on a real cluster: every action, by mouse and by keyboard, at a phone's width, read by a screen reader."""
+"""The console's page in a real browser, on a real cluster: every action, by mouse and by keyboard,
+at a phone's width, read by a screen reader."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Visit:
-    """One person's browser. `complaints`: what the browser said against the page, such as a breach of its content policy."""
+    """One person's browser. `complaints`: what the browser said against the page, such as a breach
+    of its content policy."""
 
     world: World
     context: BrowserContext
@@ -214,7 +216,8 @@ def test_schedules(someone: Visit) -> None:
 
 
 def test_a_failure_tells_its_story(someone: Visit) -> None:
-    """Names that hold HTML are names: a database of such a name is looked for, and the server's answer names it."""
+    """Names that hold HTML are names: a database of such a name is looked for, and the server's
+    answer names it."""
     shop = someone.world.shop
     shop.failed(shop.backup("failed", database={"name": HTML}), "DatabaseNotFound")
     page = someone.sign_in("admin")

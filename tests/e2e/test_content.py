@@ -1,4 +1,5 @@
-"""What databases really hold survives both formats: into an empty database of a newer server, and replaced in place."""
+"""What databases really hold survives both formats: into an empty database of a newer server, and
+replaced in place."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def as_owner(found: Database, script: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_kind_of_content_survives(form: str, tenant: Tenant, database: Callable[..., Database], bucket: Bucket) -> None:
-    """Large objects, an extension, identity and generated columns, partitions of two levels, a materialized view, awkward text. As the owner."""
+    """Large objects, an extension, identity and generated columns, partitions of two levels, a
+    materialized view, awkward text. As the owner."""
     found, newer = database(15), database(17)
     as_owner(found, KINDS)
     before = everything(found)
@@ -105,7 +107,8 @@ INSERT INTO wide VALUES (2, 'small');
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_text_of_100_megabytes(form: str, tenant: Tenant, database: Callable[..., Database], bucket: Bucket) -> None:
-    """pg_dump holds about 2.1 times the value, the restore some of it: the Job's limit is raised as the documentation says."""
+    """pg_dump holds about 2.1 times the value, the restore some of it: the Job's limit is raised as
+    the documentation says."""
     found, target = database(15), database(15)
     as_owner(found, WIDE.format(count=MEGABYTES * 1_000_000 // 32))
     tenant.add_storage(bucket)

@@ -1,4 +1,5 @@
-"""What happens to a run when something interrupts it: one run, the right end, nothing left behind, nothing stuck.
+"""What happens to a run when something interrupts it: one run, the right end, nothing left behind,
+nothing stuck.
 
 A run is held in mid-course by the advisory lock that runs on one database exclude each other with.
 """
@@ -170,7 +171,8 @@ def test_a_container_killed_for_memory_is_looked_after_and_told(tenant: Tenant, 
 
 
 def over_its_deadline(tenant: Tenant, obj: Raw) -> None:
-    """The Job controller's own deadline, which a run that keeps its `timeout` never meets, is over in a second."""
+    """The Job controller's own deadline, which a run that keeps its `timeout` never meets, is over
+    in a second."""
     tenant.patch("job", obj["status"]["jobName"], {"spec": {"activeDeadlineSeconds": 1}})
 
 

@@ -1,4 +1,5 @@
-"""The CRDs and the chart against a real API server. No operator is needed: a finished object's status is played by the test."""
+"""The CRDs and the chart against a real API server. No operator is needed: a finished object's
+status is played by the test."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ class Kubectl:
         return self("patch", *what.split("/"), "--type", "merge", "-p", json.dumps(change), *more, check=check)
 
     def ensure_crds(self) -> None:
-        """Where the chart has installed them they stay as they are; those made here belong to the release that installs them later."""
+        """Where the chart has installed them they stay as they are; those made here belong to the
+        release that installs them later."""
         for path in CRDS:
             if self("get", "crd", f"{path.stem}.dbbackup.io", check=False).returncode:
                 crd = yaml.safe_load(path.read_text())
@@ -71,7 +73,8 @@ class Kubectl:
 
 @pytest.fixture(scope="module")
 def kubectl() -> Iterator[Kubectl]:
-    """A namespace of its own, in a cluster that has the CRDs. Nothing is served there: storages and Secrets are missing on purpose."""
+    """A namespace of its own, in a cluster that has the CRDs. Nothing is served there: storages and
+    Secrets are missing on purpose."""
     found = Kubectl(f"crds-{uuid.uuid4().hex[:6]}")
     found.ensure_crds()
     found("create", "namespace", found.namespace)
@@ -298,7 +301,8 @@ def test_columns_of_the_other_kinds(kubectl: Kubectl) -> None:
 
 
 def test_columns_of_a_schedule(kubectl: Kubectl) -> None:
-    """A watch shows every version: where an operator runs, it writes its own status over the test's at once."""
+    """A watch shows every version: where an operator runs, it writes its own status over the test's
+    at once."""
     spec = {"schedule": "@yearly", "timeZone": "No/Where", "suspend": True, "template": {"spec": {"database": DATABASE}}}
     kubectl("create", "-f", "-", stdin=manifest("DatabaseBackupSchedule", "columns", **spec))
     last = (datetime.now(UTC) - timedelta(hours=5, minutes=1)).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,5 @@
-"""The main job: a data-centre inventory is backed up, loses servers, and is restored in place by the role that owns its tables."""
+"""The main job: a data-centre inventory is backed up, loses servers, and is restored in place by
+the role that owns its tables."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def lose(database: Database, servers: int) -> None:
 
 
 def prepare(database: Database) -> None:
-    """What a Replace must put back: a publication with one of the tables, a grant that names a single role, a table that the backup doesn't hold."""
+    """What a Replace must put back: a publication with one of the tables, a grant that names a
+    single role, a table that the backup doesn't hold."""
     publication = f"{database.prefix}publication"
     reader = generate.Roles.with_prefix(database.prefix).readonly
     database.execute(f"CREATE PUBLICATION {publication} FOR TABLE servers WHERE (id <> '00000000-0000-0000-0000-000000000000')")
@@ -50,7 +52,8 @@ def assert_not_a_superuser(database: Database) -> None:
 
 @pytest.mark.parametrize(("major", "form"), BOTH[:2])
 def test_271_servers_lose_five_and_are_271_again(major: int, form: str, tenant: Tenant, database: Callable[..., Database], bucket: Bucket) -> None:
-    """Tables of sessions are left out altogether here: they stay in the target with their rows, and keep their foreign keys."""
+    """Tables of sessions are left out altogether here: they stay in the target with their rows, and
+    keep their foreign keys."""
     found = database(major, inventory=True)
     lose(found, 5)
     assert counted(found)[0] == 271
@@ -73,7 +76,8 @@ def test_271_servers_lose_five_and_are_271_again(major: int, form: str, tenant: 
 def test_276_servers_lose_six_and_the_whole_database_is_as_it_was(
     major: int, form: str, tenant: Tenant, database: Callable[..., Database], bucket: Bucket
 ) -> None:
-    """Rows of sessions are left out, as the example does: their tables are there afterwards, empty, and a warning says so."""
+    """Rows of sessions are left out, as the example does: their tables are there afterwards, empty,
+    and a warning says so."""
     found = database(major, inventory=True)
     assert_not_a_superuser(found)
     prepare(found)
@@ -103,7 +107,8 @@ def test_276_servers_lose_six_and_the_whole_database_is_as_it_was(
 
 
 def test_a_comparison_sees_the_smallest_loss(database: Callable[..., Database]) -> None:
-    """What the cycles above lean on: each of these, put right again by nobody, would have failed them."""
+    """What the cycles above lean on: each of these, put right again by nobody, would have failed
+    them."""
     found = database(15, inventory=True)
     prepare(found)
     reader = generate.Roles.with_prefix(found.prefix).readonly

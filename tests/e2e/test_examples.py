@@ -1,4 +1,5 @@
-"""Each of examples/*.yaml applies and completes, with nothing changed but the namespace and the key that one of them asks for."""
+"""Each of examples/*.yaml applies and completes, with nothing changed but the namespace and the key
+that one of them asks for."""
 
 from __future__ import annotations
 

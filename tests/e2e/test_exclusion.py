@@ -1,4 +1,5 @@
-"""Runs on one database exclude each other, whichever Secret or object they came by, and say that they wait."""
+"""Runs on one database exclude each other, whichever Secret or object they came by, and say that
+they wait."""
 
 from __future__ import annotations
 

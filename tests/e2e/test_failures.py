@@ -1,6 +1,8 @@
-"""Each way to fail: the object ends, says why and what to do, leaves nothing behind, and no secret is to be seen anywhere.
+"""Each way to fail: the object ends, says why and what to do, leaves nothing behind, and no secret
+is to be seen anywhere.
 
-All runs of a kind go side by side, each with a Secret, a storage or a database of its own that is wrong in one way.
+All runs of a kind go side by side, each with a Secret, a storage or a database of its own that is
+wrong in one way.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A tenant with secret values that nobody else has: `values`. `slow` and `dying` hold their dumps after the rows."""
+    """A tenant with secret values that nobody else has: `values`. `slow` and `dying` hold their
+    dumps after the rows."""
 
     tenant: Tenant
     bucket: Bucket
@@ -220,7 +223,8 @@ def test_each_failure_of_a_restore_is_told_and_the_target_is_as_it_was(tenant: T
     made = [tenant.backup("whole"), tenant.backup("parents", excludeTables=["public.child"])]
     whole, _ = (tenant.completed(obj) for obj in made)
     key = whole["status"]["artifact"]["key"]
-    # Rows that the artifact `parents` lacks, and that a table which stays refers to: the foreign key cannot come back at the restore's end.
+    # Rows that the artifact `parents` lacks, and that a table which stays refers to: the foreign
+    # key cannot come back at the restore's end.
     found.execute(
         "INSERT INTO parent VALUES (9999, 'newer')",
         "INSERT INTO child VALUES (9999, 9999)",

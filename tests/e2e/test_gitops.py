@@ -1,4 +1,5 @@
-"""GitOps on the cluster: what Flux and Argo CD make of real objects, that nothing drifts, that a failed backup stops a release."""
+"""GitOps on the cluster: what Flux and Argo CD make of real objects, that nothing drifts, that a
+failed backup stops a release."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ BY_PHASE = {
 
 
 def test_health_of_real_objects(tenant: Tenant, database: Databases, bucket: Bucket, run_id: str) -> None:
-    """Every state that the cluster tells in a life with all phases, judged by the tools' own code; the tests' interpreters say the same."""
+    """Every state that the cluster tells in a life with all phases, judged by the tools' own code;
+    the tests' interpreters say the same."""
     with gitops.watched(tenant) as seen:
         live(tenant, database, bucket)
         objects = seen()
@@ -117,7 +119,8 @@ def live(tenant: Tenant, database: Databases, bucket: Bucket) -> None:
 
 
 def everything(tenant: Tenant, source: Database, bucket: Bucket) -> list[Raw]:
-    """The objects of all examples and of the example repository, in the tenant's namespace, on its bucket and its database."""
+    """The objects of all examples and of the example repository, in the tenant's namespace, on its
+    bucket and its database."""
     texts = [path.read_text() for path in sorted((ROOT / "examples").glob("*.yaml"))]
     found = [document for text in texts for document in yaml.safe_load_all(text.replace("PUT-THE-KEY-HERE", "not/there"))]
     found += [obj for folder in ("tenants/shop", "apps/shop") for obj in build(tenant.cluster, folder)]
@@ -148,8 +151,8 @@ def owners(obj: Raw) -> dict[str, set[str]]:
 
 
 def test_objects_never_fight_the_tool(tenant: Tenant, database: Databases, bucket: Bucket) -> None:
-    """Every example, applied before, while and after it runs, by Flux and by Argo CD: no field is another's, no spec changes, nothing differs, and
-    at the end a further apply writes nothing."""
+    """Every example, applied before, while and after it runs, by Flux and by Argo CD: no field is
+    another's, no spec changes, nothing differs, and at the end a further apply writes nothing."""
     source = database(15)
     source.execute("CREATE TABLE things AS SELECT generate_series(1, 10) AS id")
     for secret in ("assetdex-db", "shop-db"):
@@ -190,7 +193,8 @@ def test_objects_never_fight_the_tool(tenant: Tenant, database: Databases, bucke
 
 
 def by_hand(tenant: Tenant, objects: list[Raw]) -> None:
-    """What a person sets beside the tool stays, and is no drift: with Flux where the object says so, as those of the example repository do."""
+    """What a person sets beside the tool stays, and is no drift: with Flux where the object says
+    so, as those of the example repository do."""
     annotate(tenant, "dbs", "nightly", suspend="true")
     annotate(tenant, "dbs", "assetdex-nightly", suspend="true")
     annotate(tenant, "dbb", "before-release-42", pin="true")
@@ -207,7 +211,8 @@ def by_hand(tenant: Tenant, objects: list[Raw]) -> None:
 
 
 def pruned(tenant: Tenant, bucket: Bucket, objects: list[Raw]) -> None:
-    """Everything goes from Git: the tool deletes its objects, and no artifact goes, nor any backup that a schedule has made."""
+    """Everything goes from Git: the tool deletes its objects, and no artifact goes, nor any backup
+    that a schedule has made."""
 
     def manifests() -> list[str]:
         return [key for key in bucket.keys() if key.endswith("/manifest.json")]  # noqa: SIM118 - a method of ours
@@ -336,7 +341,8 @@ FOREIGN = {"ExternalSecret", "GitRepository", "HelmRelease", "Application"}
 
 
 def test_the_example_repository_builds_and_is_taken(cluster: Cluster, tenant: Tenant) -> None:
-    """Each folder by kustomize; all that the cluster knows by the API server, with unknown fields refused."""
+    """Each folder by kustomize; all that the cluster knows by the API server, with unknown fields
+    refused."""
     foreign = set()
     for path in sorted(gitops.TREE.rglob("kustomization.yaml")):
         for obj in build(cluster, str(path.parent.relative_to(gitops.TREE))):

@@ -1,4 +1,5 @@
-"""The chart's life as a person lives it: install, upgrade with a run in flight, uninstall; and what stays."""
+"""The chart's life as a person lives it: install, upgrade with a run in flight, uninstall; and what
+stays."""
 
 from __future__ import annotations
 
@@ -123,7 +124,8 @@ def test_install_upgrade_uninstall(tenant: Tenant, database: Databases, bucket: 
 
 @pytest.mark.xdist_group("alone")
 def test_a_limit_for_the_whole_operator(tenant: Tenant, database: Databases, bucket: Bucket, operator: Operator, second: Release) -> None:
-    """Backups and restores, of whatever storage and database, in order of arrival; an operator that starts anew counts what runs."""
+    """Backups and restores, of whatever storage and database, in order of arrival; an operator that
+    starts anew counts what runs."""
     source, other = set_up(tenant, database, bucket), database(15)
     tenant.add_storage(bucket, "second-storage")
     tenant.add_database(other, "other")
@@ -154,7 +156,8 @@ def test_a_limit_for_the_whole_operator(tenant: Tenant, database: Databases, buc
 
 
 def queue(tenant: Tenant, obj: Raw) -> Raw:
-    """The object once it waits for its turn, and says so; a second later than the one before, as age is counted in seconds."""
+    """The object once it waits for its turn, and says so; a second later than the one before, as
+    age is counted in seconds."""
     name = obj["metadata"]["name"]
     seen = tenant.wait_until(obj["kind"].lower(), name, lambda found: ready_reason(found) == "WaitingForTurn", 60, "waiting for its turn")
     assert seen["status"]["phase"] == "Pending"
@@ -165,7 +168,8 @@ def queue(tenant: Tenant, obj: Raw) -> Raw:
 
 @pytest.mark.xdist_group("alone")
 def test_crds_change_hands_and_stay_when_their_release_goes(cluster: Cluster, tenant: Tenant, operator: Operator, second: Release) -> None:
-    """The two commands of the documentation: a release of another name takes over the CRDs that were kept."""
+    """The two commands of the documentation: a release of another name takes over the CRDs that
+    were kept."""
     (shared,) = owners(cluster)
     with pytest.raises(CommandFailed, match=r"take-ownership|invalid ownership metadata"):
         second.install()
@@ -183,7 +187,8 @@ def test_crds_change_hands_and_stay_when_their_release_goes(cluster: Cluster, te
 
 
 def test_a_field_that_two_managers_set_conflicts_and_the_annotation_does_not(tenant: Tenant) -> None:
-    """What people change by hand beside Helm or GitOps: a spec field that both hold is refused to the second, with both named."""
+    """What people change by hand beside Helm or GitOps: a spec field that both hold is refused to
+    the second, with both named."""
     mine = backup_object("shared", "db", deletionPolicy="Retain")
     apply(tenant, mine, "helm")
     tenant.patch("dbb", "shared", {"spec": {"deletionPolicy": "Delete"}}, "--field-manager=kubectl-dbbackup")

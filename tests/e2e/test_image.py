@@ -1,4 +1,5 @@
-"""The image: any UID, read-only root, nothing to write but what a volume gives; every client runs."""
+"""The image: any UID, read-only root, nothing to write but what a volume gives; every client
+runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a real operator tells Prometheus of real runs; a real Prometheus with the chart's alerts and dashboard; the same after a restart."""
+"""What a real operator tells Prometheus of real runs; a real Prometheus with the chart's alerts and
+dashboard; the same after a restart."""
 
 from __future__ import annotations
 
@@ -85,7 +86,8 @@ def missing() -> Raw:
 
 @pytest.mark.xdist_group("alone")  # counters begin at 0 with each operator
 def test_real_runs_reach_prometheus(tenant: Tenant, operator: Operator, world: Database, tmp_path: Path) -> None:
-    """As numbers of the objects, panels of the dashboard and an alert. The operator's rights stay what they are: chart/test_chart."""
+    """As numbers of the objects, panels of the dashboard and an alert. The operator's rights stay
+    what they are: chart/test_chart."""
     what_the_objects_say(tenant, scraped(operator))
     with prometheus.scraping(tmp_path, address(operator), OPERATOR_NAMESPACE, rules(tenant, tmp_path)) as server:
         server.wait(lambda: bool(server.query("dbbackup_operator_ready")), "a scrape")
@@ -162,7 +164,8 @@ def every_panel_shows_something(server: prometheus.Prometheus, namespace: str) -
 
 
 def the_alert_fires(server: prometheus.Prometheus, namespace: str) -> None:
-    """One of them, with what people read; those that should not fire do not, and each text can be written."""
+    """One of them, with what people read; those that should not fire do not, and each text can be
+    written."""
     server.wait(lambda: bool(_alerts(server, "DatabaseRestoreFailed", namespace)), "the alert")
     [alert] = _alerts(server, "DatabaseRestoreFailed", namespace)
     assert alert["state"] == "firing"

@@ -54,7 +54,8 @@ class Receiver:
         self._tenant.exec("receiver", "python", "-c", f"import pathlib; pathlib.Path('/tmp/away').{'touch()' if away else 'unlink()'}")
 
     def until(self, path: str, wanted: Callable[[list[Raw]], bool], status: int = 200) -> list[Raw]:
-        """What came to that path and was answered so, once `wanted` is content with it: the bodies, with `headers`."""
+        """What came to that path and was answered so, once `wanted` is content with it: the bodies,
+        with `headers`."""
 
         def told(found: list[Raw]) -> list[Raw]:
             taken = [line for line in found if line["path"] == path and line["status"] == status]
@@ -136,7 +137,8 @@ def test_people_are_told(receiver: Receiver, tenant: Tenant, operator: Operator,
     assert "strict: its host is a name within the cluster, which needs allowPrivate" in mark["message"]
     receiver.until("/heart", lambda found: len(found) >= 2)
 
-    # The operator that came after the kill has not told again of what was there, and no log holds a URL.
+    # The operator that came after the kill has not told again of what was there, and no log holds a
+    # URL.
     log = operator.kube.run("logs", "-l", "app.kubernetes.io/component=operator", "--tail=-1")
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{") and tenant.name in line]
     made = {line["name"] for line in lines if line.get("action") in ("create", "restore")}

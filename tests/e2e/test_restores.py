@@ -1,4 +1,5 @@
-"""Where a restore takes its artifact from, what it demands of its target, and what it leaves when it cannot go on."""
+"""Where a restore takes its artifact from, what it demands of its target, and what it leaves when
+it cannot go on."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def message(obj: Raw) -> str:
 def test_the_bucket_alone_is_enough_and_what_a_status_pinned_is_held_to(
     form: str, tenant: Tenant, database: Callable[..., Database], bucket: Bucket
 ) -> None:
-    """A changed manifest is refused where a backup's status knows the true one; with no object of the backup left, its key finds the artifact."""
+    """A changed manifest is refused where a backup's status knows the true one; with no object of
+    the backup left, its key finds the artifact."""
     found, empty = shop(database(15)), database(17)
     tenant.add_storage(bucket)
     tenant.add_database(found)

@@ -1,4 +1,5 @@
-"""A restore that is interrupted in the midst of its transaction, or of its safety backup: the target is as it was, nothing runs on, nothing is left.
+"""A restore that is interrupted in the midst of its transaction, or of its safety backup: the
+target is as it was, nothing runs on, nothing is left.
 
 Whatever holds the restore up goes on holding it: that it ended is the operator's doing.
 """
@@ -25,7 +26,8 @@ REASONS = ("Terminated", "RunLost", "Evicted", "DeadlineExceeded")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A backup `one` whose restores can be held at their end, and a target that holds something else; `kept` is in the bucket."""
+    """A backup `one` whose restores can be held at their end, and a target that holds something
+    else; `kept` is in the bucket."""
 
     tenant: Tenant
     bucket: Bucket

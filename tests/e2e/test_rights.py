@@ -1,4 +1,5 @@
-"""Who may do what, asked of a real API server: the operator's ServiceAccount, and people with the cluster's own roles."""
+"""Who may do what, asked of a real API server: the operator's ServiceAccount, and people with the
+cluster's own roles."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Rights(Kubectl):
         return done.stdout.strip() == "yes"
 
     def aggregated(self) -> None:
-        """Waits for the controller manager, which adds rules to the cluster's roles within a second or so, and for the authorizer to see it."""
+        """Waits for the controller manager, which adds rules to the cluster's roles within a second
+        or so, and for the authorizer to see it."""
         deadline = time.monotonic() + 60
         wanted = [("view-user", "get", "backupstorages"), ("edit-user", "create", "databasebackups"), ("admin-user", "create", "databaserestores")]
         while not all(self.may(*question) for question in wanted):

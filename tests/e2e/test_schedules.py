@@ -1,4 +1,5 @@
-"""Schedules as people see them: runs at their time, run-now, suspend, databases of a server, and an operator that dies."""
+"""Schedules as people see them: runs at their time, run-now, suspend, databases of a server, and an
+operator that dies."""
 
 from __future__ import annotations
 
@@ -129,7 +130,8 @@ def test_an_operator_that_was_away_makes_up_for_it_once(
     operator.kube.run("scale", "deployment", "-l", "app.kubernetes.io/component=operator", "--replicas=0")
     try:
         operator.kube.run("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=operator", "--timeout=60s")
-        # What the schedule remembers is set back, as if three runs had been missed: the clock of a cluster cannot be.
+        # What the schedule remembers is set back, as if three runs had been missed: the clock of a
+        # cluster cannot be.
         past = datetime.fromisoformat(tenant.get("dbs", "nightly")["status"]["lastScheduleTime"]) - timedelta(minutes=3)
         tenant.patch("dbs", "nightly", {"status": {"consideredUntil": timestamp(past)}}, "--subresource=status")
         for obj in made(tenant):

@@ -1,4 +1,5 @@
-"""What a service mesh does to a Job's pod: an admission webhook puts a container beside ours that goes on when ours has ended."""
+"""What a service mesh does to a Job's pod: an admission webhook puts a container beside ours that
+goes on when ours has ended."""
 
 from __future__ import annotations
 
@@ -118,7 +119,8 @@ def test_a_run_ends_with_its_own_container(tenant: Tenant, database: Databases, 
 
 @pytest.mark.usefixtures("mesh")
 def test_a_failed_attempt_that_never_leaves_its_pod_is_the_last(tenant: Tenant, database: Databases, bucket: Bucket) -> None:
-    """Kubernetes starts no other beside it: the run ends a minute later, not at the Job's deadline."""
+    """Kubernetes starts no other beside it: the run ends a minute later, not at the Job's
+    deadline."""
     set_up(tenant, database, bucket)
     one = tenant.backup("one", retries=2, database={"host": "127.0.0.1", "port": 9})
     tenant.wait_until("dbb", "one", lambda seen: ready_reason(seen) == "Retrying", 90, "a failed attempt")

@@ -1,4 +1,5 @@
-"""Artifacts restore without the operator: the commands in the bucket's RESTORE.md, to the letter, with stock tools of PostgreSQL 15 and 17."""
+"""Artifacts restore without the operator: the commands in the bucket's RESTORE.md, to the letter,
+with stock tools of PostgreSQL 15 and 17."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ for argument in "$@"; do
 done
 {kubectl} exec {pod} -- sh -c 'cd {work} && exec "$@"' sh {program} "$@"
 """
-"""A PostgreSQL client of the server's own version: the server's pod has it, and is given the files that the command names."""
+"""A PostgreSQL client of the server's own version: the server's pod has it, and is given the files
+that the command names."""
 
 
 def commands(note: str) -> str:
@@ -86,7 +88,8 @@ class Machine:
 
 @pytest.fixture
 def lend_roles(shared_postgres: Callable[[int], Postgres]) -> Iterator[Callable[[int, list[str]], None]]:
-    """Makes roles that an artifact names on another server; they go when the test's databases are gone."""
+    """Makes roles that an artifact names on another server; they go when the test's databases are
+    gone."""
     made: list[tuple[int, str]] = []
 
     def lend(major: int, roles: list[str]) -> None:

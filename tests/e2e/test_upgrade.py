@@ -1,7 +1,9 @@
-"""`helm upgrade` from the first version, with runs in flight: each ends well with its one Job, and nothing that was made before retention expires.
+"""`helm upgrade` from the first version, with runs in flight: each ends well with its one Job, and
+nothing that was made before retention expires.
 
-The CRDs are today's throughout, as the whole cluster shares them: the first version is installed without its own. So it is in practice, where CRDs
-are upgraded before the operator; tests/unit/test_crd_compatibility.py holds them to those of the first version.
+The CRDs are today's throughout, as the whole cluster shares them: the first version is installed
+without its own. So it is in practice, where CRDs are upgraded before the operator;
+tests/unit/test_crd_compatibility.py holds them to those of the first version.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ def install(release: Release, tenant: Tenant, version: tuple[Path, str]) -> None
 
 @contextmanager
 def away(operator: Operator) -> Iterator[None]:
-    """The operator that all tests share does nothing meanwhile: it would work on this test's objects too."""
+    """The operator that all tests share does nothing meanwhile: it would work on this test's
+    objects too."""
     pods = ("-l", "app.kubernetes.io/component=operator")
     operator.kube.run("scale", "deployment", *pods, "--replicas=0")
     try:

@@ -1,4 +1,5 @@
-"""Fixtures of the fault tests: those of the end-to-end tests, and a PostgreSQL server and proxies that a test may break."""
+"""Fixtures of the fault tests: those of the end-to-end tests, and a PostgreSQL server and proxies
+that a test may break."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What holds whatever happened: Completed means that the artifact is there, whole, and restores; Failed means that nothing was published."""
+"""What holds whatever happened: Completed means that the artifact is there, whole, and restores;
+Failed means that nothing was published."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from dbbackup.storage.codec import decompress
 
 
 def completed_backup(obj: Raw, bucket: Bucket, source: Database) -> None:
-    """Objects, digests and rows are as the status says; stock psql restores it to what the source holds."""
+    """Objects, digests and rows are as the status says; stock psql restores it to what the source
+    holds."""
     told = obj["status"]["artifact"]
     document = bucket.get(f"{told['key']}/manifest.json")
     assert hashlib.sha256(document).hexdigest() == told["manifestSha256"]
@@ -48,7 +50,8 @@ def pods_made(tenant: Tenant, obj: Raw) -> int:
 
 
 def one_job(tenant: Tenant, obj: Raw) -> None:
-    """The operator has made one Job for the object, whatever became of the operator; a check Job may stand beside it."""
+    """The operator has made one Job for the object, whatever became of the operator; a check Job
+    may stand beside it."""
     made = {event["involvedObject"]["name"] for event in tenant.objects("events") if event["involvedObject"]["kind"] == "Job"}
     prefix = obj["status"]["jobName"].rsplit("-", 1)[0]
     assert {name for name in made if name.rsplit("-", 1)[0] == prefix} == {obj["status"]["jobName"]}

@@ -1,4 +1,5 @@
-"""The database server, or the way to it, goes away: in mid-dump, in mid-restore, and between COMMIT and its answer."""
+"""The database server, or the way to it, goes away: in mid-dump, in mid-restore, and between COMMIT
+and its answer."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ Databases = Callable[..., Database]
 
 
 def crash(server: Postgres) -> None:
-    """As a server that is lost: no checkpoint. The container starts again, and the data are there."""
+    """As a server that is lost: no checkpoint. The container starts again, and the data are
+    there."""
     server.kube.exec(server.pod, "sh", "-c", 'kill -QUIT "$(head -1 "$PGDATA/postmaster.pid")"')
 
 
@@ -37,7 +39,8 @@ def back(server: Postgres) -> None:
 
 @contextmanager
 def silent_commits(server: Postgres) -> Iterator[None]:
-    """COMMIT takes effect and its answer does not come: it waits for a standby that there is none of."""
+    """COMMIT takes effect and its answer does not come: it waits for a standby that there is none
+    of."""
     for statement in ("SET synchronous_standby_names = 'nobody'", "SET synchronous_commit = on"):
         server.psql(f"ALTER SYSTEM {statement}")
     server.psql("SELECT pg_reload_conf()")

@@ -16,7 +16,8 @@ Databases = Callable[..., Database]
 
 
 def cut_in_mid_upload(tenant: Tenant, source: Database, bucket: Bucket, proxy: Toxiproxy, deletion: str = "Retain") -> Raw:
-    """A backup whose first parts are in the bucket when the way there breaks; pg_dump has ended by then."""
+    """A backup whose first parts are in the bucket when the way there breaks; pg_dump has ended by
+    then."""
     hold.fill(source, 20)
     tenant.add_database(source)
     tenant.apply(bucket.secret(), bucket.storage(s3={"endpoint": f"http://{proxy.host}:8666"}))

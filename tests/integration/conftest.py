@@ -1,7 +1,8 @@
-"""A real PostgreSQL and a real S3 server for the whole session, and runs of the Job's entry point in this process.
+"""A real PostgreSQL and a real S3 server for the whole session, and runs of the Job's entry point
+in this process.
 
-PostgreSQL: the newest of /usr/lib/postgresql, or `DBBACKUP_TEST_POSTGRES=/usr/lib/postgresql/17`. Root may not run a server: it is run as the
-user `postgres` then.
+PostgreSQL: the newest of /usr/lib/postgresql, or `DBBACKUP_TEST_POSTGRES=/usr/lib/postgresql/17`.
+Root may not run a server: it is run as the user `postgres` then.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class Postgres:
         self.tool("psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-f", "-", database=database, user=user, stdin=script)
 
     def dump(self, database: str, *arguments: str) -> str:
-        """A plain dump of it all, with owners and privileges: two databases are equal when these are."""
+        """A plain dump of it all, with owners and privileges: two databases are equal when these
+        are."""
         text = self.tool("pg_dump", *arguments, database=database).decode("utf-8", "surrogateescape")
         return "\n".join(line for line in text.splitlines() if not line.startswith(("\\restrict", "\\unrestrict")))
 
@@ -299,7 +301,8 @@ class Job:
 
 @pytest.fixture
 def job(postgres: Postgres, s3: Versitygw, tmp_path: Path, database: str) -> Job:
-    """A DatabaseBackup's Job on the test's own database and bucket, as the superuser unless told otherwise."""
+    """A DatabaseBackup's Job on the test's own database and bucket, as the superuser unless told
+    otherwise."""
     for name in ("storage", "scratch"):
         (tmp_path / name).mkdir()
     (tmp_path / "storage" / "accessKeyId").write_text(S3_KEYS[0])

@@ -1,4 +1,5 @@
-"""A restore as RESTORE.md says it, to the letter, with stock tools; and what two databases must have in common."""
+"""A restore as RESTORE.md says it, to the letter, with stock tools; and what two databases must
+have in common."""
 
 from __future__ import annotations
 

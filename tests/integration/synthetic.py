@@ -1,7 +1,8 @@
-"""An inventory of a bucket that is made up as it is asked for, in a process of its own: what it costs, without a server's own cost.
+"""An inventory of a bucket that is made up as it is asked for, in a process of its own: what it
+costs, without a server's own cost.
 
-`python -m tests.integration.synthetic ARTIFACTS [known]` prints a line of JSON: seconds, requests by operation, keys, MiB by which the process grew
-over an inventory of ten artifacts, bytes of log.
+`python -m tests.integration.synthetic ARTIFACTS [known]` prints a line of JSON: seconds, requests
+by operation, keys, MiB by which the process grew over an inventory of ten artifacts, bytes of log.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def _error(code: str, status: int) -> ClientError:
 
 
 class Client:
-    """botocore's, of a server that holds `count` whole artifacts of ten databases, and what is put."""
+    """botocore's, of a server that holds `count` whole artifacts of ten databases, and what is
+    put."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -113,7 +115,8 @@ def take(client: Client, log: TextIO, known: str) -> Report:
 
 
 def peak() -> float:
-    """MiB of memory, at most so far. (getrusage counts the process that this one was forked from, too.)"""
+    """MiB of memory, at most so far. (getrusage counts the process that this one was forked from,
+    too.)"""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 

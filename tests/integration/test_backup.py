@@ -1,4 +1,5 @@
-"""Backups that end well: from the Job's entry point to the bucket, and what they restore to by stock tools."""
+"""Backups that end well: from the Job's entry point to the bucket, and what they restore to by
+stock tools."""
 
 from __future__ import annotations
 
@@ -105,7 +106,8 @@ def test_schemas_come_with_the_extensions_that_they_need(
         "CREATE SCHEMA other; CREATE TABLE other.left_out (); CREATE TABLE public.here (); SELECT lo_from_bytea(4711, 'abc');",
         database,
     )
-    # Of a server 13 it is pg_dump 15 that dumps schemas, whose archives pg_restore 13 does not read.
+    # Of a server 13 it is pg_dump 15 that dumps schemas, whose archives pg_restore 13 does not
+    # read.
     for fmt in ("plain", "custom") if postgres.major >= 14 else ("plain",):
         ended = job.another(fmt).backup(format=fmt, schemas=("app", "public"))
         assert ended.code == 0, ended.log
@@ -263,7 +265,8 @@ def test_a_view_is_left_out_like_a_table(job: Job, postgres: Postgres, database:
 def test_a_truncate_after_the_snapshot_takes_nothing_away(
     job: Job, postgres: Postgres, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for the coordinator's lock and stands before pg_dump in the queue: another snapshot is taken after it."""
+    """It waits for the coordinator's lock and stands before pg_dump in the queue: another snapshot
+    is taken after it."""
     postgres.execute("CREATE TABLE public.t AS SELECT i FROM generate_series(1, 500) i", database)
     monkeypatch.setattr(dump_module, "LOCK_WAIT", "1s")
     mark = tmp_path / "mark"

@@ -210,7 +210,8 @@ def test_an_artifact_that_outgrows_its_limit(job: Job, everything: str) -> None:
 @pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize("name", ["manifest.json", "RESTORE.md"])
 def test_a_seal_that_fails(job: Job, everything: str, name: str, stored: bool) -> None:
-    """The bucket's answer to the last request but none is lost, whether or not the object came to be: the artifact goes again."""
+    """The bucket's answer to the last request but none is lost, whether or not the object came to
+    be: the artifact goes again."""
 
     class Faulty:
         def __init__(self, storage: Storage) -> None:

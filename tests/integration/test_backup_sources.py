@@ -44,7 +44,8 @@ def test_a_standby(
 
 
 def test_a_standby_cancels_what_conflicts_with_recovery(job: Job, postgres: Postgres, standby: Postgres, database: str, tmp_path: Path) -> None:
-    """The primary drops a table that the dump has locked; the standby waits no time for the dump."""
+    """The primary drops a table that the dump has locked; the standby waits no time for the
+    dump."""
     standby.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
     standby.execute("SELECT pg_reload_conf()")
     postgres.execute("CREATE TABLE public.t AS SELECT i, repeat('x', 500) FROM generate_series(1, 200000) i", database)

@@ -73,7 +73,8 @@ def test_failures_of_a_discovery(job: Job, database: str) -> None:
 
 
 def test_a_name_that_is_not_utf_8_is_left_out_and_told(job: Job, database: str, postgres: Postgres) -> None:
-    """The bytes are taken as they lie in the catalog: no conversion fails, and none makes up another name."""
+    """The bytes are taken as they lie in the catalog: no conversion fails, and none makes up
+    another name."""
     postgres.execute("CREATE DATABASE renamed TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
     try:
         with closing(postgres.connect("renamed")) as connection:

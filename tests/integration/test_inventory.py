@@ -50,7 +50,8 @@ Open = Callable[..., Upkeep]
 
 @pytest.fixture
 def open_(server: Server, tmp_path: Path) -> Open:
-    """`open_(bucket=..., keys=...)`: a BackupStorage, by default with a bucket of its own and as its owner."""
+    """`open_(bucket=..., keys=...)`: a BackupStorage, by default with a bucket of its own and as
+    its owner."""
 
     def make(bucket: str | None = None, keys: tuple[str, str] = OWNER, prefix: str = "team") -> Upkeep:
         number = next(_numbers)
@@ -290,7 +291,8 @@ sys.exit(main.run(RunSpec.model_validate_json(sys.stdin.read()), Paths(storage_s
 
 
 def test_a_prune_that_is_killed_is_finished_by_the_next(upkeep: Upkeep) -> None:
-    """After so many batches of 100 objects: what has lost its manifest is no backup any more, what has it is whole, and the next run ends it."""
+    """After so many batches of 100 objects: what has lost its manifest is no backup any more, what
+    has it is whole, and the next run ends it."""
     owners = [owner_of(number) for number in range(250)]
     fill(upkeep.storage, [objects_of(owner) for owner in [*owners, owner_of(999)]])
     items = [(key_of(owner), owner.uid) for owner in owners]

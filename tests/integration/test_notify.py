@@ -1,4 +1,5 @@
-"""Notifications to a real HTTP server: signed, tried again, told on the object; and what must not be called is not."""
+"""Notifications to a real HTTP server: signed, tried again, told on the object; and what must not
+be called is not."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ WHAT = Told("failure", "DiskFull", "no room")
 
 
 class Receiver:
-    """A server on 127.0.0.1. `answers` are the HTTP statuses it gives, the last one for ever; 0: none within a second."""
+    """A server on 127.0.0.1. `answers` are the HTTP statuses it gives, the last one for ever; 0:
+    none within a second."""
 
     def __init__(self, *answers: int) -> None:
         self.answers = list(answers) or [200]
@@ -308,7 +310,8 @@ async def test_it_is_sent_until_it_is_taken_and_then_told_on_the_object(receiver
 
 
 async def test_an_operator_that_was_killed_sends_the_same_again(receiver: Callable[..., Receiver]) -> None:
-    """Taken, but the object does not say so yet: the next operator finds it, and a receiver sees by the id that it is the same."""
+    """Taken, but the object does not say so yet: the next operator finds it, and a receiver sees by
+    the id that it is the same."""
     server, objects = receiver(), Objects(owing())
     for _ in range(2):
         async with running(Objects(), sink(server.url)) as killed:

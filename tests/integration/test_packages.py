@@ -1,4 +1,5 @@
-"""The wheel: the same bytes twice, everything in it, and the plugin runs from it in an environment of its own. Needs PyPI."""
+"""The wheel: the same bytes twice, everything in it, and the plugin runs from it in an environment
+of its own. Needs PyPI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The least-privilege policies of docs/storage-setup.md, word for word on real servers: they are enough, and they are no more."""
+"""The least-privilege policies of docs/storage-setup.md, word for word on real servers: they are
+enough, and they are no more."""
 
 from __future__ import annotations
 

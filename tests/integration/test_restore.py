@@ -139,7 +139,8 @@ def tablespace(postgres: Postgres, database: str) -> Iterator[str]:
 def test_tablespaces_stay_with_their_server(
     job: Job, postgres: Postgres, database: str, tablespace: str, new_database: Callable[..., str], form: str
 ) -> None:
-    """A restore needs none, and puts everything into the database's own: what a Replace moves by that is told."""
+    """A restore needs none, and puts everything into the database's own: what a Replace moves by
+    that is told."""
     postgres.load(
         f"CREATE TABLE t (a int PRIMARY KEY USING INDEX TABLESPACE {tablespace}) TABLESPACE {tablespace}; INSERT INTO t VALUES (1);"
         f"CREATE MATERIALIZED VIEW counted TABLESPACE {tablespace} AS SELECT count(*) FROM t; CREATE INDEX i ON t (a);",

@@ -1,4 +1,5 @@
-"""Artifacts that are not what they should be, and restores that break on the way: the target is as it was, or the outcome is told right."""
+"""Artifacts that are not what they should be, and restores that break on the way: the target is as
+it was, or the outcome is told right."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def stored(job: Job, backup: Ended) -> tuple[str, Manifest]:
 
 
 def forge(job: Job, backup: Ended, change: Callable[[bytes], bytes], *, cut: int | None = None, **contents: Any) -> str:
-    """Writes a manifest that fits a changed artifact: what digests alone can't catch. Returns the manifest's SHA-256."""
+    """Writes a manifest that fits a changed artifact: what digests alone can't catch. Returns the
+    manifest's SHA-256."""
     key, manifest = stored(job, backup)
     sql = change(b"".join(decompress(manifest.compression, [job.storage.get(key, 1 << 30)])))
     packer = compressor(manifest.compression)
@@ -157,7 +159,8 @@ def test_rows_that_stay_and_refer_to_what_is_gone_roll_all_back(job: Job, postgr
 
 
 class CuttingProxy:
-    """Forwards TCP. The first COMMIT that passes ends its connection: before the server has it, or (`deliver`) after, with the answer withheld."""
+    """Forwards TCP. The first COMMIT that passes ends its connection: before the server has it, or
+    (`deliver`) after, with the answer withheld."""
 
     def __init__(self, port: int, *, deliver: bool) -> None:
         self._target = port

@@ -1,4 +1,5 @@
-"""Restores that must not happen: each is refused by its own reason, and the target is row for row as it was."""
+"""Restores that must not happen: each is refused by its own reason, and the target is row for row
+as it was."""
 
 from __future__ import annotations
 

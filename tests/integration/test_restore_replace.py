@@ -1,4 +1,5 @@
-"""Replacing in place: what drifted since the backup, what stays, what is put back. And databases that a restore creates."""
+"""Replacing in place: what drifted since the backup, what stays, what is put back. And databases
+that a restore creates."""
 
 from __future__ import annotations
 
@@ -273,7 +274,8 @@ def test_a_created_database_goes_again_when_the_restore_fails(job: Job, postgres
 def test_a_created_database_stays_when_somebody_has_used_it(
     job: Job, postgres: Postgres, source: str, new_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An application that waits for its database migrates it as soon as it is there: before the restore has begun."""
+    """An application that waits for its database migrates it as soon as it is there: before the
+    restore has begun."""
     backup = job.backup()
     target = drop_afterwards(new_database, postgres)
 

@@ -156,7 +156,8 @@ def test_cleanup_of_a_bucket_that_is_gone(job: Job) -> None:
 
 @pytest.fixture
 def restored(job: Job, everything: str, postgres: Postgres, new_database: Callable[..., str]) -> tuple[Job, TransactionRecord, str]:
-    """A restore's Job that has a record in the bucket, the record, and the target. Its transaction is the test's to make."""
+    """A restore's Job that has a record in the bucket, the record, and the target. Its transaction
+    is the test's to make."""
     source = job.backup()
     assert source.report.artifact
     target = new_database()
@@ -238,7 +239,8 @@ CREATED = {
 
 @pytest.mark.parametrize("how", CREATED)
 def test_a_database_that_the_lost_restore_had_created(restored: tuple[Job, TransactionRecord, str], postgres: Postgres, how: str) -> None:
-    """It is dropped again where nobody else has a part in it, whether or not the transaction had begun."""
+    """It is dropped again where nobody else has a part in it, whether or not the transaction had
+    begun."""
     job, record, target = restored
     postgres.execute(f"DROP DATABASE {target}")
     run = Run(job.spec("restore", restore=RestoreOptions(key="x")), job.paths, Reporter(), Stop())
@@ -305,7 +307,8 @@ def test_a_restore_that_never_began(restored: tuple[Job, TransactionRecord, str]
 def test_a_restore_that_was_given_up_changes_nothing_any_more(
     restored: tuple[Job, TransactionRecord, str], postgres: Postgres, everything: str
 ) -> None:
-    """Its pod sat on a node that was cut off from Kubernetes only, and comes back after the check."""
+    """Its pod sat on a node that was cut off from Kubernetes only, and comes back after the
+    check."""
     job, record, target = restored
     for _ in range(2):  # a check that is tried again finds the first one's answer
         ended = check_restore(job)

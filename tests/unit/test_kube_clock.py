@@ -93,7 +93,8 @@ steps: st.SearchStrategy[list[Callable[[Machine], None]]] = st.lists(
 
 @given(steps)
 def test_never_wrong_by_more_than_its_answers_are(done: list[Callable[[Machine], None]]) -> None:
-    """The server's whole seconds, an answer that took a second, and the two in which the machine is believed."""
+    """The server's whole seconds, an answer that took a second, and the two in which the machine is
+    believed."""
     machine = Machine()
     machine.hear()
     for step in done:

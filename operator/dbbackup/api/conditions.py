@@ -1,7 +1,9 @@
-"""Conditions as kstatus reads them, so that Helm, Flux and Argo CD wait for our objects and stop at failures.
+"""Conditions as kstatus reads them, so that Helm, Flux and Argo CD wait for our objects and stop at
+failures.
 
-In progress: Reconciling=True, Ready=False. Done: Ready=True. Failed for good: Ready=False, Stalled=True, with the failure's reason.
-Finished is True on either outcome: `kubectl wait --for=condition=Ready` on a failed run would hang to its timeout.
+In progress: Reconciling=True, Ready=False. Done: Ready=True. Failed for good: Ready=False,
+Stalled=True, with the failure's reason. Finished is True on either outcome: `kubectl wait
+--for=condition=Ready` on a failed run would hang to its timeout.
 """
 
 from __future__ import annotations
@@ -51,8 +53,9 @@ def build(
 ) -> list[Condition]:
     """The conditions of an object in `state`.
 
-    A condition whose status stays keeps its lastTransitionTime; those of other types stay as they are, as far as there is room. `finishes` is False
-    for kinds that are no run (BackupStorage), which have no Finished.
+    A condition whose status stays keeps its lastTransitionTime; those of other types stay as they
+    are, as far as there is room. `finishes` is False for kinds that are no run (BackupStorage),
+    which have no Finished.
     """
     wanted = {kind: status for kind, status in _STATUSES[state].items() if finishes or kind != "Finished"}
     message = message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"

@@ -1,4 +1,5 @@
-"""The project's labels, annotations and finalizer, each name once. It imports nothing, so that the kubectl plugin may use it too."""
+"""The project's labels, annotations and finalizer, each name once. It imports nothing, so that the
+kubectl plugin may use it too."""
 
 from __future__ import annotations
 
@@ -24,6 +25,8 @@ APPROVE_PRUNE = f"{GROUP}/approve-prune"
 IMPORT = f"{GROUP}/import"
 CHECK_NOW = f"{GROUP}/check-now"
 RPO = f"{GROUP}/rpo"
-"""Of a schedule: how old the newest good backup of its databases may be, for the alert; `never` for no limit."""
+"""Of a schedule: how old the newest good backup of its databases may be, for the alert; `never` for
+no limit."""
 REQUESTED_BY = f"{GROUP}/requested-by"
-"""The person for whom an object was written. The chart's ValidatingAdmissionPolicy keeps it honest."""
+"""The person for whom an object was written. The chart's ValidatingAdmissionPolicy keeps it
+honest."""

@@ -1,4 +1,5 @@
-"""Facts about objects as Kubernetes stores them. It imports no models: plugin, console and metrics ask too."""
+"""Facts about objects as Kubernetes stores them. It imports no models: plugin, console and metrics
+ask too."""
 
 from __future__ import annotations
 
@@ -73,13 +74,15 @@ def source_schedule(obj: Raw) -> str | None:
 
 
 def artifact_uid(obj: Raw) -> str:
-    """The owner's UID in the artifact's manifest: for a discovered backup, that of its first object."""
+    """The owner's UID in the artifact's manifest: for a discovered backup, that of its first
+    object."""
     recorded = ((obj.get("status") or {}).get("artifact") or {}).get("ownerUid")
     return str(recorded or obj["metadata"]["uid"])
 
 
 def made_at(obj: Raw) -> datetime:
-    """When the backup was wanted: its creationTimestamp, or for a discovered one the time in its key."""
+    """When the backup was wanted: its creationTimestamp, or for a discovered one the time in its
+    key."""
     key = artifact_key(obj) if (obj.get("spec") or {}).get("origin") == "Discovered" else None
     leaf = parse_leaf(key.rsplit("/", 1)[-1]) if key else None
     return leaf.time if leaf else datetime.fromisoformat(obj["metadata"]["creationTimestamp"])

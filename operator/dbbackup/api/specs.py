@@ -1,7 +1,8 @@
 """Objects as the API server hands them out -> typed specs, or `SpecError`.
 
-The API server has checked them against the CRDs already and filled in the defaults; this checks again, since an object may be older than the CRD.
-Unknown fields are ignored for the same reason. Defaults stand here too, equal to the CRDs' (a test compares them).
+The API server has checked them against the CRDs already and filled in the defaults; this checks
+again, since an object may be older than the CRD. Unknown fields are ignored for the same reason.
+Defaults stand here too, equal to the CRDs' (a test compares them).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ DeletionPolicy = Literal["Retain", "Delete"]
 
 
 class SpecError(Failure):
-    """A spec that cannot be carried out. `path` is the field, such as `spec.timeout`; the reason is InvalidSpec."""
+    """A spec that cannot be carried out. `path` is the field, such as `spec.timeout`; the reason is
+    InvalidSpec."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__("InvalidSpec", f"{path}: {message}")
@@ -155,7 +157,8 @@ class CompressionSpec(Spec, Compression):
 
 
 class BackupSpec(Spec):
-    """spec of a DatabaseBackup: a run, or an artifact that an inventory found in the bucket (`origin: Discovered`, `artifact_key`)."""
+    """spec of a DatabaseBackup: a run, or an artifact that an inventory found in the bucket
+    (`origin: Discovered`, `artifact_key`)."""
 
     origin: Literal["Run", "Discovered"] = "Run"
     artifact_key: Name | None = None
@@ -190,7 +193,8 @@ class ArtifactSource(Spec):
 
 
 class ScheduleSource(Spec):
-    """The newest good backup of a schedule; `before`: whose snapshot is older than that; `database`: its name, for a schedule of several."""
+    """The newest good backup of a schedule; `before`: whose snapshot is older than that;
+    `database`: its name, for a schedule of several."""
 
     name: Name
     before: AwareDatetime | None = None
@@ -242,7 +246,8 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Retention(Spec):
-    """Which good backups of a schedule stay, counted for each database. `max_prune_share` is in per cent: see `plan.retention`."""
+    """Which good backups of a schedule stay, counted for each database. `max_prune_share` is in per
+    cent: see `plan.retention`."""
 
     keep_last: Count | None = None
     keep_hourly: Count | None = None
@@ -255,13 +260,15 @@ class Retention(Spec):
 
     @property
     def keeps(self) -> bool:
-        """Whether any keep rule is set: then they decide what stays, and not the storage's defaultTTL."""
+        """Whether any keep rule is set: then they decide what stays, and not the storage's
+        defaultTTL."""
         rules = (self.keep_last, self.keep_hourly, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly)
         return any(rule is not None for rule in rules)
 
 
 class Databases(Spec):
-    """Names or patterns (`*`, `?`) of the server's databases. Templates and databases that take no connections are never among them."""
+    """Names or patterns (`*`, `?`) of the server's databases. Templates and databases that take no
+    connections are never among them."""
 
     include: Annotated[tuple[Name, ...], Field(min_length=1)] = ("*",)
     exclude: tuple[Name, ...] = ()
@@ -335,7 +342,8 @@ def parse_backup(obj: Mapping[str, Any]) -> BackupSpec:
 
 
 def parse_schedule(obj: Mapping[str, Any]) -> ScheduleSpec:
-    """The spec of a DatabaseBackupSchedule object, or SpecError. Whether `schedule` and `timeZone` can be used is for `plan.cron`."""
+    """The spec of a DatabaseBackupSchedule object, or SpecError. Whether `schedule` and `timeZone`
+    can be used is for `plan.cron`."""
     return _parse(ScheduleSpec, obj)
 
 

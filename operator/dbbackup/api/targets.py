@@ -76,7 +76,8 @@ def backup_options(spec: BackupSpec) -> BackupOptions:
 
 
 def restore_options(spec: RestoreSpec, key: str, manifest_sha256: str | None) -> RestoreOptions:
-    """`key` is the artifact's directory; `manifest_sha256` what the backup's status recorded, absent for a source by `artifact`."""
+    """`key` is the artifact's directory; `manifest_sha256` what the backup's status recorded,
+    absent for a source by `artifact`."""
     return RestoreOptions(
         key=key,
         manifest_sha256=manifest_sha256,

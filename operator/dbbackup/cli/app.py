@@ -1,4 +1,5 @@
-"""The command line's root. Verbs are known by name and a line of help; their modules are imported when they are called."""
+"""The command line's root. Verbs are known by name and a line of help; their modules are imported
+when they are called."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from dbbackup.cli.kubectl import Kubectl
 PROGRAM = "kubectl dbbackup"
 COMPLETE = "_KUBECTL_DBBACKUP_COMPLETE"
 
-# name -> (module below `verbs`, attribute, help). A test holds the help to that of the command itself.
+# name -> (module below `verbs`, attribute, help). A test holds the help to that of the command
+# itself.
 VERBS: dict[str, tuple[str, str, str]] = {
     "create": ("create", "create", "Back up a database now."),
     "list": ("list", "list_", "List backups, newest first, or what lies in a bucket."),

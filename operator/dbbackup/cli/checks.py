@@ -31,7 +31,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What a person wants to do, and the rights that it takes, as (verb, group, resource with its subresource)."""
+    """What a person wants to do, and the rights that it takes, as (verb, group, resource with its
+    subresource)."""
 
     what: str
     rights: tuple[tuple[str, str, str], ...]
@@ -72,7 +73,8 @@ CAPABILITIES = (
 
 
 def capabilities(allowed: Sequence[Sequence[bool]]) -> list[Finding]:
-    """One finding in all: what a person may do, and what they may not, with the rights that are missing. Neither is a fault."""
+    """One finding in all: what a person may do, and what they may not, with the rights that are
+    missing. Neither is a fault."""
     able, unable = [], []
     for capability, answers in zip(CAPABILITIES, allowed, strict=True):
         missing = [f"{verb} {resource}" for (verb, _, resource), answer in zip(capability.rights, answers, strict=True) if not answer]
@@ -209,7 +211,8 @@ def database(about: str, report: Raw) -> list[Finding]:
 
 
 def targets(objects: Iterable[Raw]) -> list[tuple[str, dict[str, Any]]]:
-    """Distinct databases that schedules and backups name, as (what to call it, spec.database): schedules' first."""
+    """Distinct databases that schedules and backups name, as (what to call it, spec.database):
+    schedules' first."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for obj in objects:
         spec = obj.get("spec") or {}

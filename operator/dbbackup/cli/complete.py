@@ -1,5 +1,6 @@
-"""Completion as kubectl asks for it: `kubectl_complete-dbbackup` gets the words after `kubectl dbbackup`, the last of them unfinished, and
-prints a candidate a line (a tab before its description), then a directive."""
+"""Completion as kubectl asks for it: `kubectl_complete-dbbackup` gets the words after `kubectl
+dbbackup`, the last of them unfinished, and prints a candidate a line (a tab before its
+description), then a directive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What turns a stored artifact into a dump: Python's own zstd (3.14), the wheel's, or the program `zstd`; else the pod does it."""
+"""What turns a stored artifact into a dump: Python's own zstd (3.14), the wheel's, or the program
+`zstd`; else the pod does it."""
 
 from __future__ import annotations
 

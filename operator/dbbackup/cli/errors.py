@@ -41,7 +41,8 @@ MEANINGS = {
 
 
 class CliError(Exception):
-    """What a person is told, and the exit code. `reason` is that of the API server or of `dbbackup.errors`, where there is one."""
+    """What a person is told, and the exit code. `reason` is that of the API server or of
+    `dbbackup.errors`, where there is one."""
 
     def __init__(self, message: str, code: ExitCode = ExitCode.FAILED, hint: str = "", reason: str = "") -> None:
         super().__init__(message)

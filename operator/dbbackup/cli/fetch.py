@@ -1,4 +1,5 @@
-"""An artifact from the transfer pod onto this machine. Nothing counts before its digest held, and a file has its own name only once it is whole."""
+"""An artifact from the transfer pod onto this machine. Nothing counts before its digest held, and a
+file has its own name only once it is whole."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ HAND_OUT = "Its manifest in the bucket is not as a backup writes it: do not rest
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What a manifest says. `parts` are (bytes, SHA-256) of consecutive ranges of the stored object."""
+    """What a manifest says. `parts` are (bytes, SHA-256) of consecutive ranges of the stored
+    object."""
 
     key: str
     name: str
@@ -41,7 +43,8 @@ class Artifact:
 
 
 def parse(data: bytes, key: str, pinned: str | None = None) -> Artifact:
-    """The manifest's artifact; CliError CORRUPT where it is not the one that the backup's status records, or cannot be used."""
+    """The manifest's artifact; CliError CORRUPT where it is not the one that the backup's status
+    records, or cannot be used."""
     if pinned is not None and hashlib.sha256(data).hexdigest() != pinned:
         message = f"{key}/manifest.json has SHA-256 {hashlib.sha256(data).hexdigest()}, the backup recorded {pinned}"
         raise CliError(message, ExitCode.CORRUPT, "Somebody has changed it since. " + HAND_OUT, "ManifestDigestMismatch")
@@ -101,7 +104,8 @@ class Held:
 
 
 class Placed:
-    """In a file, from `start` on up to where it is written next. What lies behind that is of an earlier try."""
+    """In a file, from `start` on up to where it is written next. What lies behind that is of an
+    earlier try."""
 
     def __init__(self, file: IO[bytes], start: int) -> None:
         self._file, self._start = file, start
@@ -127,8 +131,8 @@ def stored_parts(transfer: Transfer, artifact: Artifact, tell: Tell) -> Iterator
 
 
 def _fetch(transfer: Transfer, artifact: Artifact, index: int, start: int, sink: Sink, digest: Any, tell: Tell) -> None:
-    """What the sink lacks of the part; `digest` is over what it has. A part whose digest does not hold is fetched once more, whole, before the
-    artifact is blamed: CliError CORRUPT."""
+    """What the sink lacks of the part; `digest` is over what it has. A part whose digest does not
+    hold is fetched once more, whole, before the artifact is blamed: CliError CORRUPT."""
     size, wanted = artifact.parts[index]
     _fill(transfer, artifact, start, size, sink, digest, tell)
     if digest.hexdigest() == wanted:
@@ -161,7 +165,8 @@ def _fill(transfer: Transfer, artifact: Artifact, start: int, size: int, sink: S
 
 
 def to_file(transfer: Transfer, artifact: Artifact, part: Path, tell: Tell) -> None:
-    """The stored artifact in the file `part`, whole and checked. What an earlier try left there counts as far as its digests hold."""
+    """The stored artifact in the file `part`, whole and checked. What an earlier try left there
+    counts as far as its digests hold."""
     whole, start = hashlib.sha256(), 0
     part.touch(0o600)
     with part.open("r+b") as file:
@@ -206,8 +211,9 @@ def unpacked(artifact: Artifact, stored: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def framed(transfer: Transfer, artifact: Artifact, digest: Any, have: int, tell: Tell) -> Iterator[bytes]:
-    """The dump from byte `have` on, decompressed in the pod; `digest` is over what is there already. Each frame is checked, and the whole at its end:
-    CliError CORRUPT where what was there is not the beginning of it."""
+    """The dump from byte `have` on, decompressed in the pod; `digest` is over what is there
+    already. Each frame is checked, and the whole at its end: CliError CORRUPT where what was there
+    is not the beginning of it."""
     reached, patience = have, Patience(transfer, have)
     while True:
         try:

@@ -1,6 +1,8 @@
-"""Everything that is asked of the API server, through the `kubectl` binary: so contexts, logins and proxies work as they do there.
+"""Everything that is asked of the API server, through the `kubectl` binary: so contexts, logins and
+proxies work as they do there.
 
-Reads and watches are `kubectl get --raw`, which hands the server's own JSON through and asks for nothing else first.
+Reads and watches are `kubectl get --raw`, which hands the server's own JSON through and asks for
+nothing else first.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from dbbackup.api.metadata import REQUESTED_BY
-from dbbackup.api.objects import Raw
 from dbbackup.cli.errors import CliError, ExitCode
+
+if TYPE_CHECKING:
+    from dbbackup.api.objects import Raw  # what it imports is slow, and --help waits
 
 OWN = "/apis/dbbackup.io/v1"
 PATHS = {
@@ -122,7 +126,8 @@ class Kubectl:
         return done.stdout
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """kubectl with its outputs in pipes, out of reach of a ^C at the terminal; the caller ends it."""
+        """kubectl with its outputs in pipes, out of reach of a ^C at the terminal; the caller ends
+        it."""
         try:
             return subprocess.Popen(
                 self.argv(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0, bufsize=0
@@ -132,7 +137,8 @@ class Kubectl:
 
     @property
     def namespace(self) -> str:
-        """That of the flag, else of the context, else of the pod that this runs in, else `default`."""
+        """That of the flag, else of the context, else of the pod that this runs in, else
+        `default`."""
         if self.namespace_flag:
             return self.namespace_flag
         if self._namespace is None:
@@ -215,7 +221,8 @@ class Kubectl:
         return [{"apiVersion": version, "kind": kind, **item} for item in items]
 
     def watch(self, kind: str, name: str, timeout: float, namespace: str | None = None) -> Iterator[Raw | None]:
-        """The object whenever it changes, first as it is; None once it is gone. Ends at the timeout, and goes on over connections that end."""
+        """The object whenever it changes, first as it is; None once it is gone. Ends at the
+        timeout, and goes on over connections that end."""
         deadline = time.monotonic() + timeout
         where = namespace or self.namespace
         failures = 0
@@ -291,7 +298,8 @@ class Kubectl:
                 raise
 
     def may(self, questions: Sequence[Mapping[str, str]]) -> list[bool]:
-        """Whether the person may do each of them, as `resourceAttributes` of a SelfSubjectAccessReview."""
+        """Whether the person may do each of them, as `resourceAttributes` of a
+        SelfSubjectAccessReview."""
         reviews = [
             {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": {**asked}}}
             for asked in questions
@@ -300,7 +308,8 @@ class Kubectl:
         return [bool((answer.get("status") or {}).get("allowed")) for answer in documents(text)]
 
     def requested(self, metadata: Raw) -> Raw:
-        """The metadata with who asks for it: the cluster's admission policy refuses any other name."""
+        """The metadata with who asks for it: the cluster's admission policy refuses any other
+        name."""
         if not self.user:
             return metadata
         return {**metadata, "annotations": {**(metadata.get("annotations") or {}), REQUESTED_BY: self.user}}

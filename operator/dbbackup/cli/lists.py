@@ -1,4 +1,5 @@
-"""What every verb `list` has in common: whole objects, names alone, or a table, with namespaces where it is of all."""
+"""What every verb `list` has in common: whole objects, names alone, or a table, with namespaces
+where it is of all."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from dbbackup.cli.output import listing, say, table, tell
 
 
 def say_whole(found: Sequence[Raw], form: str | None) -> bool:
-    """Says them as `json`, `yaml` or `name` wants it; False where another form is wanted, and nothing was said."""
+    """Says them as `json`, `yaml` or `name` wants it; False where another form is wanted, and
+    nothing was said."""
     if form in ("json", "yaml"):
         say(listing(found, form))
     elif form == "name":
@@ -42,7 +44,8 @@ def say_all(
     form: str | None,
     colour: str | None = None,
 ) -> None:
-    """All objects of a kind by namespace and name; `what` is its plural for people, `colour` the heading of the column that is coloured."""
+    """All objects of a kind by namespace and name; `what` is its plural for people, `colour` the
+    heading of the column that is coloured."""
     found = sorted(kube.objects(kind, everywhere=everywhere), key=lambda obj: (obj["metadata"]["namespace"], obj["metadata"]["name"]))
     if say_whole(found, form):
         return

@@ -1,4 +1,5 @@
-"""What create, restore and schedule create have in common: the object is shown, or made, and perhaps waited for."""
+"""What create, restore and schedule create have in common: the object is shown, or made, and
+perhaps waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What is written: tables, colours, times. Plain where nobody looks at a terminal, or where NO_COLOR asks for it."""
+"""What is written: tables, colours, times. Plain where nobody looks at a terminal, or where
+NO_COLOR asks for it."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def coloured(stream: IO[Any] | None = None) -> bool:
 
 
 def live() -> bool:
-    """Whether something may move: progress goes to stderr, so that stdout stays what was asked for."""
+    """Whether something may move: progress goes to stderr, so that stdout stays what was asked
+    for."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 

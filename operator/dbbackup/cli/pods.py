@@ -1,7 +1,9 @@
-"""Short-lived pods of the operator's image, made by the person's own rights: one serves what lies in a storage, one looks at a database.
+"""Short-lived pods of the operator's image, made by the person's own rights: one serves what lies
+in a storage, one looks at a database.
 
-The pod is the one that the storage's status tells (`podTemplate`), so it starts wherever the operator's Jobs do. It is deleted at the end, whatever
-that is; and ends by itself where nobody could delete it.
+The pod is the one that the storage's status tells (`podTemplate`), so it starts wherever the
+operator's Jobs do. It is deleted at the end, whatever that is; and ends by itself where nobody
+could delete it.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def template(storage: Mapping[str, Any]) -> Raw:
 
 
 def pod(storage: Mapping[str, Any], run: str, *, image: str | None = None, user: str = "", **fields: Any) -> Raw:
-    """A pod that carries out `run`; `fields` go into the RunSpec, camelCase. A `database` among them mounts its Secrets."""
+    """A pod that carries out `run`; `fields` go into the RunSpec, camelCase. A `database` among
+    them mounts its Secrets."""
     made = template(storage)
     spec = made["spec"]
     container = spec["containers"][0]
@@ -162,7 +165,8 @@ def failure_of(told: Mapping[str, Any], code: ExitCode = ExitCode.FAILED) -> Cli
 
 
 def reach(kube: Kubectl, storage: Mapping[str, Any], database: Mapping[str, Any], image: str | None = None) -> Raw:
-    """The report of a run that looks whether the database of a `spec.database` can be reached and read."""
+    """The report of a run that looks whether the database of a `spec.database` can be reached and
+    read."""
     manifest = pod(storage, "reach", image=image, user=kube.user, database=database_target(database), timeoutSeconds=REACH_SECONDS)
     manifest["spec"]["activeDeadlineSeconds"] = REACH_SECONDS + 300
     with running(kube, manifest) as made:

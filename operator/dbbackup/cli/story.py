@@ -1,4 +1,5 @@
-"""The story of a run as a timeline: what its status, its conditions and the Events about it tell, in order of time. Pure."""
+"""The story of a run as a timeline: what its status, its conditions and the Events about it tell,
+in order of time. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A connection to a pod that serves what lies in a storage. A port-forward may break, or lose bytes, without a word: everything is asked again."""
+"""A connection to a pod that serves what lies in a storage. A port-forward may break, or lose
+bytes, without a word: everything is asked again."""
 
 from __future__ import annotations
 
@@ -23,8 +24,9 @@ PORT = 8765
 TRIES = 6
 """In a row that bring nothing, each after a longer pause."""
 SILENCE = {"/v1/artifact": 20.0, "/v1/sql": 120.0}
-"""Seconds without a byte after which a connection counts as broken: that of a pod that was killed does not always end. The pod sends a MiB at a time,
-and decompresses what is skipped before it sends."""
+"""Seconds without a byte after which a connection counts as broken: that of a pod that was killed
+does not always end. The pod sends a MiB at a time, and decompresses what is skipped before it
+sends."""
 LONGEST_SILENCE = 600.0
 """While the pod reads the manifests of thousands of artifacts."""
 CONNECT_SECONDS = 30.0
@@ -63,7 +65,8 @@ class Transfer:
 
     @contextmanager
     def stream(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Iterator[Callable[[int], bytes]]:
-        """One answer, tried once: a function that reads at most so many bytes. BrokenError where the connection ends before the answer does."""
+        """One answer, tried once: a function that reads at most so many bytes. BrokenError where
+        the connection ends before the answer does."""
         with self._request(path, query, headers) as response:
 
             def read(most: int) -> bytes:
@@ -158,7 +161,8 @@ class Transfer:
 
 
 class Patience:
-    """How often something is tried again: TRIES times in a row that bring nothing. `reached` counts what has come."""
+    """How often something is tried again: TRIES times in a row that bring nothing. `reached` counts
+    what has come."""
 
     def __init__(self, transfer: Transfer, reached: int) -> None:
         self._transfer, self._reached, self._failures = transfer, reached, 0

@@ -74,7 +74,8 @@ def summary(obj: Raw) -> str:
 
 
 def progress_text(obj: Raw) -> tuple[str, float | None]:
-    """What it is doing, for one line, and how much of it is done in per cent, where that is known."""
+    """What it is doing, for one line, and how much of it is done in per cent, where that is
+    known."""
     status = obj.get("status") or {}
     phase = status.get("phase") or "Pending"
     progress = status.get("progress") or {}

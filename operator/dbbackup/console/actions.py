@@ -1,4 +1,5 @@
-"""What each action changes in the cluster, as the object or patch that is sent: what `copy as YAML` shows is what is applied. Pure."""
+"""What each action changes in the cluster, as the object or patch that is sent: what `copy as YAML`
+shows is what is applied. Pure."""
 
 from __future__ import annotations
 
@@ -97,9 +98,11 @@ def parse(model: type[_M], data: Mapping[str, Any]) -> _M:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One write for a person. `body` is the object to create, or a merge patch; `rights` is what Kubernetes must allow them.
+    """One write for a person. `body` is the object to create, or a merge patch; `rights` is what
+    Kubernetes must allow them.
 
-    `name` is empty where the API server chooses it. A deletion patches first. `target` is told in the audit line.
+    `name` is empty where the API server chooses it. A deletion patches first. `target` is told in
+    the audit line.
     """
 
     action: str
@@ -168,7 +171,8 @@ def create_restore(namespace: str, request: RestoreRequest, who: str, *, preview
 def delete_backup(namespace: str, name: str, request: DeleteRequest, *, preview: bool = False) -> Change:
     """Problem 422 where the backup's name was not typed again, which a preview does not ask for.
 
-    With the artifact, the operator's finalizer comes in the same patch: an operator that is slow to set it would find the object gone.
+    With the artifact, the operator's finalizer comes in the same patch: an operator that is slow to
+    set it would find the object gone.
     """
     if not preview and request.confirm != name:
         raise Problem(422, "NotConfirmed", "The name that you typed is not that of the backup.", "Type the name of the backup again.")

@@ -1,4 +1,5 @@
-"""The ASGI application: routes, the headers of every answer, and what is said when something goes wrong."""
+"""The ASGI application: routes, the headers of every answer, and what is said when something goes
+wrong."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "cross-origin-resource-policy": "same-origin",
 }
-"""Of every answer. `same-origin` and not `no-referrer`: that would make browsers send `Origin: null` with our own forms."""
+"""Of every answer. `same-origin` and not `no-referrer`: that would make browsers send `Origin:
+null` with our own forms."""
 STATIC_SECONDS = 3600
 
 
@@ -61,7 +63,8 @@ register_url_convertor("plural", PluralConvertor())
 
 
 class Headers:
-    """Puts HEADERS on every answer, keeps everything but the static files out of caches, and says how long it took."""
+    """Puts HEADERS on every answer, keeps everything but the static files out of caches, and says
+    how long it took."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

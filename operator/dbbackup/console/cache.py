@@ -1,4 +1,5 @@
-"""Every object of our kinds as a row, kept up to date by list and watch. In memory: about 1 KB for each backup."""
+"""Every object of our kinds as a row, kept up to date by list and watch. In memory: about 1 KB for
+each backup."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ DEFAULT_LIFETIME = timedelta(hours=12)
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`namespaces` is empty for all; `trusted_proxies` are addresses or networks whose X-Forwarded-For is believed."""
+    """`namespaces` is empty for all; `trusted_proxies` are addresses or networks whose
+    X-Forwarded-For is believed."""
 
     namespaces: tuple[str, ...] = ()
     download_namespaces: frozenset[str] = frozenset()

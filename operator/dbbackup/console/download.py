@@ -1,6 +1,8 @@
-"""Artifacts as a stream: each part held to its digest before a byte of it leaves, memory bounded, and an end that is never clean unless all held.
+"""Artifacts as a stream: each part held to its digest before a byte of it leaves, memory bounded,
+and an end that is never clean unless all held.
 
-The manifest tells how long the stream will be, so a stream that breaks off is shorter than its Content-Length: no client takes it for whole.
+The manifest tells how long the stream will be, so a stream that breaks off is shorter than its
+Content-Length: no client takes it for whole.
 """
 
 from __future__ import annotations
@@ -41,19 +43,22 @@ log = logging.getLogger("dbbackup.console")
 PIECE = 4 << 20
 """Bytes that are handed to the socket at a time."""
 PREFETCH = 3
-"""Parts that are fetched ahead of the one that is being sent: with that one, the one before it and a copy on its way, 5 are in memory."""
+"""Parts that are fetched ahead of the one that is being sent: with that one, the one before it and
+a copy on its way, 5 are in memory."""
 LARGEST_PART = 96 << 20
 """Bytes: artifacts of larger parts (from half a TiB on) are for the CLI."""
 STALL_SECONDS = 120
 """After which a client that takes nothing is given up."""
 CLI = "kubectl dbbackup download"
 CLIENTS, CLIENT_SECONDS = 8, 600.0
-"""S3 clients that are kept for the next download, and for how long: each costs 0.2 s and some MiB to make."""
+"""S3 clients that are kept for the next download, and for how long: each costs 0.2 s and some MiB
+to make."""
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What is about to be sent. `length` in bytes; `chunks` may raise Failure at any time, its last one only when everything held."""
+    """What is about to be sent. `length` in bytes; `chunks` may raise Failure at any time, its last
+    one only when everything held."""
 
     filename: str
     media_type: str
@@ -81,7 +86,8 @@ def _pieces(chunks: Iterator[bytes] | ArtifactReader) -> Iterator[memoryview]:
 
 
 def describe(name: str, manifest: Manifest, storage: Storage, directory: str, *, raw: bool) -> Download:
-    """`raw`: as stored. Otherwise decompressed: SQL, or pg_dump's archive. Problem where only the CLI can."""
+    """`raw`: as stored. Otherwise decompressed: SQL, or pg_dump's archive. Problem where only the
+    CLI can."""
     stored, what = manifest.artifact, f"{directory}/{manifest.artifact.name}"
     if manifest.encrypted or len(manifest.objects) != 1:
         raise Problem(501, "FormatUnsupported", f"The artifact of {name} is of a kind that the console does not read.", f"Use `{CLI}`.")
@@ -124,7 +130,8 @@ class Downloads:
         return asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
     async def respond(self, caller: Caller, namespace: str, name: str, *, raw: bool, head: bool) -> Response:
-        """Asks for the right, opens the artifact and has its first bytes verified; Problem where any of that fails."""
+        """Asks for the right, opens the artifact and has its first bytes verified; Problem where
+        any of that fails."""
         service = self._service
         right = Right("get", BACKUPS, namespace, name, "download")
         await service.demand("download", caller, right, "DatabaseBackup", name)
@@ -233,7 +240,8 @@ def _look(name: str, storage: Storage, directory: str, pinned: str | None, raw: 
 
 
 class Response:
-    """An ASGI response. It ends without its last bytes where anything fails on the way: the server then closes the connection."""
+    """An ASGI response. It ends without its last bytes where anything fails on the way: the server
+    then closes the connection."""
 
     def __init__(
         self,

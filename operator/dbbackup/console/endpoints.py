@@ -47,7 +47,8 @@ DRY_RUN = {"dryRun": "`true`: nothing is done; the answer is what would be appli
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`right` is what Kubernetes must allow the caller; `query` describes the parameters of the query string; `kind` is that of the answer."""
+    """`right` is what Kubernetes must allow the caller; `query` describes the parameters of the
+    query string; `kind` is that of the answer."""
 
     method: str
     path: str

@@ -1,4 +1,5 @@
-"""What a request must hold before anybody looks at what it asks: where it comes from, and how often. Pure."""
+"""What a request must hold before anybody looks at what it asks: where it comes from, and how
+often. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ KEYS = 10_000
 def same_origin(headers: Mapping[str, str]) -> str | None:
     """None where the request was made by a page of this server; else why it is refused.
 
-    A browser says with each POST where it comes from, by Origin, Sec-Fetch-Site or both. What says neither is no browser that could be trusted
-    with a cookie.
+    A browser says with each POST where it comes from, by Origin, Sec-Fetch-Site or both. What says
+    neither is no browser that could be trusted with a cookie.
     """
     site, origin, host = headers.get("sec-fetch-site"), headers.get("origin"), headers.get("host", "")
     if site is not None and site not in ("same-origin", "none"):

@@ -1,4 +1,5 @@
-"""`python -m dbbackup console`: the cache follows the API server, uvicorn serves, both in one event loop until SIGTERM."""
+"""`python -m dbbackup console`: the cache follows the API server, uvicorn serves, both in one event
+loop until SIGTERM."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ async def serve(config: configuration.Config) -> None:
 
 
 def main() -> int:
-    """The exit code: 0 after SIGTERM, 1 where something died, 2 where the configuration cannot be used."""
+    """The exit code: 0 after SIGTERM, 1 where something died, 2 where the configuration cannot be
+    used."""
     try:
         config = configuration.read()
     except ConfigError as error:

@@ -1,4 +1,5 @@
-"""The page: everything that the API does, for people. Rendered here; a fragment of it where htmx asks for one."""
+"""The page: everything that the API does, for people. Rendered here; a fragment of it where htmx
+asks for one."""
 
 from __future__ import annotations
 
@@ -171,7 +172,8 @@ class Pages:
     # Forms: GET shows one; POST with `preview` shows what would be applied; POST does it
 
     async def _form(self, request: Request, caller: Caller, template: str, form: Mapping[str, str], make: Any, **more: Any) -> ASGIApp:
-        """`make` turns the form into a Change. What is refused is told above the form, which keeps what was typed."""
+        """`make` turns the form into a Change. What is refused is told above the form, which keeps
+        what was typed."""
         if request.method != "POST":
             return self.render.page(request, caller, template, form=form, **more)
         try:

@@ -1,4 +1,5 @@
-"""Who somebody is (TokenReview) and what they may do (SubjectAccessReview): always Kubernetes' own answer."""
+"""Who somebody is (TokenReview) and what they may do (SubjectAccessReview): always Kubernetes' own
+answer."""
 
 from __future__ import annotations
 
@@ -91,7 +92,8 @@ class People:
         return self._reviews.get(_digest(token))
 
     async def review(self, token: str) -> Person:
-        """The person whose token it is; Problem 401 where Kubernetes does not know it (any more)."""
+        """The person whose token it is; Problem 401 where Kubernetes does not know it (any
+        more)."""
         if not token or len(token) > TOKEN_LIMIT or not token.isascii() or any(char.isspace() or not char.isprintable() for char in token):
             raise not_signed_in("That is not a token: paste the token alone, in one line.")
         key = _digest(token)
@@ -116,7 +118,8 @@ class People:
         return person
 
     async def allowed(self, person: Person, right: Right) -> bool:
-        """Whether Kubernetes lets them; Problem where it cannot be asked. Answers to get and list are remembered for a moment."""
+        """Whether Kubernetes lets them; Problem where it cannot be asked. Answers to get and list
+        are remembered for a moment."""
         reads = right.verb in ("get", "list") and not right.subresource
         key = (person.key, right)
         if reads and (known := self._answers.get(key)) is not None:

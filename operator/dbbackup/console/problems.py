@@ -6,7 +6,8 @@ from dbbackup.kube import ApiError
 
 
 class Problem(Exception):
-    """`reason` is one CamelCase word, stable; `message` says what happened to which object; `hint` what to do."""
+    """`reason` is one CamelCase word, stable; `message` says what happened to which object; `hint`
+    what to do."""
 
     def __init__(self, status: int, reason: str, message: str, hint: str = "", retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -41,7 +42,8 @@ def too_many(what: str, seconds: int) -> Problem:
 
 
 def from_api(error: ApiError, what: str) -> Problem:
-    """An answer of the API server to the console's own call: `what` was tried, such as `create DatabaseBackup in shop`."""
+    """An answer of the API server to the console's own call: `what` was tried, such as `create
+    DatabaseBackup in shop`."""
     if error.status == 0:
         return Problem(503, "ApiServerUnreachable", f"Could not {what}: the Kubernetes API server did not answer.", "Try again in a moment.", 5)
     if error.already_exists:

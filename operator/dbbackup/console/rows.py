@@ -129,7 +129,8 @@ def _whole(value: Any) -> int | None:
 
 
 def row_of(obj: Raw) -> AnyRow:
-    """Of one object as the API server tells it; what is missing or of a strange type is left empty."""
+    """Of one object as the API server tells it; what is missing or of a strange type is left
+    empty."""
     kind, meta, status, spec = obj["kind"], obj["metadata"], obj.get("status") or {}, obj.get("spec") or {}
     ready = conditions.find(status.get("conditions") or (), "Ready") or {}
     failure = status.get("failure") or {}

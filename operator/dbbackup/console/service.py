@@ -1,4 +1,5 @@
-"""What the console does for a person, behind the page and the API alike: ask Kubernetes whether they may, do it, write the audit line."""
+"""What the console does for a person, behind the page and the API alike: ask Kubernetes whether
+they may, do it, write the audit line."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ _R = TypeVar("_R", bound=AnyRow)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`source` is the address that they come from. `session` is None where they sent their token with the request."""
+    """`source` is the address that they come from. `session` is None where they sent their token
+    with the request."""
 
     person: Person
     source: str
@@ -80,12 +82,14 @@ class Service:
             raise
 
     async def visible(self, caller: Caller, kind: str, namespace: str = "") -> set[str] | None:
-        """The namespaces whose objects of that kind they may list, among those that hold something and `namespace`; None for all."""
+        """The namespaces whose objects of that kind they may list, among those that hold something
+        and `namespace`; None for all."""
         known = {namespace} if namespace else self.cache.namespaces()
         return await self.people.readable(caller.person, KINDS[kind], known)
 
     async def list(self, caller: Caller, kind: str, rows: Sequence[_R], query: Query) -> Page[_R]:
-        """What they may see of it. A namespace that they may not list is a Problem 403, there or not."""
+        """What they may see of it. A namespace that they may not list is a Problem 403, there or
+        not."""
         if query.namespace and not NAMESPACE.fullmatch(query.namespace):
             raise Problem(422, "Invalid", "namespace: that can be none: lower-case letters, digits and '-'.", "Correct the filter.")
         namespaces = await self.visible(caller, kind, query.namespace)
@@ -103,7 +107,8 @@ class Service:
         return await self.object(kind, namespace, name)
 
     async def object(self, kind: str, namespace: str, name: str) -> Raw:
-        """The same for the console's own use: whoever calls it has asked for the rights that count."""
+        """The same for the console's own use: whoever calls it has asked for the rights that
+        count."""
         try:
             found = await self.kube.get(KINDS[kind], namespace, name)
         except ApiError as error:
@@ -120,7 +125,8 @@ class Service:
         return True
 
     async def perform(self, caller: Caller, change: Change) -> Raw | None:
-        """Does it, or Problem; either way one audit line. The object as it is then; None after a deletion."""
+        """Does it, or Problem; either way one audit line. The object as it is then; None after a
+        deletion."""
         if wait := self._writes.take(caller.person.key):
             self.told(change.action, caller, audit.REFUSED, change.kind, change.namespace, change.name, change.target, "too many changes")
             raise too_many("changes", wait)

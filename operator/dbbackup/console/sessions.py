@@ -1,4 +1,5 @@
-"""Who is signed in: in memory alone, so that a restart ends every session, and nothing of a token lies anywhere."""
+"""Who is signed in: in memory alone, so that a restart ends every session, and nothing of a token
+lies anywhere."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ FLASHES = 5
 
 @dataclass(slots=True)
 class Session:
-    """`csrf` must come with whatever a browser asks to change. `flashes` are told on the next page: (tone, text)."""
+    """`csrf` must come with whatever a browser asks to change. `flashes` are told on the next page:
+    (tone, text)."""
 
     person: Person
     token: str = field(repr=False)

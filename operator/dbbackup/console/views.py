@@ -44,7 +44,8 @@ class Query:
 
     @classmethod
     def read(cls, asked: Mapping[str, str]) -> Query:
-        """From a query string; what makes no sense is as if it were not there, but a namespace that can be none finds nothing."""
+        """From a query string; what makes no sense is as if it were not there, but a namespace that
+        can be none finds nothing."""
 
         def number(name: str, default: int, most: int) -> int:
             text = asked.get(name, "")
@@ -60,7 +61,8 @@ class Query:
         return bool(self.state or self.database or self.text)
 
     def link(self, **change: str | int) -> str:
-        """The query string of this with `change`; a change of anything but the page goes to the first."""
+        """The query string of this with `change`; a change of anything but the page goes to the
+        first."""
         other = replace(self, **({} if "page" in change else {"page": 1}), **change)  # type: ignore[arg-type]
         known = {"namespace": other.namespace, "state": other.state, "database": other.database, "q": other.text}
         pairs = {key: value for key, value in known.items() if value}
@@ -73,8 +75,8 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[_R]):
-    """`total` counts what matches, `all` what the person may see there; `number` is that of the page shown, at most the last. `states` counts
-    the badges of what matches but for the state."""
+    """`total` counts what matches, `all` what the person may see there; `number` is that of the
+    page shown, at most the last. `states` counts the badges of what matches but for the state."""
 
     rows: Sequence[_R]
     total: int
@@ -99,7 +101,8 @@ def _searched(row: AnyRow) -> str:
 
 
 def select(rows: Iterable[_R], query: Query, namespaces: Collection[str] | None, now: datetime) -> Page[_R]:
-    """The page of `rows` (in the order of the list) that is asked for. `namespaces` are those that may be seen; None for all."""
+    """The page of `rows` (in the order of the list) that is asked for. `namespaces` are those that
+    may be seen; None for all."""
     seen = [row for row in rows if (not query.namespace or row.namespace == query.namespace) and (namespaces is None or row.namespace in namespaces)]
     found = seen
     if query.database:
@@ -139,7 +142,8 @@ def time_text(then: datetime | None) -> str:
 
 
 def log_text(tail: str) -> str:
-    """A Job's log for people: of each line that is one of our JSON objects the time of day, the level, the message, and what it says besides."""
+    """A Job's log for people: of each line that is one of our JSON objects the time of day, the
+    level, the message, and what it says besides."""
     told = []
     for line in tail.splitlines():
         try:
@@ -154,11 +158,13 @@ def log_text(tail: str) -> str:
 
 
 def safe_filename(name: str, extension: str) -> str:
-    """A file's name that no header, shell or file system takes for anything else, whatever `name` holds."""
+    """A file's name that no header, shell or file system takes for anything else, whatever `name`
+    holds."""
     kept = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".-")[:200]
     return (kept or "backup") + extension
 
 
 def local_path(path: str) -> str:
-    """`path` where it stays on this server, else `/`: where a sign-in leads to is for nobody else to say."""
+    """`path` where it stays on this server, else `/`: where a sign-in leads to is for nobody else
+    to say."""
     return path if re.fullmatch(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,1000}", path) else "/"

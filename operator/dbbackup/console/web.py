@@ -1,4 +1,5 @@
-"""A request as the console takes it: who asks, from where, with which body; and what must hold before anything is changed."""
+"""A request as the console takes it: who asks, from where, with which body; and what must hold
+before anything is changed."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from dbbackup.console.sessions import Session, Sessions
 BODY_LIMIT = 64 << 10
 FIELDS = 64
 SIGN_INS = (20, 60.0)
-"""Of one address, in so many seconds; tokens that Kubernetes took within the last minute do not count."""
+"""Of one address, in so many seconds; tokens that Kubernetes took within the last minute do not
+count."""
 COOKIE = "dbbackup-session"
 CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
 SAFE = frozenset({"GET", "HEAD"})
@@ -31,7 +33,8 @@ def source_of(request: Request) -> str:
 
 
 def is_https(request: Request) -> bool:
-    """Also where a proxy in front says so: all that hangs on it is whether the cookie is for https only."""
+    """Also where a proxy in front says so: all that hangs on it is whether the cookie is for https
+    only."""
     return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", ""))
 
 
@@ -47,7 +50,8 @@ class Gate:
         self._tries = Limit(*SIGN_INS)
 
     async def caller(self, request: Request) -> Caller:
-        """By the Authorization header, else by the session's cookie; Problem 401. A change by cookie must come from our own page: Problem 403."""
+        """By the Authorization header, else by the session's cookie; Problem 401. A change by
+        cookie must come from our own page: Problem 403."""
         source, header = source_of(request), request.headers.get("authorization")
         if header is not None:
             scheme, _, token = header.partition(" ")
@@ -96,7 +100,8 @@ class Gate:
             raise
 
     async def sign_in(self, request: Request, token: str) -> str:
-        """The new session's cookie; Problem where Kubernetes does not know the token, or the request comes from another site."""
+        """The new session's cookie; Problem where Kubernetes does not know the token, or the
+        request comes from another site."""
         source = source_of(request)
         if (why := same_origin(request.headers)) is not None:
             refuse("sign-in", audit.UNKNOWN, source, "", why)

@@ -1,6 +1,7 @@
 """The one error tree: every way in which a run can fail, with its exit code and its cure.
 
-`docs/failure-reasons.md` is generated from `REASONS`; reasons are stable API, so renaming one is a breaking change.
+`docs/failure-reasons.md` is generated from `REASONS`; reasons are stable API, so renaming one is a
+breaking change.
 """
 
 from __future__ import annotations
@@ -379,7 +380,8 @@ REASONS: dict[str, Reason] = {reason.name: reason for reason in _ALL}
 
 
 class Failure(Exception):
-    """A failure with a stable reason. The message says what happened, to which object and why; it never holds a secret."""
+    """A failure with a stable reason. The message says what happened, to which object and why; it
+    never holds a secret."""
 
     def __init__(self, reason: str, message: str, hint: str | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,5 @@
-"""The formats of a dump, and its name in the bucket. It imports no models: the plugin reads it too."""
+"""The formats of a dump, and its name in the bucket. It imports no models: the plugin reads it
+too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Names and places of everything in a bucket, as docs/bucket.md promises them. It imports no models, so that the plugin may use it.
+"""Names and places of everything in a bucket, as docs/bucket.md promises them. It imports no
+models, so that the plugin may use it.
 
 <prefix>/<namespace>/<server>/<database>/<UTC time>-<object name>-<short UID>/
     dump.sql.zst | dump.custom.zst   the artifact
@@ -102,7 +103,8 @@ def directory(prefix: str, owner: Owner, host: str, port: int, database: str, su
 
 
 def parse_directory(below: str, key: str) -> Leaf | None:
-    """The leaf of the artifact's directory `key`; None where it is not one below the root `below`."""
+    """The leaf of the artifact's directory `key`; None where it is not one below the root
+    `below`."""
     parts = key.removeprefix(below).split("/")
     if not key.startswith(below) or len(parts) != 3:
         return None

@@ -13,7 +13,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.formats import Algorithm, Format
@@ -36,7 +36,8 @@ class Part(Model):
 
 
 class StoredObject(Model):
-    """One object of the artifact. `name` is relative to the directory. Parts are consecutive byte ranges of the stored bytes."""
+    """One object of the artifact. `name` is relative to the directory. Parts are consecutive byte
+    ranges of the stored bytes."""
 
     name: str
     size: Size
@@ -61,9 +62,11 @@ class ExtensionEntry(Model):
 
 
 class Contents(Model):
-    """What the dump holds and needs. `relations` counts tables, indexes, sequences, views, TOAST included: an estimate of its locks.
+    """What the dump holds and needs. `relations` counts tables, indexes, sequences, views, TOAST
+    included: an estimate of its locks.
 
-    `outside` names what dumped objects refer to and the dump leaves out (its own schemas and tables chosen away): a target must hold it already.
+    `outside` names what dumped objects refer to and the dump leaves out (its own schemas and tables
+    chosen away): a target must hold it already.
     """
 
     schemas: tuple[str, ...] = ()
@@ -79,7 +82,8 @@ class Contents(Model):
 
 
 class SourceDatabase(Model):
-    """`server_version_num` as PostgreSQL's setting of that name (150018). Locale fields are those of pg_database, for createDatabase.
+    """`server_version_num` as PostgreSQL's setting of that name (150018). Locale fields are those
+    of pg_database, for createDatabase.
 
     `tls` says whether the dump's connection was encrypted.
     """
@@ -111,13 +115,13 @@ class Options(Model):
 
 
 class Manifest(Model):
-    """manifest.json. `dump_bytes` counts the uncompressed artifact; `pg_dump_version` is that of the client that made it.
+    """manifest.json. `dump_bytes` counts the uncompressed artifact; `pg_dump_version` is that of
+    the client that made it.
 
-    `expires_at` (absent: never) and `schedule` count where the object that made it is gone. Readers of version 1 take no notice of fields that they
-    do not know.
+    `expires_at` (absent: never) and `schedule` count where the object that made it is gone. Readers
+    of version 1 take no notice of fields that they do not know.
     """
 
-    model_config = ConfigDict(**{**Model.model_config, "extra": "ignore"})
     format_version: Literal[1] = FORMAT_VERSION
     type: Literal["dbbackup.io/manifest"] = "dbbackup.io/manifest"
     operator_version: str
@@ -150,7 +154,8 @@ def sha256_hex(data: bytes) -> str:
 
 
 def parse_manifest(data: bytes, key: str, expected_sha256: str | None = None) -> Manifest:
-    """The manifest at `key`, or Failure: ManifestDigestMismatch, FormatUnsupported, ManifestInvalid."""
+    """The manifest at `key`, or Failure: ManifestDigestMismatch, FormatUnsupported,
+    ManifestInvalid."""
     if expected_sha256 is not None and sha256_hex(data) != expected_sha256:
         raise Failure("ManifestDigestMismatch", f"{key}: its SHA-256 is {sha256_hex(data)}, the backup recorded {expected_sha256}")
     try:

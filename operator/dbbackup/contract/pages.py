@@ -1,7 +1,9 @@
-"""Bulk results of a run (an inventory, the databases of a server): pages in its log, as the termination message holds 4 KiB.
+"""Bulk results of a run (an inventory, the databases of a server): pages in its log, as the
+termination message holds 4 KiB.
 
-A page is a log line with event `page`, its number and its items: JSON, packed by zlib and base64, as a kubelet keeps no more than 10 MiB of a log
-by default. The report counts pages and items and gives the SHA-256 of all of them, so that what was cut, rotated away or mixed up is refused and
+A page is a log line with event `page`, its number and its items: JSON, packed by zlib and base64,
+as a kubelet keeps no more than 10 MiB of a log by default. The report counts pages and items and
+gives the SHA-256 of all of them, so that what was cut, rotated away or mixed up is refused and
 never taken for the whole.
 """
 
@@ -18,7 +20,8 @@ from dbbackup.contract.model import Model
 from dbbackup.contract.report import PagesReport
 
 PAGE_BYTES = 12 * 1024
-"""Of a page's items before they are packed: a container runtime cuts log lines at 16 KiB, and some items can't be packed any smaller."""
+"""Of a page's items before they are packed: a container runtime cuts log lines at 16 KiB, and some
+items can't be packed any smaller."""
 _UNPACKED_LIMIT = 1 << 20
 
 M = TypeVar("M", bound=Model)
@@ -78,8 +81,9 @@ class Pager:
 
 
 def read(lines: Iterable[str], told: PagesReport, model: type[M]) -> Iterator[M]:
-    """The items in the lines of a log, in order; other lines are passed over. PagesError, at the latest after the last item, where they are not those
-    that the report tells of: use nothing of it before the end."""
+    """The items in the lines of a log, in order; other lines are passed over. PagesError, at the
+    latest after the last item, where they are not those that the report tells of: use nothing of it
+    before the end."""
     digest = hashlib.sha256()
     pages = items = 0
     for line in lines:

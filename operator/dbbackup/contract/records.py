@@ -1,4 +1,5 @@
-"""What a restore records in the bucket before it changes anything, so that a check Job can settle it."""
+"""What a restore records in the bucket before it changes anything, so that a check Job can settle
+it."""
 
 from __future__ import annotations
 
@@ -12,10 +13,12 @@ from dbbackup.contract.run import Owner
 
 
 class TransactionRecord(Model):
-    """What a restore writes at `transaction_key` before it changes anything: what a check Job needs to settle it.
+    """What a restore writes at `transaction_key` before it changes anything: what a check Job needs
+    to settle it.
 
-    `xid` is the transaction's id with its epoch, for txid_status; it means nothing on another `timeline`. `rows` and `tables` are those that a commit
-    brings, since a restore commits only when all of them were taken.
+    `xid` is the transaction's id with its epoch, for txid_status; it means nothing on another
+    `timeline`. `rows` and `tables` are those that a commit brings, since a restore commits only
+    when all of them were taken.
     """
 
     type: Literal["dbbackup.io/transaction"] = "dbbackup.io/transaction"
@@ -33,9 +36,11 @@ class TransactionRecord(Model):
 
 
 class CreationRecord(Model):
-    """What a restore writes at `creation_key` before it creates its database, and again with the database's `oid` once that is there.
+    """What a restore writes at `creation_key` before it creates its database, and again with the
+    database's `oid` once that is there.
 
-    Only the oid tells the database that it made from one that somebody else made at that very moment.
+    Only the oid tells the database that it made from one that somebody else made at that very
+    moment.
     """
 
     type: Literal["dbbackup.io/creation"] = "dbbackup.io/creation"
@@ -45,7 +50,8 @@ class CreationRecord(Model):
 
 
 class Tombstone(Model):
-    """What a check Job puts where it finds no TransactionRecord: a restore that was given up, and whose node comes back, then changes nothing."""
+    """What a check Job puts where it finds no TransactionRecord: a restore that was given up, and
+    whose node comes back, then changes nothing."""
 
     type: Literal["dbbackup.io/tombstone"] = "dbbackup.io/tombstone"
     owner: Owner

@@ -28,7 +28,8 @@ class FailureReport(Model):
 
 
 class ArtifactReport(Model):
-    """`key` is the artifact's directory; `sha256` that of the stored artifact; `manifest_sha256` that of manifest.json."""
+    """`key` is the artifact's directory; `sha256` that of the stored artifact; `manifest_sha256`
+    that of manifest.json."""
 
     key: str
     sha256: str
@@ -53,7 +54,8 @@ class DatabaseReport(Model):
 
 
 class ManifestSummary(Model):
-    """Of an artifact whose object is not known: what its object is made from again. `safety`: made by a restore before a Replace."""
+    """Of an artifact whose object is not known: what its object is made from again. `safety`: made
+    by a restore before a Replace."""
 
     owner: Owner
     artifact: ArtifactReport
@@ -66,8 +68,9 @@ class ManifestSummary(Model):
 
 
 class InventoryItem(Model):
-    """One artifact: a page item of an inventory. `key` is its directory, `size_bytes` counts all its objects. `manifest` only where it is not known;
-    `problem` says why such a manifest could not be used."""
+    """One artifact: a page item of an inventory. `key` is its directory, `size_bytes` counts all
+    its objects. `manifest` only where it is not known; `problem` says why such a manifest could not
+    be used."""
 
     key: str
     size_bytes: int
@@ -77,7 +80,8 @@ class InventoryItem(Model):
 
 
 class PrunedItem(Model):
-    """One artifact that was to be deleted: a page item of a prune. `problem` says why it still stands; absent: it is gone, or was not there."""
+    """One artifact that was to be deleted: a page item of a prune. `problem` says why it still
+    stands; absent: it is gone, or was not there."""
 
     key: str
     uid: str
@@ -85,15 +89,18 @@ class PrunedItem(Model):
 
 
 class DiscoveredItem(Model):
-    """One database of a server: a page item of a discovery. Templates and databases without connections are left out."""
+    """One database of a server: a page item of a discovery. Templates and databases without
+    connections are left out."""
 
     name: str
 
 
 class InventoryReport(Model):
-    """`now` is the storage's clock. `bytes` counts everything below the namespace's directory. `oldest` and `newest` are the times in the artifacts'
-    keys. `debris` counts directories without a manifest, `uploads` unfinished uploads, both before the sweep, of runs that go on left out;
-    `swept` counts directories and uploads removed. `foreign` counts objects that are none of ours, which are never touched.
+    """`now` is the storage's clock. `bytes` counts everything below the namespace's directory.
+    `oldest` and `newest` are the times in the artifacts' keys. `debris` counts directories without
+    a manifest, `uploads` unfinished uploads, both before the sweep, of runs that go on left out;
+    `swept` counts directories and uploads removed. `foreign` counts objects that are none of ours,
+    which are never touched.
     """
 
     now: datetime
@@ -117,7 +124,8 @@ class PagesReport(Model):
 
 
 class RestoredReport(Model):
-    """`rows` and `bytes` are absent where a check settled the restore and its record could not tell them."""
+    """`rows` and `bytes` are absent where a check settled the restore and its record could not tell
+    them."""
 
     tables: int
     rows: int | None = None
@@ -133,7 +141,8 @@ class SafetyBackupReport(Model):
 
 
 class Report(Model):
-    """The container's last act. Under REPORT_LIMIT bytes: `fit` cuts messages and warnings, never figures."""
+    """The container's last act. Under REPORT_LIMIT bytes: `fit` cuts messages and warnings, never
+    figures."""
 
     version: Literal[1] = 1
     run: RunKind
@@ -185,8 +194,9 @@ class Progress(Model):
 
 
 class LogEvent(Model):
-    """A line of the Job's log. `event` is one of: log, key (before the first upload), waiting (for another run), progress,
-    transaction (a restore's xid, before anything is restored), page (see `dbbackup.pages`), report."""
+    """A line of the Job's log. `event` is one of: log, key (before the first upload), waiting (for
+    another run), progress, transaction (a restore's xid, before anything is restored), page (see
+    `dbbackup.pages`), report."""
 
     model_config = ConfigDict(extra="allow", frozen=True, alias_generator=to_camel, populate_by_name=True)
 

@@ -1,7 +1,9 @@
-"""The contract between operator and Job: what a run is told (`RunSpec`), what it says (`Report`, log events).
+"""The contract between operator and Job: what a run is told (`RunSpec`), what it says (`Report`,
+log events).
 
-The operator passes `RunSpec` as JSON in the environment variable `DBBACKUP_RUN` (see `dbbackup.places`); it names Secrets' keys, never values.
-The Job ends by writing `Report` as JSON to its termination message. Both are camelCase outside, and refuse unknown fields.
+The operator passes `RunSpec` as JSON in the environment variable `DBBACKUP_RUN` (see
+`dbbackup.places`); it names Secrets' keys, never values. The Job ends by writing `Report` as JSON
+to its termination message. Both are camelCase outside, and refuse unknown fields.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 
 
 class Owner(Model):
-    """The object that a run belongs to. `created_at` is its creationTimestamp: the time in the artifact's key."""
+    """The object that a run belongs to. `created_at` is its creationTimestamp: the time in the
+    artifact's key."""
 
     kind: OwnerKind
     namespace: str
@@ -28,7 +31,8 @@ class Owner(Model):
 
 
 class SecretKeys(Model):
-    """Which key of the connection Secret holds what; absent: the conventions of CloudNativePG, Zalando, PGO, Percona, Service Binding."""
+    """Which key of the connection Secret holds what; absent: the conventions of CloudNativePG,
+    Zalando, PGO, Percona, Service Binding."""
 
     uri: str | None = None
     host: str | None = None
@@ -40,7 +44,8 @@ class SecretKeys(Model):
 
 
 class DatabaseTarget(Model):
-    """How to reach a database. Explicit fields override the Secret's; the Secret lies at DATABASE_SECRET."""
+    """How to reach a database. Explicit fields override the Secret's; the Secret lies at
+    DATABASE_SECRET."""
 
     secret: str
     keys: SecretKeys = SecretKeys()
@@ -92,7 +97,8 @@ class BackupOptions(Model):
 
 
 class RestoreOptions(Model):
-    """`key` is the artifact's directory, with the storage's prefix; `manifest_sha256` pins its manifest when a backupRef gave it."""
+    """`key` is the artifact's directory, with the storage's prefix; `manifest_sha256` pins its
+    manifest when a backupRef gave it."""
 
     key: str
     manifest_sha256: str | None = None
@@ -105,7 +111,8 @@ class RestoreOptions(Model):
 
 
 class CheckOptions(Model):
-    """What a check Job settles: a run that left no report. `lost` is the reason to tell if it turns out to have failed."""
+    """What a check Job settles: a run that left no report. `lost` is the reason to tell if it turns
+    out to have failed."""
 
     run: Literal["backup", "restore"]
     lost_reason: str
@@ -115,24 +122,28 @@ class CheckOptions(Model):
 
 
 class CleanupOptions(Model):
-    """`key` is the artifact's directory; absent where the run never told it: then it is resolved again from the database's Secret."""
+    """`key` is the artifact's directory; absent where the run never told it: then it is resolved
+    again from the database's Secret."""
 
     key: str | None = None
 
 
 class Lifetime(Model):
-    """What the manifest says for the time after its object is gone: when it expires (absent: never), and which schedule made it."""
+    """What the manifest says for the time after its object is gone: when it expires (absent:
+    never), and which schedule made it."""
 
     expires_at: datetime | None = None
     schedule: str | None = None
 
 
 class InventoryOptions(Model):
-    """An inventory first tries the storage: writes, reads and deletes an object. Then it lists every artifact of the namespace.
+    """An inventory first tries the storage: writes, reads and deletes an object. Then it lists
+    every artifact of the namespace.
 
-    `known` joins the short UIDs (8 hex digits each) of the backups whose objects are there: of others the manifest is read and told.
-    `busy` are the short UIDs of runs that are going on: what they have stored is never swept.
-    Objects without a manifest, and uploads, older than `sweep_after_seconds` are deleted; the storage's clock counts.
+    `known` joins the short UIDs (8 hex digits each) of the backups whose objects are there: of
+    others the manifest is read and told. `busy` are the short UIDs of runs that are going on: what
+    they have stored is never swept. Objects without a manifest, and uploads, older than
+    `sweep_after_seconds` are deleted; the storage's clock counts.
     """
 
     known: str = ""
@@ -152,8 +163,9 @@ class PruneOptions(Model):
 
 
 class ServeOptions(Model):
-    """Of a pod that hands a person what lies in the storage: on its own loopback only, which a port-forward reaches, and for whoever knows the token
-    whose SHA-256 is `token_sha256`. It ends after `idle_seconds` without a request, and at the run's timeout."""
+    """Of a pod that hands a person what lies in the storage: on its own loopback only, which a
+    port-forward reaches, and for whoever knows the token whose SHA-256 is `token_sha256`. It ends
+    after `idle_seconds` without a request, and at the run's timeout."""
 
     token_sha256: str
     port: int = 8765

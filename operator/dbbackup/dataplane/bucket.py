@@ -15,7 +15,8 @@ from dbbackup.dataplane.context import Run
 from dbbackup.storage.base import Storage
 
 _LARGE = 1 << 20
-"""Bytes from which manifests are read one at a time, whoever asks: the Job's memory is small, and some have a hundred thousand tables."""
+"""Bytes from which manifests are read one at a time, whoever asks: the Job's memory is small, and
+some have a hundred thousand tables."""
 _one_large = threading.Lock()
 
 
@@ -52,7 +53,8 @@ class Artifact:
 
 
 def open_bucket(run: Run, *, create: bool | None = None) -> Storage:
-    """The storage of the run's spec; its bucket is there. Waits a short grace for credentials that the kubelet has not mounted yet."""
+    """The storage of the run's spec; its bucket is there. Waits a short grace for credentials that
+    the kubelet has not mounted yet."""
     from dbbackup.storage.mounted_secret import await_keys  # noqa: PLC0415 - what imports botocore comes late
     from dbbackup.storage.s3 import open_storage  # noqa: PLC0415
 
@@ -69,7 +71,8 @@ def open_bucket(run: Run, *, create: bool | None = None) -> Storage:
 def read_manifest(storage: Storage, directory: str, size: int, pinned: str | None = None) -> tuple[Manifest, str]:
     """The manifest in `directory`, and its SHA-256. `size` in bytes, as far as it is known.
 
-    Failure ArtifactMissing, ArtifactCorrupt (too large), ManifestDigestMismatch, FormatUnsupported, ManifestInvalid.
+    Failure ArtifactMissing, ArtifactCorrupt (too large), ManifestDigestMismatch, FormatUnsupported,
+    ManifestInvalid.
     """
     key = f"{directory}/{MANIFEST}"
     with _one_large if size > _LARGE else nullcontext():
@@ -86,7 +89,8 @@ def refuse_unreadable(directory: str, manifest: Manifest) -> None:
 
 
 def find_artifact(storage: Storage, key: str, owner: Owner) -> tuple[Manifest, str] | None:
-    """The sealed artifact of `owner` at `key` with its manifest's SHA-256, or None where it is not there or not whole.
+    """The sealed artifact of `owner` at `key` with its manifest's SHA-256, or None where it is not
+    there or not whole.
 
     Failure ManifestInvalid where somebody else's manifest stands there.
     """
@@ -105,8 +109,8 @@ def find_artifact(storage: Storage, key: str, owner: Owner) -> tuple[Manifest, s
 
 
 def find_directories(storage: Storage, prefix: str, owner: Owner, suffix: str = "") -> list[str]:
-    """Directories `<root>/<server>/<database>/<leaf>` in the bucket that are `owner`'s: objects and unfinished uploads, whatever server and database
-    were called.
+    """Directories `<root>/<server>/<database>/<leaf>` in the bucket that are `owner`'s: objects and
+    unfinished uploads, whatever server and database were called.
     """
     below, own = root(prefix, owner.namespace), leaf(owner, suffix)
     keys = [item.key for item in storage.list(below)] + [upload.key for upload in storage.list_uploads(below)]
@@ -115,7 +119,8 @@ def find_directories(storage: Storage, prefix: str, owner: Owner, suffix: str = 
 
 
 def load_manifest(storage: Storage, directory: str, pinned: str | None) -> tuple[Manifest, str]:
-    """The manifest and its SHA-256; Failure ArtifactMissing, ManifestDigestMismatch, FormatUnsupported, ManifestInvalid."""
+    """The manifest and its SHA-256; Failure ArtifactMissing, ManifestDigestMismatch,
+    FormatUnsupported, ManifestInvalid."""
     manifest, digest = read_manifest(storage, directory, 0, pinned)
     refuse_unreadable(directory, manifest)
     return manifest, digest

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 
 class Stop:
-    """Why the run must end early: a SIGTERM or its timeout. Set at most once, from any thread; whoever waits or moves data asks it.
+    """Why the run must end early: a SIGTERM or its timeout. Set at most once, from any thread;
+    whoever waits or moves data asks it.
 
-    Callbacks run at once in the thread that sets it: they end child processes and cancel queries, so that no wait outlives the run.
+    Callbacks run at once in the thread that sets it: they end child processes and cancel queries,
+    so that no wait outlives the run.
     """
 
     def __init__(self) -> None:
@@ -53,7 +55,8 @@ class Stop:
         self.check()
 
     def on_stop(self, callback: Callable[[], None]) -> None:
-        """`callback` is called if the run must stop, at once if it must already. It must not raise."""
+        """`callback` is called if the run must stop, at once if it must already. It must not
+        raise."""
         with self._lock:
             if not self.failure:
                 self._callbacks.append(callback)
@@ -73,12 +76,14 @@ class Stop:
 
 @dataclass(slots=True)
 class Run:
-    """`facts` are fields of the report (`artifact`, `database`, `safety_backup`, ...): told on either outcome.
+    """`facts` are fields of the report (`artifact`, `database`, `safety_backup`, ...): told on
+    either outcome.
 
-    `committing` is true while a COMMIT, or the write of a backup's manifest, is under way whose end is not known: if the process must end then, it
-    leaves no report, and a check Job settles it.
+    `committing` is true while a COMMIT, or the write of a backup's manifest, is under way whose end
+    is not known: if the process must end then, it leaves no report, and a check Job settles it.
 
-    `uncleared` names what the run has made and has not removed again: where it fails with something left, a check Job clears up.
+    `uncleared` names what the run has made and has not removed again: where it fails with something
+    left, a check Job clears up.
     """
 
     spec: RunSpec

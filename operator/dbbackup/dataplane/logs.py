@@ -1,4 +1,5 @@
-"""JSON lines on stdout (`contract.report.LogEvent`): the operator follows them, people read them. Nothing secret passes."""
+"""JSON lines on stdout (`contract.report.LogEvent`): the operator follows them, people read them.
+Nothing secret passes."""
 
 from __future__ import annotations
 
@@ -23,8 +24,9 @@ _SHORT = 4
 
 
 class Redactor:
-    """Replaces registered secret values in texts, also where they stand URL-encoded, JSON-escaped or inside a repr. A value of fewer than four
-    characters is replaced only where it stands as a word of its own: elsewhere it would tear texts apart and give itself away by the gaps."""
+    """Replaces registered secret values in texts, also where they stand URL-encoded, JSON-escaped
+    or inside a repr. A value of fewer than four characters is replaced only where it stands as a
+    word of its own: elsewhere it would tear texts apart and give itself away by the gaps."""
 
     def __init__(self) -> None:
         self._secrets: set[str] = set()
@@ -47,7 +49,8 @@ class Redactor:
 
 
 class Reporter:
-    """Thread-safe. Messages and extra fields pass the redactor; `key`, `xid` and figures are written as they are, since they are built from names."""
+    """Thread-safe. Messages and extra fields pass the redactor; `key`, `xid` and figures are
+    written as they are, since they are built from names."""
 
     def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream or sys.stdout, clock
@@ -88,11 +91,13 @@ class Reporter:
         self._write(LogEvent(ts=datetime.now(UTC), event="transaction", message=f"restoring in transaction {xid}", xid=xid))
 
     def page(self, number: int, items: str) -> None:
-        """One page of a bulk result, packed: see `dbbackup.pages`. Names and figures, so nothing of it is redacted."""
+        """One page of a bulk result, packed: see `dbbackup.pages`. Names and figures, so nothing of
+        it is redacted."""
         self._write(LogEvent.model_validate({"ts": datetime.now(UTC), "event": "page", "page": number, "items": items}))
 
     def progress(self, progress: Progress, *, last: bool = False) -> None:
-        """At most one line a PROGRESS_SECONDS, none in the first: call it as often as you like. `last` writes a line if any was written before."""
+        """At most one line a PROGRESS_SECONDS, none in the first: call it as often as you like.
+        `last` writes a line if any was written before."""
         with self._lock:
             now = self._clock()
             due = now - self._last >= PROGRESS_SECONDS

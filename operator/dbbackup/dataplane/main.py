@@ -1,4 +1,5 @@
-"""One Job's run: `main()` reads the spec, runs it and writes the report. The only place that writes the termination message.
+"""One Job's run: `main()` reads the spec, runs it and writes the report. The only place that writes
+the termination message.
 
 The exit code follows from the report's reason; the operator's retries follow from the exit code.
 """
@@ -67,7 +68,8 @@ def run(spec: RunSpec, paths: Paths | None = None, reporter: Reporter | None = N
 
 
 def _attempt(context: Run) -> Failure | None:
-    """How the run failed, or None. A run that was told to stop fails by what the stop says, not by what broke for it."""
+    """How the run failed, or None. A run that was told to stop fails by what the stop says, not by
+    what broke for it."""
     try:
         part = import_module(f"dbbackup.dataplane.{_PARTS[context.spec.run]}")
         part.execute(context)
@@ -111,7 +113,8 @@ def _report(context: Run, failure: Failure | None) -> int:
 
 @contextmanager
 def _bounded(context: Run) -> Iterator[None]:
-    """Stops the run at its timeout and at SIGTERM; ends the process where a stopped run does not end by itself."""
+    """Stops the run at its timeout and at SIGTERM; ends the process where a stopped run does not
+    end by itself."""
     stop = context.stop
     seconds = context.spec.timeout_seconds
     timeout = _timer(seconds, lambda: stop.set(Failure("Timeout", f"the run was not done after {seconds} seconds")))
@@ -139,7 +142,8 @@ def _timer(seconds: float, action: Callable[[], None]) -> threading.Timer:
 
 @contextmanager
 def _on_sigterm(action: Callable[[], None]) -> Iterator[None]:
-    """In the main thread only, where Python runs signal handlers. The action has a thread of its own: the one interrupted may hold its locks."""
+    """In the main thread only, where Python runs signal handlers. The action has a thread of its
+    own: the one interrupted may hold its locks."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -151,7 +155,8 @@ def _on_sigterm(action: Callable[[], None]) -> Iterator[None]:
 
 
 def _give_up(context: Run) -> None:
-    """The run was stopped and has not ended: report what is known and leave. Without a report where a COMMIT or a seal may have taken effect."""
+    """The run was stopped and has not ended: report what is known and leave. Without a report where
+    a COMMIT or a seal may have taken effect."""
     if "restored" in context.facts:  # committed: what is still under way can't change that
         os._exit(_report(context, None))
     failure = context.stop.failure or Failure("Timeout", "the run did not end")

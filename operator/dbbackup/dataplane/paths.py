@@ -1,4 +1,5 @@
-"""Where a run finds what the Job mounts. The defaults are the image's and the Job's; tests pass their own."""
+"""Where a run finds what the Job mounts. The defaults are the image's and the Job's; tests pass
+their own."""
 
 from __future__ import annotations
 
@@ -8,12 +9,14 @@ from pathlib import Path
 from dbbackup.contract import mounts
 
 DEFAULT_GRACE = 10.0
-"""Seconds to wait for a Secret that is not there yet: the kubelet fills an optional mount a little after the Secret was made."""
+"""Seconds to wait for a Secret that is not there yet: the kubelet fills an optional mount a little
+after the Secret was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """`postgresql` holds one directory per major version, each with `bin/pg_dump` and `bin/pg_restore`."""
+    """`postgresql` holds one directory per major version, each with `bin/pg_dump` and
+    `bin/pg_restore`."""
 
     database_secret: Path = Path(mounts.DATABASE_SECRET)
     database_ca: Path = Path(mounts.DATABASE_CA)

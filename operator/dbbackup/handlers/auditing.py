@@ -1,4 +1,5 @@
-"""Audit lines of what is done to objects, whoever does it: from every object that a watch or a list shows."""
+"""Audit lines of what is done to objects, whoever does it: from every object that a watch or a list
+shows."""
 
 from __future__ import annotations
 
@@ -20,9 +21,11 @@ class _Known:
 
 
 class Auditor:
-    """Compares what it is shown with what it has seen, so that neither the order in which watches and lists tell nor that they tell twice matters.
+    """Compares what it is shown with what it has seen, so that neither the order in which watches
+    and lists tell nor that they tell twice matters.
 
-    Until `ready`, objects that an operator has worked on already are taken as they are: what was done to them was told then, or while none ran.
+    Until `ready`, objects that an operator has worked on already are taken as they are: what was
+    done to them was told then, or while none ran.
     """
 
     def __init__(self) -> None:
@@ -58,7 +61,8 @@ class Auditor:
             self.forget(key, uid)
 
     def show_pod(self, pod: Raw) -> None:
-        """Any pod of a run. Told of, once, is one that a person has made, as `kubectl dbbackup` does to read a storage or reach a database."""
+        """Any pod of a run. Told of, once, is one that a person has made, as `kubectl dbbackup`
+        does to read a storage or reach a database."""
         metadata = pod["metadata"]
         line = audited.tool(pod)
         if line is None or metadata["uid"] in self._tools:

@@ -1,4 +1,5 @@
-"""What the watches have told: the objects of our kinds, their Jobs and pods, found by name, by UID and by owner."""
+"""What the watches have told: the objects of our kinds, their Jobs and pods, found by name, by UID
+and by owner."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ RUN_KINDS = ("DatabaseBackup", "DatabaseRestore")
 IDLE = (*TERMINAL, "Deleting")
 """Phases of runs that wait for no other object."""
 REMEMBERED = 20_000
-"""UIDs of deleted objects: an answer that was on its way when the deletion was told must not bring one back."""
+"""UIDs of deleted objects: an answer that was on its way when the deletion was told must not bring
+one back."""
 
 
 class Key(NamedTuple):
@@ -31,7 +33,8 @@ def key_of(obj: Raw) -> Key:
 
 
 def version_of(obj: Raw) -> int:
-    """Kubernetes documents resourceVersions as comparable numbers since 1.35; etcd's have always been."""
+    """Kubernetes documents resourceVersions as comparable numbers since 1.35; etcd's have always
+    been."""
     text = obj["metadata"].get("resourceVersion") or "0"
     return int(text) if text.isdigit() else 0
 
@@ -53,7 +56,8 @@ def _slim(obj: Raw) -> dict[str, Any]:
 
 
 def _owned_as(known: Raw | None, child: dict[str, Any]) -> dict[str, Any]:
-    """The child with the owners that it had: `--cascade=orphan` takes a pod's Job from it, and it runs on."""
+    """The child with the owners that it had: `--cascade=orphan` takes a pod's Job from it, and it
+    runs on."""
     owners = known["metadata"].get("ownerReferences") if known is not None else None
     if owners and not child["metadata"].get("ownerReferences"):
         child["metadata"]["ownerReferences"] = owners
@@ -61,8 +65,8 @@ def _owned_as(known: Raw | None, child: dict[str, Any]) -> dict[str, Any]:
 
 
 class Cache:
-    """Nothing older replaces anything newer and nothing deleted comes back, so that answers to our own calls and the watches' events may come in
-    any order.
+    """Nothing older replaces anything newer and nothing deleted comes back, so that answers to our
+    own calls and the watches' events may come in any order.
     """
 
     def __init__(self) -> None:
@@ -83,7 +87,8 @@ class Cache:
         return list(self._objects)
 
     def holds(self, kind: str) -> bool:
-        """Whether any object of that kind is known to be there: of ours, Job or Pod. The last words of a deleted pod are none."""
+        """Whether any object of that kind is known to be there: of ours, Job or Pod. The last words
+        of a deleted pod are none."""
         if kind in ("Job", "Pod"):
             children = (item for known in self._children.values() for item in known.items())
             return any(child_kind == kind and not child.get(DELETED) for (child_kind, _), child in children)
@@ -126,7 +131,8 @@ class Cache:
             self._groups.setdefault(group, set()).add(key)
 
     def group(self, what: Literal["schedule", "storage", "kind"], namespace: str, name: str) -> list[Raw]:
-        """The DatabaseBackups of a schedule or of a storage, or all objects of a kind, in that namespace."""
+        """The DatabaseBackups of a schedule or of a storage, or all objects of a kind, in that
+        namespace."""
         return [self._objects[key] for key in sorted(self._groups.get((what, namespace, name), ()))]
 
     def _bury(self, uid: str) -> None:
@@ -175,7 +181,8 @@ class Cache:
         return True
 
     def remove_child(self, child: Raw) -> None:
-        """Forgets a Job. Of a pod the last words stay, marked as deleted, until `forget_children`."""
+        """Forgets a Job. Of a pod the last words stay, marked as deleted, until
+        `forget_children`."""
         self._bury(child["metadata"]["uid"])
         uid = self.owner_uid(child)
         children = self._children.get(uid or "")
@@ -209,7 +216,8 @@ class Cache:
         )
 
     def missing(self, kind: str, namespace: str | None, seen: set[str], version: int) -> list[Raw]:
-        """What a whole list as of `version` did not hold, though the cache does: deletions that no watch has told."""
+        """What a whole list as of `version` did not hold, though the cache does: deletions that no
+        watch has told."""
         if kind in ("Job", "Pod"):
             known = [child for children in self._children.values() for (child_kind, _), child in children.items() if child_kind == kind]
         else:

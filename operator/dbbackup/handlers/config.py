@@ -18,7 +18,8 @@ from dbbackup.process import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`namespaces` is empty for all. `port` serves the probes, and the metrics unless `metrics_series`, the most series of one of them, is None."""
+    """`namespaces` is empty for all. `port` serves the probes, and the metrics unless
+    `metrics_series`, the most series of one of them, is None."""
 
     settings: Settings
     namespaces: tuple[str, ...]

@@ -1,4 +1,5 @@
-"""Live logs: one task for each running pod that is followed, at most so many at once. What a log says is kept until the run is settled."""
+"""Live logs: one task for each running pod that is followed, at most so many at once. What a log
+says is kept until the run is settled."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class _Followed:
 
 
 class Follower:
-    """`changed(key)` is called when a log has said something that should not wait for the next look at the run."""
+    """`changed(key)` is called when a log has said something that should not wait for the next look
+    at the run."""
 
     def __init__(self, kube: Kube, changed: Callable[[Key], None]) -> None:
         self._kube = kube
@@ -59,7 +61,8 @@ class Follower:
         return followed.view if followed else LogView()
 
     def follow(self, uid: str, key: Key, pod: str) -> None:
-        """Follows that pod's log for the run of the object with that UID, if it does not yet. A new attempt starts its progress anew."""
+        """Follows that pod's log for the run of the object with that UID, if it does not yet. A new
+        attempt starts its progress anew."""
         followed = self._followed.get(uid)
         if followed is not None and followed.pod == pod:
             return

@@ -1,4 +1,5 @@
-"""Probes. `/healthz`: the queue's timer goes round. `/readyz`: everything has been listed, and every watch tells what it should.
+"""Probes. `/healthz`: the queue's timer goes round. `/readyz`: everything has been listed, and
+every watch tells what it should.
 
 `/metrics`, where it is wanted, on the same port.
 """

@@ -1,4 +1,5 @@
-"""`python -m dbbackup operator`: Kopf watches, our queue reconciles, both in one event loop until SIGTERM."""
+"""`python -m dbbackup operator`: Kopf watches, our queue reconciles, both in one event loop until
+SIGTERM."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ log = logging.getLogger("dbbackup")
 WORKERS = 8
 RESYNC_SECONDS = 600
 FIRST_RESYNC_SECONDS = 5
-"""After the start, and again until every watch has listed: what went between our list and that of a watch is told by nobody."""
+"""After the start, and again until every watch has listed: what went between our list and that of a
+watch is told by nobody."""
 STANDSTILL_SECONDS = 30
 """After which a queue whose timer has not gone round counts as dead."""
 LIST_AGAIN_SECONDS = 2
@@ -82,7 +84,8 @@ class Operator:
         return await list_all(self._kube, self.cache, self._config.namespaces, self.reconciler.forget, self.reconciler.auditor)
 
     async def prime(self) -> None:
-        """The first whole list; without it, limits and lost Jobs would be judged from half a picture. Until it works."""
+        """The first whole list; without it, limits and lost Jobs would be judged from half a
+        picture. Until it works."""
         while True:
             try:
                 keys = await self._list()
@@ -115,7 +118,8 @@ class Operator:
             pause = RESYNC_SECONDS if self.watch.listed else FIRST_RESYNC_SECONDS
 
     def registry(self) -> kopf.OperatorRegistry:
-        """Only event handlers, each of which just takes the event in: see the docstring of `watch`."""
+        """Only event handlers, each of which just takes the event in: see the docstring of
+        `watch`."""
         registry = kopf.OperatorRegistry()
 
         def handler_of(kind: str) -> Callable[..., Awaitable[None]]:
@@ -162,7 +166,8 @@ class Operator:
 
 
 class Connection(kopf.ConnectionInfo):
-    """Verifies as Go's clients do. From 3.13 on Python also asks of a cluster's CA what RFC 5280 says, and many a cluster's has it not."""
+    """Verifies as Go's clients do. From 3.13 on Python also asks of a cluster's CA what RFC 5280
+    says, and many a cluster's has it not."""
 
     def as_ssl_context(self) -> ssl.SSLContext:
         context = super().as_ssl_context()
@@ -176,7 +181,8 @@ async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
 
 
 def kopf_settings() -> kopf.OperatorSettings:
-    """Kopf as a watcher: it writes nothing to any object, posts no Events, and looks at no namespaces or CRDs."""
+    """Kopf as a watcher: it writes nothing to any object, posts no Events, and looks at no
+    namespaces or CRDs."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
@@ -196,7 +202,8 @@ async def serve(config: configuration.Config) -> None:
 
 
 def main() -> int:
-    """The exit code: 0 after SIGTERM, 1 where something died, 2 where the configuration cannot be used."""
+    """The exit code: 0 after SIGTERM, 1 where something died, 2 where the configuration cannot be
+    used."""
     try:
         config = configuration.read()
     except ConfigError as error:

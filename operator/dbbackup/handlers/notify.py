@@ -1,6 +1,8 @@
-"""Sends what people are to be told. What is sent, to whom and when is decided in `plan.notify` and `plan.sinks`.
+"""Sends what people are to be told. What is sent, to whom and when is decided in `plan.notify` and
+`plan.sinks`.
 
-Each sink has a queue and a worker of its own, so that a receiver that is away holds up no other. No URL is ever logged: it may be a secret.
+Each sink has a queue and a worker of its own, so that a receiver that is away holds up no other. No
+URL is ever logged: it may be a secret.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ BEAT_TRIES = 3
 
 
 class Refused(Exception):
-    """A receiver that is not to be called, or does not take the message and never will; the message says why, without the URL."""
+    """A receiver that is not to be called, or does not take the message and never will; the message
+    says why, without the URL."""
 
 
 class NotTaken(Exception):
@@ -53,8 +56,8 @@ class NotTaken(Exception):
 
 
 class Guard(AbstractResolver):
-    """Resolves a name to addresses that may be connected to, or raises Refused. The connection then goes to just those: a name that points elsewhere
-    a moment later changes nothing.
+    """Resolves a name to addresses that may be connected to, or raises Refused. The connection then
+    goes to just those: a name that points elsewhere a moment later changes nothing.
     """
 
     def __init__(self, *, allow_private: bool, resolver: AbstractResolver) -> None:
@@ -154,7 +157,8 @@ class Item:
 
 
 class Notifier:
-    """`settle(key, obj, status)` writes a status; `fetch(key)` reads an object. `well()` says why no heartbeat is to be sent, or None."""
+    """`settle(key, obj, status)` writes a status; `fetch(key)` reads an object. `well()` says why
+    no heartbeat is to be sent, or None."""
 
     def __init__(
         self,
@@ -177,7 +181,8 @@ class Notifier:
     # What is owed
 
     def mark(self, obj: Raw, status: Raw, notes: Sequence[Note], others: Callable[[], Iterable[Raw]]) -> Raw:
-        """The status, marked where some sink is to be told of the step from `obj` to it. To be written as it is."""
+        """The status, marked where some sink is to be told of the step from `obj` to it. To be
+        written as it is."""
         if not self._queues:
             return status
         kind, namespace = obj["kind"], obj["metadata"]["namespace"]
@@ -270,7 +275,8 @@ class Notifier:
                     self._known.discard(item.id)
                     break
                 except ApiError as error:
-                    # Where it lasts, the item stays known: it is sent again after a restart, and not before.
+                    # Where it lasts, the item stays known: it is sent again after a restart, and
+                    # not before.
                     about = {"object": str(item.key), "id": item.id, "error": str(error)}
                     log.log(logging.INFO if error.conflict else logging.WARNING, "that people were told is not on the object yet", extra=about)
                 await asyncio.sleep(FIRST_PAUSE * 2**attempt)

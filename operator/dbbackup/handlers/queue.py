@@ -1,4 +1,5 @@
-"""A level-based work queue: a key that is added while it is being worked on is worked on once more afterwards; errors back off."""
+"""A level-based work queue: a key that is added while it is being worked on is worked on once more
+afterwards; errors back off."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ LAST_BACK_OFF = 60.0
 
 
 class Queue(Generic[Key]):
-    """`work(key)` is run by `workers` tasks, never twice at once for one key. It returns seconds after which to look again, or None.
+    """`work(key)` is run by `workers` tasks, never twice at once for one key. It returns seconds
+    after which to look again, or None.
 
-    An exception from `work` is logged, with a traceback unless it is one of `expected`, and the key comes back after 0.5 s, doubled each time, at
-    most 60 s. `done(key, seconds, failed)` is told of each piece of work.
+    An exception from `work` is logged, with a traceback unless it is one of `expected`, and the key
+    comes back after 0.5 s, doubled each time, at most 60 s. `done(key, seconds, failed)` is told of
+    each piece of work.
     """
 
     def __init__(
@@ -47,7 +50,8 @@ class Queue(Generic[Key]):
         self._sequence = 0
         self._wake = asyncio.Event()
         self.heartbeat = self._clock()
-        """When a worker or the timer last came round: a queue that stands still has a dead event loop or dead workers."""
+        """When a worker or the timer last came round: a queue that stands still has a dead event
+        loop or dead workers."""
 
     def add(self, key: Key) -> None:
         """Work on the key as soon as a worker is free."""

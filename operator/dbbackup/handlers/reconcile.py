@@ -1,4 +1,5 @@
-"""Read, plan, apply: one pass over one object. Everything it does may be done twice, by a second operator too, and has the effect of once."""
+"""Read, plan, apply: one pass over one object. Everything it does may be done twice, by a second
+operator too, and has the effect of once."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ DECIDE: dict[str, Callable[[Facts], Decision]] = {
 
 
 class Reconciler:
-    """`await reconciler(key)` does what is due for the object and returns the seconds after which to look again, or None."""
+    """`await reconciler(key)` does what is due for the object and returns the seconds after which
+    to look again, or None."""
 
     def __init__(self, kube: k.Kube, cache: Cache, settings: Settings, enqueue: Callable[[Key], None], instance: str) -> None:
         self._kube = kube
@@ -223,7 +225,8 @@ class Reconciler:
         return None if decision.requeue is None else max(decision.requeue / timedelta(seconds=1), 0.1)
 
     async def _effects(self, key: Key, effects: Sequence[Effect]) -> Refusal | None:
-        """On other objects, some at a time. One that has changed meanwhile is left for the next look. A schedule hears what it was refused."""
+        """On other objects, some at a time. One that has changed meanwhile is left for the next
+        look. A schedule hears what it was refused."""
         limit = asyncio.Semaphore(EFFECTS_AT_ONCE)
 
         async def carry_out(effect: Effect) -> k.ApiError | None:

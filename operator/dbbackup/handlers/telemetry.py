@@ -1,4 +1,5 @@
-"""What /metrics is made from, in the operator: the cache, and how queue and watches are when somebody asks."""
+"""What /metrics is made from, in the operator: the cache, and how queue and watches are when
+somebody asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Watch events and whole lists -> cache -> keys to work on. Handlers decide nothing: an exception in one would lose the event."""
+"""Watch events and whole lists -> cache -> keys to work on. Handlers decide nothing: an exception
+in one would lose the event."""
 
 from __future__ import annotations
 
@@ -25,13 +26,16 @@ WATCHED = {
 }
 CHILDREN = ("Job", "Pod")
 LABEL_SELECTOR = RUN
-"""Of the pods that people make to read a storage, which have no owner here, only the audit tells."""
+"""Of the pods that people make to read a storage, which have no owner here, only the audit
+tells."""
 SETTLE_SECONDS = 5.0
-"""After which a storage is looked at whose backups have changed: retention looks at all of them, and they seldom change alone."""
+"""After which a storage is looked at whose backups have changed: retention looks at all of them,
+and they seldom change alone."""
 
 
 class Watch:
-    """Takes in what the API server tells. `enqueue(key, seconds)` is called for what is to be looked at then, `forget(key, uid)` for what is gone."""
+    """Takes in what the API server tells. `enqueue(key, seconds)` is called for what is to be
+    looked at then, `forget(key, uid)` for what is gone."""
 
     def __init__(
         self,
@@ -81,11 +85,13 @@ class Watch:
                 if before is not None and before["metadata"]["uid"] != uid:
                     self._forget(key, before["metadata"]["uid"])
                 self._enqueue(key, 0)
-        # Also where it is no news to the cache: our own writes are in it already, but nobody else has heard of them.
+        # Also where it is no news to the cache: our own writes are in it already, but nobody else
+        # has heard of them.
         self._dependents(key, obj)
 
     def _dependents(self, changed: Key, obj: Raw) -> None:
-        """What hangs on the object: runs that may wait for it, the schedule and the storage of a backup."""
+        """What hangs on the object: runs that may wait for it, the schedule and the storage of a
+        backup."""
         schedule = None
         if changed.kind == "DatabaseBackup":
             schedule = objects.schedule_name(obj)
@@ -102,7 +108,8 @@ class Watch:
                 self._enqueue(key, 0)
 
     def _waits(self, key: Key, run: Raw, changed: Key, schedule: str | None) -> bool:
-        """Whether the run may wait for what has changed. `schedule`: the one that made it, where that is a backup."""
+        """Whether the run may wait for what has changed. `schedule`: the one that made it, where
+        that is a backup."""
         if changed.kind == "BackupStorage":
             return self._storage_of(key, run) == changed.name
         if changed.kind != "DatabaseBackup" or key.kind != "DatabaseRestore":
@@ -128,7 +135,8 @@ class Watch:
 async def list_all(
     kube: k.Kube, cache: Cache, namespaces: Sequence[str], forget: Callable[[Key, str], None], auditor: Auditor | None = None
 ) -> list[Key]:
-    """Brings the cache up to date from whole lists, as a watch can miss a deletion. Returns the keys of all runs that may have something to do."""
+    """Brings the cache up to date from whole lists, as a watch can miss a deletion. Returns the
+    keys of all runs that may have something to do."""
     for kind, resource in WATCHED.items():
         selector = LABEL_SELECTOR if kind in CHILDREN else None
         for namespace in namespaces or (None,):

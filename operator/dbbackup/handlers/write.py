@@ -1,4 +1,5 @@
-"""What the reconciler writes, each so that twice has the effect of once: Jobs, statuses, finalizers, Events, effects on other objects."""
+"""What the reconciler writes, each so that twice has the effect of once: Jobs, statuses,
+finalizers, Events, effects on other objects."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ RESOURCES = {
 
 
 class Writer:
-    """`refresh(key, obj)` brings the cache up to date where a write was refused because it is behind."""
+    """`refresh(key, obj)` brings the cache up to date where a write was refused because it is
+    behind."""
 
     def __init__(
         self, kube: k.Kube, cache: Cache, enqueue: Callable[[Key], None], refresh: Callable[[Key, Raw], Awaitable[None]], instance: str
@@ -42,10 +44,12 @@ class Writer:
         self._refresh = refresh
         self._instance = instance
         self.changed: list[Callable[[Raw, str | None, Raw], None]] = []
-        """Told of each phase that was written: the object, the phase before, the whole status now."""
+        """Told of each phase that was written: the object, the phase before, the whole status
+        now."""
         self.auditor = Auditor()
         self.mark: Callable[[Raw, Raw, Sequence[Note]], Raw] = lambda _obj, status, _notes: status
-        """Given an object, the status that is to be written and what goes with it: the status with what people are to be told of it."""
+        """Given an object, the status that is to be written and what goes with it: the status with
+        what people are to be told of it."""
         self.written: Callable[[Raw], None] = lambda _obj: None
         """Told of each object whose status was written."""
 
@@ -63,7 +67,8 @@ class Writer:
                     await self._refresh(key, effect.obj)
                 if effect.do != "create" or error.not_found:
                     return
-                # What was just made has been looked at by another worker already: its status is still ours to write.
+                # What was just made has been looked at by another worker already: its status is
+                # still ours to write.
 
     async def _carry_out(self, key: Key, effect: Effect) -> None:
         obj = await self._create_object(key, effect.obj) if effect.do == "create" else effect.obj
@@ -132,7 +137,8 @@ class Writer:
         return written
 
     async def _without_refused(self, key: Key, obj: Raw, status: Raw, error: k.ApiError) -> Raw:
-        """The status without what the API server does not take, so that a run's end is told whatever else cannot be. A defect, and told as one."""
+        """The status without what the API server does not take, so that a run's end is told
+        whatever else cannot be. A defect, and told as one."""
         refused = {match[1] for field in error.fields if (match := re.match(r"status\.(\w+)", field))}
         log.error("the API server refused the status", extra={"object": str(key), "fields": list(error.fields), "error": str(error)})
         message = f"a defect of the operator, please report it: the API server refused the status: {error.message}"
@@ -186,7 +192,8 @@ class Writer:
         self._cache.put_child(self._going(job))
 
     def _going(self, obj: Raw) -> Raw:
-        """What was deleted, until the watch says so: it is not to be deleted again, nor taken for one that still works."""
+        """What was deleted, until the watch says so: it is not to be deleted again, nor taken for
+        one that still works."""
         marked = {"deletionTimestamp": timestamp(self._kube.clock.now()), "resourceVersion": str(version_of(obj) + 1)}
         return {**obj, "metadata": {**obj["metadata"], **marked}}
 
@@ -224,14 +231,16 @@ class Writer:
 
 
 def _same(found: Raw, manifest: Raw) -> bool:
-    """Whether an object is the one that was to be made: of the same schedule, or of the same artifact."""
+    """Whether an object is the one that was to be made: of the same schedule, or of the same
+    artifact."""
     labels = [(obj["metadata"].get("labels") or {}).get(SCHEDULE) for obj in (found, manifest)]
     artifacts = [obj["spec"].get("artifactKey") for obj in (found, manifest)]
     return labels[0] == labels[1] and artifacts[0] == artifacts[1]
 
 
 def refusal_of(error: k.ApiError) -> Refusal | None:
-    """What the answer to a creation means for the object that wanted it; None where it says nothing about it."""
+    """What the answer to a creation means for the object that wanted it; None where it says nothing
+    about it."""
     if error.namespace_terminating:
         return Refusal("Terminating", error.message)
     if error.refused:

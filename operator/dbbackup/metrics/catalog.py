@@ -1,4 +1,5 @@
-"""Every metric, once: name, type, help, labels. docs/monitoring.md is generated from it; alerts and dashboard are held to it by tests."""
+"""Every metric, once: name, type, help, labels. docs/monitoring.md is generated from it; alerts and
+dashboard are held to it by tests."""
 
 from __future__ import annotations
 
@@ -8,12 +9,14 @@ from typing import Literal
 Type = Literal["gauge", "counter", "histogram"]
 
 GROUP = ("namespace", "schedule", "database")
-"""Backups of one database by one schedule; `schedule` is empty for those that were made by hand, `database` is the identity host:port/name."""
+"""Backups of one database by one schedule; `schedule` is empty for those that were made by hand,
+`database` is the identity host:port/name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`objects`: told from the objects at each scrape; otherwise counted by this process, from 0 at its start."""
+    """`objects`: told from the objects at each scrape; otherwise counted by this process, from 0 at
+    its start."""
 
     name: str
     type: Type

@@ -41,7 +41,8 @@ class Table:
 
 
 def collect(records: Iterable[Record], now: float, limit: int) -> Mapping[str, Series]:
-    """Name of each metric that tells of objects -> its series, at most `limit` of each: those of schedules before those made by hand."""
+    """Name of each metric that tells of objects -> its series, at most `limit` of each: those of
+    schedules before those made by hand."""
     backups: list[Backup] = []
     restores: list[Restore] = []
     schedules: list[Schedule] = []
@@ -109,7 +110,8 @@ def _backups(table: Table, backups: list[Backup], schedules: Sequence[Schedule])
 
 
 def _groups(backups: Sequence[Backup]) -> dict[tuple[str, str, str], _Group]:
-    """A backup that failed before it knew its database counts for the one that its schedule found last under that name."""
+    """A backup that failed before it knew its database counts for the one that its schedule found
+    last under that name."""
     known = {(found.namespace, found.schedule, found.target): found.identity for found in backups if found.identity and found.schedule}
     groups: dict[tuple[str, str, str], _Group] = {}
     for found in backups:
@@ -122,8 +124,9 @@ def _groups(backups: Sequence[Backup]) -> dict[tuple[str, str, str], _Group]:
 
 
 def _current_since(groups: Groups, made_by: Schedules) -> dict[tuple[str, str], float]:
-    """Of each schedule its newest run, or the one before while that is not made as a whole. What was in no run since then, the schedule does not back
-    up any more, and its last success would only grow old."""
+    """Of each schedule its newest run, or the one before while that is not made as a whole. What
+    was in no run since then, the schedule does not back up any more, and its last success would
+    only grow old."""
     runs: dict[tuple[str, str], set[float]] = defaultdict(set)
     for (namespace, name, _), group in groups.items():
         if (namespace, name) in made_by:
@@ -170,7 +173,8 @@ def _expected(table: Table, current: Groups, made_by: Schedules) -> None:
 
 
 def _since(schedule: Schedule, group: _Group) -> float:
-    """Since when there should be good backups of the group: from its first one on, unless failed ones before it have been removed already."""
+    """Since when there should be good backups of the group: from its first one on, unless failed
+    ones before it have been removed already."""
     failed = sum(found.phase == "Failed" for found in group.backups)
     return schedule.created if failed >= schedule.failed_limit else max(schedule.created, group.backups[0].run)
 

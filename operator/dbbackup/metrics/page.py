@@ -28,7 +28,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 def text(series: Mapping[str, families.Series]) -> bytes:
-    """Series in the text format. prometheus-client's own writer takes ten times as long, which tells where there are thousands of databases."""
+    """Series in the text format. prometheus-client's own writer takes ten times as long, which
+    tells where there are thousands of databases."""
     lines: list[str] = []
     for name, rows in series.items():
         metric = catalog.ALL[name]
@@ -52,8 +53,8 @@ def _number(value: float) -> str:
 
 
 class Page(Generic[Key]):
-    """`keys()` lists the objects that are known now, `get(key)` gives one, None where it is gone. `look()` brings the gauges of `process` up to date
-    and says whether all objects are known.
+    """`keys()` lists the objects that are known now, `get(key)` gives one, None where it is gone.
+    `look()` brings the gauges of `process` up to date and says whether all objects are known.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class Page(Generic[Key]):
         self._one = asyncio.Lock()
 
     async def __call__(self) -> bytes:
-        """Before all objects are known nothing is told of them: half of them would look like a loss."""
+        """Before all objects are known nothing is told of them: half of them would look like a
+        loss."""
         async with self._one:
             started = time.monotonic()
             whole = self._look()
@@ -83,7 +85,8 @@ class Page(Generic[Key]):
             return page
 
     async def _records(self) -> list[Record]:
-        """Reads what has changed since the last time, a part at a time: the queue goes on meanwhile."""
+        """Reads what has changed since the last time, a part at a time: the queue goes on
+        meanwhile."""
         before, after = self._read, dict[Key, tuple[Raw, Record]]()
         for number, key in enumerate(self._keys(), 1):
             if number % AT_ONCE == 0:

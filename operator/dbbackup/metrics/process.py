@@ -1,4 +1,5 @@
-"""What this process counts, from 0 at its start, and how its parts are. One of these for each operator, with a registry of its own."""
+"""What this process counts, from 0 at its start, and how its parts are. One of these for each
+operator, with a registry of its own."""
 
 from __future__ import annotations
 
@@ -14,11 +15,13 @@ from dbbackup.metrics.records import reason_of
 
 OUTCOMES = ("Completed", "Failed")
 RUNNING = (None, "Pending", "Running")
-"""Phases that a run ends from: an artifact that is lost later, or found again, is no run that ended."""
+"""Phases that a run ends from: an artifact that is lost later, or found again, is no run that
+ended."""
 
 
 class Process:
-    """`limit` is that of the series of one metric; what a further namespace would add is counted nowhere."""
+    """`limit` is that of the series of one metric; what a further namespace would add is counted
+    nowhere."""
 
     def __init__(self, limit: int) -> None:
         self.registry = CollectorRegistry()
@@ -50,7 +53,8 @@ class Process:
         return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=self.registry)
 
     def namespaces(self, found: Iterable[str]) -> None:
-        """Counters of each namespace begin at 0 and are seen there, or Prometheus would not notice the first run that ends."""
+        """Counters of each namespace begin at 0 and are seen there, or Prometheus would not notice
+        the first run that ends."""
         for namespace in found:
             if self._takes(namespace):
                 for counter in self._finished.values():

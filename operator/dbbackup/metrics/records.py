@@ -1,4 +1,5 @@
-"""Objects -> the few values of each that metrics are made from, so that an object is read once for each of its versions and not at each scrape."""
+"""Objects -> the few values of each that metrics are made from, so that an object is read once for
+each of its versions and not at each scrape."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ IDENTITY_LIMIT = 400
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """Times are Unix seconds. `run` is the due time of the schedule's run, else when the backup was made; `target` is the name that its spec says."""
+    """Times are Unix seconds. `run` is the due time of the schedule's run, else when the backup was
+    made; `target` is the name that its spec says."""
 
     namespace: str
     schedule: str
@@ -63,8 +65,9 @@ class Restore:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`considered`: due times until then are dealt with; `due`: the first after it, jitter included. `rpo`: infinite for `never`, None where it is
-    not set. `failed_limit`: so many failed backups of a database are kept, and the newest one always."""
+    """`considered`: due times until then are dealt with; `due`: the first after it, jitter
+    included. `rpo`: infinite for `never`, None where it is not set. `failed_limit`: so many failed
+    backups of a database are kept, and the newest one always."""
 
     namespace: str
     name: str
@@ -140,7 +143,8 @@ def backup(obj: Raw) -> Backup:
 
 
 def _run(obj: Raw, schedule: str) -> float:
-    """The same for all databases of a run; one that an import made again has the due time in its name alone."""
+    """The same for all databases of a run; one that an import made again has the due time in its
+    name alone."""
     told = _seconds(annotation(obj, SCHEDULED_AT))
     if told is None and schedule and (match := re.match(r"-(\d{8}-\d{4})(?:-|$)", obj["metadata"]["name"].removeprefix(schedule))):
         try:
@@ -188,7 +192,8 @@ def schedule(obj: Raw) -> Schedule:
 
 
 def _cron(obj: Raw) -> tuple[Cron, float, str, int] | None:
-    """The schedule, how many seconds later than due it starts its runs, how status.effectiveSchedule names it, how many failed backups it keeps."""
+    """The schedule, how many seconds later than due it starts its runs, how
+    status.effectiveSchedule names it, how many failed backups it keeps."""
     try:
         spec = parse_schedule(obj)
         clock = cron.parse(spec.schedule, spec.time_zone)
@@ -207,7 +212,8 @@ def _longest_pause(clock: Cron, after: datetime) -> float:
 
 
 def _rpo(obj: Raw) -> float | None:
-    """What cannot be read counts as not set: then the default of the alert holds, which never hides anything."""
+    """What cannot be read counts as not set: then the default of the alert holds, which never hides
+    anything."""
     try:
         found = parse_ttl(annotation(obj, RPO) or "")
     except ValueError:

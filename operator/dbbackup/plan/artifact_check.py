@@ -1,4 +1,5 @@
-"""Whether what Completed promises still holds: an inventory finds artifacts that somebody has deleted or damaged, and those that are there again."""
+"""Whether what Completed promises still holds: an inventory finds artifacts that somebody has
+deleted or damaged, and those that are there again."""
 
 from __future__ import annotations
 
@@ -17,10 +18,12 @@ MISSING = "ArtifactMissing"
 
 
 def changes(facts: Facts, items: Sequence[InventoryItem], known: str) -> list[Effect]:
-    """Effects on the storage's backups of what an inventory has found of their artifacts. `known` is what its run was told: it began after those were
-    sealed, so what it did not find of them is gone.
+    """Effects on the storage's backups of what an inventory has found of their artifacts. `known`
+    is what its run was told: it began after those were sealed, so what it did not find of them is
+    gone.
 
-    Completed becomes Failed where the artifact is not whole any more, and Completed again where it is. The dump itself is not read.
+    Completed becomes Failed where the artifact is not whole any more, and Completed again where it
+    is. The dump itself is not read.
     """
     sealed_before = {known[at : at + 8] for at in range(0, len(known), 8)}
     found = {item.key: item for item in items}

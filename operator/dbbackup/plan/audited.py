@@ -1,7 +1,9 @@
-"""What people have done to an object, told from how it looks before and after: plain kubectl and GitOps leave no other trace here.
+"""What people have done to an object, told from how it looks before and after: plain kubectl and
+GitOps leave no other trace here.
 
-An object does not say who wrote it, only which field manager did, a name that every writer chooses freely. So `who` is the annotation
-`dbbackup.io/requested-by`, which the chart's admission policy keeps honest, or nobody known; the manager is told as `via` and `source`.
+An object does not say who wrote it, only which field manager did, a name that every writer chooses
+freely. So `who` is the annotation `dbbackup.io/requested-by`, which the chart's admission policy
+keeps honest, or nobody known; the manager is told as `via` and `source`.
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ def seen(obj: Raw) -> Seen:
 
 
 def untouched(obj: Raw) -> bool:
-    """Whether no operator has written its status yet: then nobody has told of its creation either."""
+    """Whether no operator has written its status yet: then nobody has told of its creation
+    either."""
     return not (obj.get("status") or {}).get("conditions")
 
 
@@ -90,7 +93,8 @@ def created(obj: Raw, *, own: bool = False) -> list[Line]:
 
 
 def open_wishes(obj: Raw) -> list[Line]:
-    """Of an object that was there before this operator: what was asked of it and has not been done yet."""
+    """Of an object that was there before this operator: what was asked of it and has not been done
+    yet."""
     status = obj.get("status") or {}
     done = (status.get("lastRunNow"), status.get("lastCheck"), (status.get("lastImport") or {}).get("token"), annotation(obj, APPROVE_PRUNE))
     now = seen(obj)
@@ -101,7 +105,8 @@ def open_wishes(obj: Raw) -> list[Line]:
 def changed(before: Seen, obj: Raw, *, own: str | None = None) -> list[Line]:
     """Of an object that was `before`. `own`: why the operator itself deletes it, if it does."""
     after = seen(obj)
-    # Only those whom the policy trusts can change the annotation: they name the person for whom they write.
+    # Only those whom the policy trusts can change the annotation: they name the person for whom
+    # they write.
     who = after.requested_by if after.requested_by != before.requested_by and after.requested_by else UNKNOWN
     lines = list(_wishes(before, obj, after, who))
     if after.generation != before.generation and after.spec != before.spec:
@@ -121,7 +126,8 @@ def deleted(before: Seen, *, own: str | None = None, who: str = UNKNOWN) -> Line
 
 
 def tool(pod: Raw) -> Line | None:
-    """Of a pod that a person has made with the operator's image; None for those of the operator's own Jobs."""
+    """Of a pod that a person has made with the operator's image; None for those of the operator's
+    own Jobs."""
     metadata = pod["metadata"]
     labels = metadata.get("labels") or {}
     if OWNER_UID in labels or labels.get(TOOL) is None:

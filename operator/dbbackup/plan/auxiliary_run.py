@@ -1,4 +1,5 @@
-"""Runs that are no backup and no restore: of a BackupStorage or a schedule. An object has many of them in its life; a token tells them apart."""
+"""Runs that are no backup and no restore: of a BackupStorage or a schedule. An object has many of
+them in its life; a token tells them apart."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def side_runs(facts: Facts, run: RunKind) -> list[SideRun]:
 
 def _look(facts: Facts, run: RunKind, job: Raw) -> SideRun:
     name = job["metadata"]["name"]
-    # By the Job's UID: one of the same name may have been there before, and its pods are remembered with what they said last.
+    # By the Job's UID: one of the same name may have been there before, and its pods are remembered
+    # with what they said last.
     pods = [pod for pod in facts.pods if _owned_by(pod, job)]
     state = observe(facts.jobs, pods, facts.name, facts.uid, run, facts.now, named=name)
     if state.phase == "Reported" and state.report is not None:

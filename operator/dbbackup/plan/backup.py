@@ -71,13 +71,15 @@ def decide(facts: Facts) -> Decision:
 
 
 def _over(facts: Facts, status: Raw) -> Decision:
-    """The run has ended: what is left of Jobs goes, and a change of the deletion policy is told to have been seen."""
+    """The run has ended: what is left of Jobs goes, and a change of the deletion policy is told to
+    have been seen."""
     told = statuses.observed(facts.obj, status)
     return Decision(status=None if told == facts.status else told, delete=tuple(facts.jobs))
 
 
 def _finalizer_change(facts: Facts) -> Decision | None:
-    """The deletion policy is the one field that may be changed later; the finalizer follows it. Before there is a Job there is nothing to guard."""
+    """The deletion policy is the one field that may be changed later; the finalizer follows it.
+    Before there is a Job there is nothing to guard."""
     held = FINALIZER in (facts.obj["metadata"].get("finalizers") or ())
     wanted = (facts.obj.get("spec") or {}).get("deletionPolicy") == "Delete" and facts.status.get("phase") != "Expired"
     if held == wanted or (wanted and "jobName" not in facts.status):

@@ -16,13 +16,15 @@ UNREADABLE = Policy(min_keep=1 << 30)
 
 
 def lies_in(storage: Raw, obj: Raw) -> bool:
-    """Whether the artifact lies in that BackupStorage's bucket: one that was made again may name another, of which nothing here is known."""
+    """Whether the artifact lies in that BackupStorage's bucket: one that was made again may name
+    another, of which nothing here is known."""
     artifact, s3 = (obj.get("status") or {}).get("artifact") or {}, storage["spec"]["s3"]
     return "bucket" not in artifact or (artifact["bucket"], artifact.get("endpoint")) == (s3.get("bucket"), s3.get("endpoint"))
 
 
 def readers(restores: Iterable[Raw]) -> dict[str, str]:
-    """What restores that are not over may read: key of an artifact, or `=` and the name of a backup -> who reads it."""
+    """What restores that are not over may read: key of an artifact, or `=` and the name of a backup
+    -> who reads it."""
     found: dict[str, str] = {}
     for obj in restores:
         status = obj.get("status") or {}

@@ -1,4 +1,5 @@
-"""What happens to the artifact when a DatabaseBackup with `deletionPolicy: Delete` goes. It never holds up a deletion for long."""
+"""What happens to the artifact when a DatabaseBackup with `deletionPolicy: Delete` goes. It never
+holds up a deletion for long."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from dbbackup.plan.observe import instant, observe, of_run, pods_of_run
 
 
 def delete_backup(facts: Facts) -> Decision:
-    """The next step of a DatabaseBackup that is being deleted. Without our finalizer there is nothing to do: its Job goes with its owner."""
+    """The next step of a DatabaseBackup that is being deleted. Without our finalizer there is
+    nothing to do: its Job goes with its owner."""
     metadata = facts.obj["metadata"]
     if FINALIZER not in (metadata.get("finalizers") or ()):
         return Decision()
@@ -66,7 +68,8 @@ def _cleaning(facts: Facts, left: timedelta) -> Decision:
 
 
 def _may_hold_something(facts: Facts) -> bool:
-    # The finalizer is put on in the pass that makes the Job, so only a run that never was leaves nothing.
+    # The finalizer is put on in the pass that makes the Job, so only a run that never was leaves
+    # nothing.
     status = facts.status
     unknown = (status.get("failure") or {}).get("reason") == "OutcomeUnknown"
     return bool(status.get("jobName")) and not (status.get("phase") == "Failed" and "startTime" not in status and not unknown)

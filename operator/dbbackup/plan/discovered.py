@@ -1,4 +1,5 @@
-"""Artifacts in the bucket whose DatabaseBackup is gone, and the objects that an import makes of them again."""
+"""Artifacts in the bucket whose DatabaseBackup is gone, and the objects that an import makes of
+them again."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ LABEL_LIMIT = 63
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an inventory found and no object of the namespace has made or names, whatever its storage: two may be one bucket. `unusable`: their
-    manifests could not be used, as `problem` says. `claimed`: keys of artifacts that discovered backups stand for, found or not."""
+    """What an inventory found and no object of the namespace has made or names, whatever its
+    storage: two may be one bucket. `unusable`: their manifests could not be used, as `problem`
+    says. `claimed`: keys of artifacts that discovered backups stand for, found or not."""
 
     orphans: Sequence[InventoryItem]
     unusable: Sequence[InventoryItem]
@@ -72,7 +74,8 @@ def adopt(found: Found, facts: Facts) -> list[Effect]:
 
 
 def objects(found: Found, facts: Facts) -> list[Effect]:
-    """A DatabaseBackup for each artifact of a backup, under its old name where that is free. Safety backups are restored by their key."""
+    """A DatabaseBackup for each artifact of a backup, under its old name where that is free. Safety
+    backups are restored by their key."""
     taken = {obj["metadata"]["name"] for obj in (*facts.related.backups, *facts.related.elsewhere)}
     effects = []
     for item in found.orphans:

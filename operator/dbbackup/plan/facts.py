@@ -1,4 +1,5 @@
-"""What a decision is made from, and what it says. Both are plain values: `handlers` gathers the one and carries out the other."""
+"""What a decision is made from, and what it says. Both are plain values: `handlers` gathers the one
+and carries out the other."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ from dbbackup.contract.report import DiscoveredItem, InventoryItem, Progress, Pr
 from dbbackup.plan.settings import Settings
 
 Want = Literal["slot", "events", "tail", "job", "items"]
-"""Facts that cost a call or have an effect, and so are got only when a decision asks: a concurrency slot, the Events about the Job and its pod,
-the end of the container's log, whether the Job is there by asking the API server itself, the items that a run told in its log."""
+"""Facts that cost a call or have an effect, and so are got only when a decision asks: a concurrency
+slot, the Events about the Job and its pod, the end of the container's log, whether the Job is there
+by asking the API server itself, the items that a run told in its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The API server did not take the Job. Terminating: the namespace is going away. Invalid: it never will."""
+    """The API server did not take the Job. Terminating: the namespace is going away. Invalid: it
+    never will."""
 
     kind: Literal["Terminating", "Refused", "Invalid"]
     message: str
@@ -53,7 +56,8 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """Other objects of the namespace: of a schedule its backups; of a storage its backups, those `elsewhere`, and all restores and schedules."""
+    """Other objects of the namespace: of a schedule its backups; of a storage its backups, those
+    `elsewhere`, and all restores and schedules."""
 
     backups: Sequence[Raw] = ()
     restores: Sequence[Raw] = ()
@@ -63,9 +67,11 @@ class Related:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`storage` and `source` are the BackupStorage and the DatabaseBackup that the object refers to, None where they don't exist.
+    """`storage` and `source` are the BackupStorage and the DatabaseBackup that the object refers
+    to, None where they don't exist.
 
-    The last six are None until a decision wanted them, `refusal` until a Job was refused in this very pass.
+    The last six are None until a decision wanted them, `refusal` until a Job was refused in this
+    very pass.
     """
 
     obj: Raw
@@ -103,7 +109,8 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An Event on the object. `key` tells two of the same reason apart; the same note twice is one Event."""
+    """An Event on the object. `key` tells two of the same reason apart; the same note twice is one
+    Event."""
 
     reason: str
     message: str
@@ -115,8 +122,9 @@ class Note:
 class Effect:
     """On another object than the one decided about.
 
-    `create`: `obj` is made, where nothing of its name is there; a `status` is written then, also to one that was there and stands for the same
-    artifact. `status`: the whole status of `obj` as it should be. `delete`: that very `obj` goes, after its last `status` if there is one.
+    `create`: `obj` is made, where nothing of its name is there; a `status` is written then, also to
+    one that was there and stands for the same artifact. `status`: the whole status of `obj` as it
+    should be. `delete`: that very `obj` goes, after its last `status` if there is one.
     """
 
     do: Literal["create", "status", "delete"]
@@ -136,11 +144,13 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Carried out in this order: finalizer added, Job created, effects, status written, Events, Jobs deleted, finalizer removed.
+    """Carried out in this order: finalizer added, Job created, effects, status written, Events,
+    Jobs deleted, finalizer removed.
 
-    If `want` is not empty, nothing else counts: the facts are got and the decision is made again; `read` says what "items" are. `status` is the whole
-    status as it should be, None to leave it. `follow` names the pod whose log is to be followed. `holds_slot`: the run counts against the concurrency
-    limits.
+    If `want` is not empty, nothing else counts: the facts are got and the decision is made again;
+    `read` says what "items" are. `status` is the whole status as it should be, None to leave it.
+    `follow` names the pod whose log is to be followed. `holds_slot`: the run counts against the
+    concurrency limits.
     """
 
     want: frozenset[Want] = frozenset()

@@ -1,4 +1,5 @@
-"""The Job of a run, as a manifest. One name per object and kind of run, so that creating it twice makes one Job."""
+"""The Job of a run, as a manifest. One name per object and kind of run, so that creating it twice
+makes one Job."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ _EXIT_CODES_WITHOUT_RETRY = list(range(20, 30))
 
 
 def job_name(run: RunKind, name: str, uid: str, token: str = "") -> str:
-    """`<run>-<object's name, cut>-<hash of its UID>`, at most 63 characters, a DNS label. `token` tells one of several such runs of an object."""
+    """`<run>-<object's name, cut>-<hash of its UID>`, at most 63 characters, a DNS label. `token`
+    tells one of several such runs of an object."""
     digest = hashlib.sha256((f"{uid}/{token}" if token else uid).encode()).hexdigest()[:10]
     room = NAME_LIMIT - len(run) - len(digest) - 2
     middle = _UNSAFE.sub("-", name.lower())[:room].strip("-")
@@ -39,7 +41,8 @@ def job_name(run: RunKind, name: str, uid: str, token: str = "") -> str:
 
 
 def back_off_seconds(retries: int) -> int:
-    """What the Job controller waits in all between attempts: 10 s, doubled each time, at most 6 minutes."""
+    """What the Job controller waits in all between attempts: 10 s, doubled each time, at most 6
+    minutes."""
     return sum(min(10 * 2**attempt, 360) for attempt in range(retries))
 
 
@@ -49,7 +52,8 @@ def retries_of(run: RunKind, spec_retries: int) -> int:
 
 
 def _pod_failure_policy(run: RunKind) -> dict[str, Any]:
-    # Rules are taken in order. `Ignore` on a disruption starts another pod whatever backoffLimit says: right for all but restores.
+    # Rules are taken in order. `Ignore` on a disruption starts another pod whatever backoffLimit
+    # says: right for all but restores.
     return {
         "rules": [
             {
@@ -75,7 +79,8 @@ def _volumes(spec: RunSpec) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     mounts: list[dict[str, Any]] = [{"name": "scratch", "mountPath": SCRATCH}]
     for name, secret, path in secrets:
         if secret:
-            # Optional: the container starts without it and reports SecretMissing, where the kubelet would only wait.
+            # Optional: the container starts without it and reports SecretMissing, where the kubelet
+            # would only wait.
             volumes.append({"name": name, "secret": {"secretName": secret, "optional": True, "defaultMode": 0o440}})
             mounts.append({"name": name, "mountPath": path, "readOnly": True})
     return volumes, mounts
@@ -86,7 +91,8 @@ def _merged(defaults: Mapping[str, Any], overrides: Mapping[str, Any], key: str)
 
 
 def _resources(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides replace the defaults one by one; a default request above an own limit, which Kubernetes would refuse, becomes that limit."""
+    """Overrides replace the defaults one by one; a default request above an own limit, which
+    Kubernetes would refuse, becomes that limit."""
     merged = {kind: {**(defaults.get(kind) or {}), **(overrides.get(kind) or {})} for kind in ("requests", "limits")}
     own_requests, own_limits = overrides.get("requests") or {}, overrides.get("limits") or {}
     for name, limit in own_limits.items():
@@ -118,7 +124,8 @@ def _pod_spec(spec: RunSpec, settings: Settings, overrides: Mapping[str, Any]) -
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 30,
-        # A null in the defaults takes a field out: on OpenShift the namespace's range chooses the user.
+        # A null in the defaults takes a field out: on OpenShift the namespace's range chooses the
+        # user.
         "securityContext": {key: value for key, value in pod_security.items() if value is not None},
         "containers": [
             {
@@ -152,7 +159,8 @@ def labels_of(run: RunKind) -> dict[str, str]:
 
 
 def pod_template(spec: RunSpec, settings: Settings, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A pod of that run for people to make, by their own rights, with what only they know filled in. It ends by itself. No operator watches it."""
+    """A pod of that run for people to make, by their own rights, with what only they know filled
+    in. It ends by itself. No operator watches it."""
     defaults = settings.job_defaults
     pod = _pod_spec(spec, settings, overrides)
     pod |= {"activeDeadlineSeconds": spec.timeout_seconds + CLEARING_UP_SECONDS, "terminationGracePeriodSeconds": 5}
@@ -169,7 +177,8 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _deadline_seconds(spec: RunSpec, start_deadline: timedelta, retries: int) -> int:
-    # A backstop for a container that does not keep its own timeout: queueing for a node, every attempt with its end, every back-off.
+    # A backstop for a container that does not keep its own timeout: queueing for a node, every
+    # attempt with its end, every back-off.
     attempt = spec.timeout_seconds + CLEARING_UP_SECONDS
     return int(start_deadline.total_seconds()) + (retries + 1) * attempt + back_off_seconds(retries) + MARGIN_SECONDS
 
@@ -183,8 +192,8 @@ def job_manifest(
     retries: int = 0,
     token: str = "",
 ) -> dict[str, Any]:
-    """The Job that runs `spec` for the object `owner`. `overrides` is the object's `spec.job`; `retries` counts for backups only; `token` is that of
-    `job_name`."""
+    """The Job that runs `spec` for the object `owner`. `overrides` is the object's `spec.job`;
+    `retries` counts for backups only; `token` is that of `job_name`."""
     overrides, defaults = overrides or {}, settings.job_defaults
     metadata = owner["metadata"]
     limit = retries_of(spec.run, retries)
@@ -215,7 +224,8 @@ def job_manifest(
         },
     }
     if spec.run == "cleanup":
-        # It outlives its owner: foreground deletion would delete an owned Job before it has done its work.
+        # It outlives its owner: foreground deletion would delete an owned Job before it has done
+        # its work.
         job["spec"]["ttlSecondsAfterFinished"] = CLEANUP_TTL_SECONDS
     else:
         job["metadata"]["ownerReferences"] = [

@@ -1,4 +1,5 @@
-"""What backups and restores have in common, from the wish for a Job to the end of the run. The kinds differ in what comes before (`Run`)."""
+"""What backups and restores have in common, from the wish for a Job to the end of the run. The
+kinds differ in what comes before (`Run`)."""
 
 from __future__ import annotations
 
@@ -22,9 +23,11 @@ from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_manifest
 from dbbackup.plan.observe import RunState, instant, observe, of_run, pods_of_run
 
 QUIET_START = 3.0
-"""Seconds that a pod may take to start before Events are asked for the reason: pulled images start in about one."""
+"""Seconds that a pod may take to start before Events are asked for the reason: pulled images start
+in about one."""
 CHECKED_LIMIT = 1000
-"""Characters of a lost run's message that its check is told, and tells again whole: a report holds 4 KiB."""
+"""Characters of a lost run's message that its check is told, and tells again whole: a report holds
+4 KiB."""
 UNSEEN_BACKUP = (
     "Once the storage answers, look for manifest.json in the backup's directory (docs/bucket.md): with it the artifact is whole and can be restored"
     " by `source.artifact`; without it delete the directory, and create a new backup."
@@ -33,7 +36,8 @@ UNSEEN_BACKUP = (
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One object's run as its spec wants it. `spec` is None where it cannot be built any more, because what it refers to is gone."""
+    """One object's run as its spec wants it. `spec` is None where it cannot be built any more,
+    because what it refers to is gone."""
 
     kind: Literal["backup", "restore"]
     spec: RunSpec | None
@@ -50,14 +54,16 @@ class Run:
 
 
 def overrides_of(job: JobSettings, run: RunKind) -> dict[str, Any]:
-    """`spec.job` as a Job takes it over. Resources are those of the run itself: its check must not die of the limit that killed it."""
+    """`spec.job` as a Job takes it over. Resources are those of the run itself: its check must not
+    die of the limit that killed it."""
     overrides = job.model_dump(mode="json", by_alias=True, exclude_none=True)
     resources = {key: value for key, value in overrides.pop("resources", {}).items() if value}
     return overrides if run in ("check", "cleanup") else {**overrides, "resources": resources}
 
 
 def ended(facts: Facts) -> Decision:
-    """Completed and Failed stay so; what is left of Jobs goes now that the status holds their report."""
+    """Completed and Failed stay so; what is left of Jobs goes now that the status holds their
+    report."""
     return Decision(delete=tuple(facts.jobs))
 
 
@@ -69,7 +75,8 @@ def fail(facts: Facts, reason: str, message: str) -> Decision:
 
 
 def wait(facts: Facts, reason: str, message: str, *, deadline: timedelta | None, failure: str) -> Decision:
-    """Pending for something that may still appear; Failed with `failure` once it has been waited for until the deadline, for that reason alone."""
+    """Pending for something that may still appear; Failed with `failure` once it has been waited
+    for until the deadline, for that reason alone."""
     if deadline is None:
         return Decision(status=statuses.pending(facts, reason, message))
     since = statuses.waiting_since(facts, reason)
@@ -268,12 +275,14 @@ def _completed_by(report: Report, known: Report | None) -> Report:
 
 
 def _settled(failure: FailureReport, reason: str, message: str) -> bool:
-    """Whether the check has looked, and tells what it was told. It may itself fail for the reason that the run did: as the storage is still away."""
+    """Whether the check has looked, and tells what it was told. It may itself fail for the reason
+    that the run did: as the storage is still away."""
     return failure.reason == reason and failure.message.startswith(message)
 
 
 def _unsettled(facts: Facts, run: Run, state: RunState, reason: str, message: str, problem: str) -> Decision:
-    """Nobody could look: a backup may be sealed, a restore may have happened, and the status says so. What a report told stands all the same."""
+    """Nobody could look: a backup may be sealed, a restore may have happened, and the status says
+    so. What a report told stands all the same."""
     if state.report is not None and state.report.failure is not None:
         failure = state.report.failure
         text = f"{failure.message}; what the run has left could not be removed: {problem}"
@@ -301,7 +310,8 @@ def finish(facts: Facts, state: RunState, report: Report, spec: RunSpec | None) 
 
 
 def spec_of(jobs: list[Raw]) -> RunSpec | None:
-    """What that Job was told: the truth even after the objects that it was made from have changed."""
+    """What that Job was told: the truth even after the objects that it was made from have
+    changed."""
     for job in jobs:
         for container in job["spec"]["template"]["spec"]["containers"]:
             for variable in container.get("env") or ():

@@ -12,5 +12,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether the whole name matches: `*` stands for any characters, `?` for one. Case counts, as it does for the server."""
+    """Whether the whole name matches: `*` stands for any characters, `?` for one. Case counts, as
+    it does for the server."""
     return _compiled(pattern).fullmatch(name) is not None

@@ -1,7 +1,8 @@
 """What people are told, and when: failures, the first success after one, successes.
 
-What is owed stands on the object: the status that says how a run ended carries condition `Notified` with status Unknown, in the same write. So an
-operator that is killed before a receiver has answered finds it again, and sends it once more with the same id.
+What is owed stands on the object: the status that says how a run ended carries condition `Notified`
+with status Unknown, in the same write. So an operator that is killed before a receiver has answered
+finds it again, and sends it once more with the same id.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from dbbackup.plan.status import cut
 NOTIFIED = "Notified"
 TEXT_LIMIT = 2000
 STORAGE_TRIES = 2
-"""Looks at a storage that fail one after the other before people are told: one may be a server that restarts."""
+"""Looks at a storage that fail one after the other before people are told: one may be a server that
+restarts."""
 SCHEDULE_NOTES = ("DiscoveryFailed", "RunMissed", "RunRefused")
 """Events of a schedule that no backup's failure tells of."""
 RUNS = ("DatabaseBackup", "DatabaseRestore")
@@ -61,7 +63,8 @@ class Artifact(Model):
 
 
 class Payload(Model):
-    """What a webhook receives. No row of a database and no secret is in it: messages are those of the object's status."""
+    """What a webhook receives. No row of a database and no secret is in it: messages are those of
+    the object's status."""
 
     version: Annotated[Literal[1], Field(description="Version of this form. Fields may be added to it, and none changes its meaning.")] = 1
     id: Annotated[str, Field(description="The same each time that this event is sent: a receiver that has seen it ignores it.")]
@@ -85,7 +88,8 @@ class Payload(Model):
 
 
 def told(obj: Raw, status: Raw, notes: Sequence[Note] = (), others: Callable[[], Iterable[Raw]] = tuple) -> Told | None:
-    """What the step from `obj` as it is to `status` means for people, or None. `others()` gathers the objects of its kind in its namespace."""
+    """What the step from `obj` as it is to `status` means for people, or None. `others()` gathers
+    the objects of its kind in its namespace."""
     if obj["kind"] in RUNS:
         return _run(obj, status, others)
     return _storage(obj, status) if obj["kind"] == "BackupStorage" else _schedule(obj, status, notes)
@@ -256,7 +260,8 @@ _HEADLINES = {
 
 
 def slack(told_of: Payload) -> dict[str, str]:
-    """The same for Slack's incoming webhooks, and what takes their form: Mattermost, Rocket.Chat, Discord's `/slack`."""
+    """The same for Slack's incoming webhooks, and what takes their form: Mattermost, Rocket.Chat,
+    Discord's `/slack`."""
     about = told_of.object
     headline = _HEADLINES[told_of.event, about.kind in RUNS].format(kind=about.kind, where=_escaped(f"{about.namespace}/{about.name}"))
     lines = [f"{headline}: {_escaped(told_of.reason)}", _escaped(told_of.message)]
@@ -269,7 +274,8 @@ def slack(told_of: Payload) -> dict[str, str]:
 
 
 def _escaped(text: str) -> str:
-    """As Slack asks for it: otherwise a name could ping a whole channel, or show a link that leads elsewhere."""
+    """As Slack asks for it: otherwise a name could ping a whole channel, or show a link that leads
+    elsewhere."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -277,7 +283,8 @@ def _escaped(text: str) -> str:
 
 
 def missing_beat(schedules: Iterable[Raw], sink: Sink, now: datetime) -> str | None:
-    """Why a heartbeat is not to be sent, or None: one of the schedules that the sink serves fails or is overdue."""
+    """Why a heartbeat is not to be sent, or None: one of the schedules that the sink serves fails
+    or is overdue."""
     for obj in schedules:
         if sink.serves(obj["metadata"]["namespace"]) and (why := overdue(obj, now, sink.patience)) is not None:
             return f"DatabaseBackupSchedule {obj['metadata']['namespace']}/{obj['metadata']['name']} {why}"
@@ -285,7 +292,8 @@ def missing_beat(schedules: Iterable[Raw], sink: Sink, now: datetime) -> str | N
 
 
 def overdue(obj: Raw, now: datetime, grace: timedelta) -> str | None:
-    """What is wrong with a schedule's runs, or None. One that is suspended or going away owes none."""
+    """What is wrong with a schedule's runs, or None. One that is suspended or going away owes
+    none."""
     status = obj.get("status") or {}
     if obj["metadata"].get("deletionTimestamp") or (obj.get("spec") or {}).get("suspend") or annotation(obj, SUSPEND) == "true":
         return None

@@ -1,6 +1,7 @@
 """What a Job and its pods say about a run.
 
-The truth is the end of container `main` and the report that it left; the Job only says when no more attempts come.
+The truth is the end of container `main` and the report that it left; the Job only says when no more
+attempts come.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from dbbackup.plan.jobs import job_name
 LOST_POD_AFTER = timedelta(minutes=5)
 """A pod that should have been gone for so long sits on a node that is gone."""
 HELD_AFTER = timedelta(minutes=1)
-"""A pod that goes on for so long after container `main` has ended is kept by a sidecar, and the Job controller starts no other beside it."""
+"""A pod that goes on for so long after container `main` has ended is kept by a sidecar, and the Job
+controller starts no other beside it."""
 
 
 def instant(text: str | None) -> datetime | None:
@@ -54,7 +56,8 @@ def parse_report(text: str | None, uid: str, run: RunKind) -> Report | None:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One pod of the run. `started`: its container has run. `live`: it may still be doing something."""
+    """One pod of the run. `started`: its container has run. `live`: it may still be doing
+    something."""
 
     pod: str
     started_at: datetime | None
@@ -103,11 +106,12 @@ RunPhase = Literal["Absent", "Starting", "Running", "Retrying", "Reported", "Los
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """Absent: neither Job nor pod. Starting: nothing has run yet. Retrying: between attempts, `report` being the last one's. Reported: `report` is
-    final.
+    """Absent: neither Job nor pod. Starting: nothing has run yet. Retrying: between attempts,
+    `report` being the last one's. Reported: `report` is final.
 
-    Lost: over, and somebody must look: `reason` and `message` say what is known; `started` whether a container is known to have run. How it ended
-    is known all the same where there is a `report`: only what was stored could not be cleared away.
+    Lost: over, and somebody must look: `reason` and `message` say what is known; `started` whether
+    a container is known to have run. How it ended is known all the same where there is a `report`:
+    only what was stored could not be cleared away.
     """
 
     phase: RunPhase
@@ -126,7 +130,8 @@ def of_run(items: Sequence[Raw], uid: str, run: RunKind) -> list[Raw]:
 
 
 def pods_of_run(pods: Sequence[Raw], name: str, uid: str, run: RunKind, named: str = "") -> list[Raw]:
-    """Those of the pods that the Job of that run of the object made, also where the Job is gone. Labels prove nothing: any pod may carry them."""
+    """Those of the pods that the Job of that run of the object made, also where the Job is gone.
+    Labels prove nothing: any pod may carry them."""
     expected = named or job_name(run, name, uid)
     return [pod for pod in of_run(pods, uid, run) if _made_by(pod, expected)]
 
@@ -144,7 +149,8 @@ def job_over(job: Raw | None) -> Raw | None:
 
 
 def observe(jobs: Sequence[Raw], pods: Sequence[Raw], name: str, uid: str, run: RunKind, now: datetime, named: str = "") -> RunState:
-    """What is known about the run of that kind for the object with that name and UID. `named` is the Job of one of several such runs."""
+    """What is known about the run of that kind for the object with that name and UID. `named` is
+    the Job of one of several such runs."""
     own = of_run(jobs, uid, run)
     if named:
         own = [job for job in own if job["metadata"]["name"] == named]
@@ -187,10 +193,12 @@ def observe(jobs: Sequence[Raw], pods: Sequence[Raw], name: str, uid: str, run: 
 
 
 def _failed(run: RunKind, last: Report, reports: Sequence[Report], count: int) -> dict[str, Any]:
-    """Phase, reason, message and report after the last of `count` attempts, those that `reports` are of among them, has failed for good."""
+    """Phase, reason, message and report after the last of `count` attempts, those that `reports`
+    are of among them, has failed for good."""
     lost = {"phase": "Lost", "reason": last.failure.reason, "message": last.failure.message} if last.failure else {}
     if run == "backup" and len(reports) < count:
-        # An attempt that left no report may have sealed an artifact, and a later one that failed need not have seen the bucket.
+        # An attempt that left no report may have sealed an artifact, and a later one that failed
+        # need not have seen the bucket.
         return lost
     if run in ("backup", "restore") and any(report.uncleared for report in reports):
         return {**lost, "report": last}
@@ -198,7 +206,8 @@ def _failed(run: RunKind, last: Report, reports: Sequence[Report], count: int) -
 
 
 def _comes_again(job: Raw | None, over: Raw | None, attempts: Sequence[Attempt], run: RunKind) -> bool:
-    """Whether the Job controller will start another pod, as far as can be told before it says so."""
+    """Whether the Job controller will start another pod, as far as can be told before it says
+    so."""
     if job is None or over or (attempts and attempts[-1].held):
         return False
     counted = [attempt for attempt in attempts if not attempt.disruption or run == "restore"]

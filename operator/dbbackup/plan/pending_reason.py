@@ -14,7 +14,8 @@ _TELLING = frozenset({"FailedCreate", "FailedScheduling", "FailedMount", "Failed
 
 @dataclass(frozen=True, slots=True)
 class Hindrance:
-    """`reason` is the failure's if the start deadline passes with it; `detail` what Kubernetes says, None where it says nothing."""
+    """`reason` is the failure's if the start deadline passes with it; `detail` what Kubernetes
+    says, None where it says nothing."""
 
     reason: str
     detail: str | None = None

@@ -1,4 +1,5 @@
-"""Retention carried out: backups are marked first, then one Job deletes the artifacts of many, then their objects go or say that they are Expired.
+"""Retention carried out: backups are marked first, then one Job deletes the artifacts of many, then
+their objects go or say that they are Expired.
 
 A marked backup stays marked until its artifact is known to be gone: it never says Completed again.
 """
@@ -55,7 +56,8 @@ def next_step(facts: Facts, spec: StorageSpec, judged: retention.Pruning) -> Dec
 
 
 def judged(facts: Facts, orphans: Sequence[InventoryItem] = ()) -> retention.Pruning:
-    """What retention says of the namespace's backups, and of artifacts without an object. Costly where there are many: ask once a look."""
+    """What retention says of the namespace's backups, and of artifacts without an object. Costly
+    where there are many: ask once a look."""
     reading = candidates.readers(facts.related.restores)
     # Also what lies in other storages: the rules of a schedule that has moved count it too.
     everywhere = (*facts.related.backups, *facts.related.elsewhere)
@@ -69,7 +71,8 @@ def judged(facts: Facts, orphans: Sequence[InventoryItem] = ()) -> retention.Pru
 
 
 def _clear_up(facts: Facts) -> Decision | None:
-    """What a schedule made goes with its artifact. What a person or Git made stays, so that Git does not make it again."""
+    """What a schedule made goes with its artifact. What a person or Git made stays, so that Git
+    does not make it again."""
     left = [obj for obj in facts.related.backups if (obj.get("status") or {}).get("phase") == "Expired" and schedule_name(obj)]
     effects = [Effect("delete", obj) for obj in left if not obj["metadata"].get("deletionTimestamp")]
     return Decision(effects=tuple(effects), requeue=timedelta(0)) if effects else None
@@ -147,7 +150,8 @@ def _delete_artifacts(facts: Facts, spec: StorageSpec, marked: Sequence[Raw]) ->
 
 
 def orphans_job(facts: Facts, spec: StorageSpec, judged: retention.Pruning) -> Mapping[str, Any] | None:
-    """The Job that deletes artifacts whose object is gone and whose manifest says that they have expired, a batch of those that were `judged`."""
+    """The Job that deletes artifacts whose object is gone and whose manifest says that they have
+    expired, a batch of those that were `judged`."""
     if side_runs(facts, "prune"):
         return None
     removals = [verdict.candidate for verdict in judged.removals if verdict.candidate.orphan]
@@ -200,8 +204,9 @@ def _over(facts: Facts, obj: Raw) -> Effect:
 
 
 def with_held(facts: Facts, status: dict[str, Any], objects: retention.Pruning, orphans: retention.Pruning | None = None) -> dict[str, Any]:
-    """The storage's status with what waits for an approval: of `objects` that no schedule made, and with orphans beside them. Those are known at an
-    inventory only (else None): what was told of them then stands until the next one.
+    """The storage's status with what waits for an approval: of `objects` that no schedule made, and
+    with orphans beside them. Those are known at an inventory only (else None): what was told of
+    them then stands until the next one.
     """
     mine = retention.Group(storage=facts.name)
     for found in objects.stopped:
@@ -221,13 +226,15 @@ def _orphans_held(status: Mapping[str, Any]) -> bool:
 
 
 def orphans_approved(facts: Facts) -> bool:
-    """Whether a person has agreed to the removal of orphans that the last inventory held: the next one carries it out."""
+    """Whether a person has agreed to the removal of orphans that the last inventory held: the next
+    one carries it out."""
     held = (facts.status.get("retention") or {}).get("held") or {}
     return _orphans_held(facts.status) and annotation(facts.obj, APPROVE_PRUNE) == held.get("token")
 
 
 def with_preview(facts: Facts, own: Sequence[retention.Candidate], due: datetime | None, status: dict[str, Any]) -> dict[str, Any]:
-    """A schedule's status with what retention removes next, and with what waits for an approval. `due`: when its next run comes."""
+    """A schedule's status with what retention removes next, and with what waits for an approval.
+    `due`: when its next run comes."""
     schedule = facts.name
     policies = candidates.policies([facts.obj])
     verdicts = retention.decide(own, policies, facts.now)
@@ -241,7 +248,8 @@ def with_preview(facts: Facts, own: Sequence[retention.Candidate], due: datetime
             {
                 "name": coming.candidate.name,
                 "reason": statuses.cut(coming.reason, 500),
-                # What goes now has no time to be told: it would be another one at each look, for as long as a person is waited for.
+                # What goes now has no time to be told: it would be another one at each look, for as
+                # long as a person is waited for.
                 **({"time": timestamp(coming.when)} if coming.when is not None and coming.when > facts.now else {}),
             }
             for coming in retention.next_removals(own, policies, schedule, facts.now, due)

@@ -19,8 +19,9 @@ from dbbackup.plan.observe import of_run
 
 
 def newest_of(backups: Sequence[Raw], source: ScheduleSource) -> Raw | None:
-    """The newest good backup among those of a schedule that `source` asks for. SpecError where they are of several databases and it names none; one
-    that it names may have moved from host to host."""
+    """The newest good backup among those of a schedule that `source` asks for. SpecError where they
+    are of several databases and it names none; one that it names may have moved from host to
+    host."""
     good = [obj for obj in backups if (obj.get("status") or {}).get("phase") == "Completed" and (obj["status"].get("artifact") or {}).get("key")]
     if source.database is not None:
         good = [obj for obj in good if (obj["status"].get("database") or {}).get("name") == source.database]
@@ -34,7 +35,8 @@ def newest_of(backups: Sequence[Raw], source: ScheduleSource) -> Raw | None:
 
 
 def chosen(obj: Raw, backups: Sequence[Raw]) -> Raw | None:
-    """The backup that a restore by schedule takes as things stand; None where there is none or the choice is not clear."""
+    """The backup that a restore by schedule takes as things stand; None where there is none or the
+    choice is not clear."""
     try:
         source = parse_restore(obj).source.schedule_ref
         return newest_of(backups, source) if source is not None else None
@@ -43,12 +45,14 @@ def chosen(obj: Raw, backups: Sequence[Raw]) -> Raw | None:
 
 
 def _snapshot(obj: Raw) -> datetime:
-    """No earlier than what the backup holds: what was there before `before` and nothing later is in a run that ended by then."""
+    """No earlier than what the backup holds: what was there before `before` and nothing later is in
+    a run that ended by then."""
     return datetime.fromisoformat(obj["status"].get("completionTime") or obj["metadata"]["creationTimestamp"])
 
 
 def storage_name(obj: Raw, source: Raw | None) -> str | None:
-    """The BackupStorage of the artifact: where the status already says it, that one; None while the source is not there."""
+    """The BackupStorage of the artifact: where the status already says it, that one; None while the
+    source is not there."""
     told = ((obj.get("status") or {}).get("artifact") or {}).get("storage")
     if told:
         return str(told)
@@ -62,7 +66,8 @@ def storage_name(obj: Raw, source: Raw | None) -> str | None:
 
 
 def _artifact(facts: Facts, spec: RestoreSpec) -> tuple[str, str | None] | None:
-    """Key and manifest digest of the artifact, None while the source does not tell them. What was recorded at the start counts first."""
+    """Key and manifest digest of the artifact, None while the source does not tell them. What was
+    recorded at the start counts first."""
     recorded = facts.status.get("artifact") or {}
     if recorded.get("key"):
         return recorded["key"], recorded.get("manifestSha256")
@@ -78,7 +83,8 @@ def _artifact(facts: Facts, spec: RestoreSpec) -> tuple[str, str | None] | None:
 
 
 def _made(facts: Facts) -> RunSpec | None:
-    """What the Job was told that is there already, though the status does not tell of it: an operator was killed in between."""
+    """What the Job was told that is there already, though the status does not tell of it: an
+    operator was killed in between."""
     return None if facts.status.get("jobName") else lifecycle.spec_of(of_run(facts.jobs, facts.uid, "restore"))
 
 

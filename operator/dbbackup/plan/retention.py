@@ -1,7 +1,9 @@
-"""Which good backups stay and which go, each with its reasons. The table of precedence is in docs/retention.md.
+"""Which good backups stay and which go, each with its reasons. The table of precedence is in
+docs/retention.md.
 
-Everything here is about one namespace. Two kinds of groups matter: what a schedule made of one database, which its rules count; and one database in
-one storage, whose newest good backup always stays. Doubt keeps: a backup whose database is not known is never removed.
+Everything here is about one namespace. Two kinds of groups matter: what a schedule made of one
+database, which its rules count; and one database in one storage, whose newest good backup always
+stays. Doubt keeps: a backup whose database is not known is never removed.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ FREE = 3
 class Candidate:
     """A run, or an artifact without an object (`orphan`). Times are aware.
 
-    `storage` is a BackupStorage's name; `identity` is host:port/name, None where a failed run never got so far; `database` the name that the spec
-    said, None where only the Secret knows it. `time` is when the backup was wanted. `going` is marked for removal: it counts nowhere any more.
-    `in_use` says what reads it, such as "DatabaseRestore undo". `expires_at` is the recorded expiry; None: never.
+    `storage` is a BackupStorage's name; `identity` is host:port/name, None where a failed run never
+    got so far; `database` the name that the spec said, None where only the Secret knows it. `time`
+    is when the backup was wanted. `going` is marked for removal: it counts nowhere any more.
+    `in_use` says what reads it, such as "DatabaseRestore undo". `expires_at` is the recorded
+    expiry; None: never.
     """
 
     name: str
@@ -56,7 +60,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A schedule's retention. Hours, days, weeks, months and years are those of `time_zone`; by one that is not known nothing goes."""
+    """A schedule's retention. Hours, days, weeks, months and years are those of `time_zone`; by one
+    that is not known nothing goes."""
 
     keep_last: int | None = None
     keep_hourly: int | None = None
@@ -80,7 +85,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reasons`: all that keep it, or the one by which it goes. `held`: it would go, were it not for a run that failed; the last reason says why."""
+    """`reasons`: all that keep it, or the one by which it goes. `held`: it would go, were it not
+    for a run that failed; the last reason says why."""
 
     candidate: Candidate
     keep: bool
@@ -89,7 +95,8 @@ class Verdict:
 
 
 class Group(NamedTuple):
-    """What the breaker counts together: the backups of a schedule; or, of a storage, those that no schedule governs, and the orphans."""
+    """What the breaker counts together: the backups of a schedule; or, of a storage, those that no
+    schedule governs, and the orphans."""
 
     schedule: str | None = None
     storage: str | None = None
@@ -97,7 +104,8 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A prune that waits for a person, who approves it by `token`. `names` would go, of `good` good backups; more than `share` per cent."""
+    """A prune that waits for a person, who approves it by `token`. `names` would go, of `good` good
+    backups; more than `share` per cent."""
 
     group: Group
     token: str
@@ -137,7 +145,8 @@ def _hour_text(moment: datetime) -> str:
     return f"hourly {text[:13]}:00{text[13:].replace(':', '')}"
 
 
-# Rule, key of the bucket that a local time falls into, the bucket's name. The doubled hour of a clock change is two hours.
+# Rule, key of the bucket that a local time falls into, the bucket's name. The doubled hour of a
+# clock change is two hours.
 _BUCKETS: tuple[tuple[str, Callable[[datetime], object], Callable[[datetime], str]], ...] = (
     ("keep_hourly", lambda t: (t.date(), t.hour, t.utcoffset()), _hour_text),
     ("keep_daily", lambda t: t.date(), lambda t: f"daily {t:%Y-%m-%d}"),
@@ -148,7 +157,8 @@ _BUCKETS: tuple[tuple[str, Callable[[datetime], object], Callable[[datetime], st
 
 
 def decide(candidates: Iterable[Candidate], policies: Mapping[str, Policy], now: datetime) -> list[Verdict]:
-    """A verdict for each good candidate, newest first. `policies` by the names of the schedules that there are."""
+    """A verdict for each good candidate, newest first. `policies` by the names of the schedules
+    that there are."""
     everything = list(candidates)
     good = sorted((c for c in everything if c.outcome == "good"), key=lambda c: c.age, reverse=True)
     guards, rules = _guards(good, policies), _rules(good, policies, now)
@@ -188,7 +198,8 @@ def _ruled(candidate: Candidate, policies: Mapping[str, Policy]) -> bool:
 
 
 def _series(good: Sequence[Candidate], policies: Mapping[str, Policy]) -> Iterable[tuple[Policy, list[int]]]:
-    """What each schedule made of each database: indexes into `good`, newest first. Orphans are none of it: they keep nothing and shield nothing."""
+    """What each schedule made of each database: indexes into `good`, newest first. Orphans are none
+    of it: they keep nothing and shield nothing."""
     series: dict[tuple[str, str], list[int]] = defaultdict(list)
     for at, candidate in enumerate(good):
         if candidate.schedule in policies and candidate.identity is not None and not candidate.orphan:
@@ -208,7 +219,8 @@ def _guards(good: Sequence[Candidate], policies: Mapping[str, Policy]) -> dict[i
             guards[at].append(f"in use by {candidate.in_use}")
         if candidate.identity is None:
             continue
-        # An orphan stays only where it is the newest of all; an object already where it is the newest object.
+        # An orphan stays only where it is the newest of all; an object already where it is the
+        # newest object.
         known = (candidate.storage, candidate.identity, False)
         if known not in seen and (not candidate.orphan or (*known[:2], True) not in seen):
             guards[at].append(f"newest good backup of {candidate.identity}")
@@ -222,7 +234,8 @@ def _guards(good: Sequence[Candidate], policies: Mapping[str, Policy]) -> dict[i
 
 
 def _rules(good: Sequence[Candidate], policies: Mapping[str, Policy], now: datetime) -> dict[int, list[str]]:
-    """What the keep rules keep: index in `good` -> reasons. What has expired fills no bucket, or it would push out what has not."""
+    """What the keep rules keep: index in `good` -> reasons. What has expired fills no bucket, or it
+    would push out what has not."""
     rules: dict[int, list[str]] = defaultdict(list)
     for policy, members in _series(good, policies):
         if not policy.keeps:
@@ -250,7 +263,8 @@ def _rules(good: Sequence[Candidate], policies: Mapping[str, Policy], now: datet
 
 
 class _Runs:
-    """What is known of the newest finished runs, schedule by schedule, and storage by storage for those that none governs."""
+    """What is known of the newest finished runs, schedule by schedule, and storage by storage for
+    those that none governs."""
 
     def __init__(self, candidates: Iterable[Candidate], policies: Mapping[str, Policy]) -> None:
         self._policies = policies
@@ -274,9 +288,11 @@ class _Runs:
         return (candidate.schedule, "") if candidate.schedule in self._policies else (None, candidate.storage)
 
     def failing(self, candidate: Candidate) -> Candidate | None:
-        """The failed run that holds this good candidate: of its database, or of one that may be it, and no good run came after it.
+        """The failed run that holds this good candidate: of its database, or of one that may be it,
+        and no good run came after it.
 
-        A run of which nothing is known may be of any database of its schedule; one made by hand says nothing about others.
+        A run of which nothing is known may be of any database of its schedule; one made by hand
+        says nothing about others.
         """
         group = self._group(candidate)
         if group not in self._failing:
@@ -299,11 +315,11 @@ def _token(names: Iterable[str]) -> str:
 
 
 def prune(candidates: Iterable[Candidate], verdicts: Sequence[Verdict], policies: Mapping[str, Policy], approvals: Mapping[Group, str]) -> Pruning:
-    """What may go of what `decide` said of these candidates. A group that would lose more than FREE backups, and more than its share, loses none
-    until `approvals` holds its token.
+    """What may go of what `decide` said of these candidates. A group that would lose more than FREE
+    backups, and more than its share, loses none until `approvals` holds its token.
 
-    The token is that of the names that would go. It holds good too for what is left of them once some are `going`, so that an operator that is
-    stopped half-way need not ask twice.
+    The token is that of the names that would go. It holds good too for what is left of them once
+    some are `going`, so that an operator that is stopped half-way need not ask twice.
     """
     good: dict[Group, int] = defaultdict(int)
     leaving: dict[Group, list[Verdict]] = defaultdict(list)
@@ -330,7 +346,8 @@ def prune(candidates: Iterable[Candidate], verdicts: Sequence[Verdict], policies
 
 
 def failed_history(candidates: Iterable[Candidate], schedule: str, limit: int) -> list[Candidate]:
-    """Failed runs of the schedule beyond `limit` for each database, oldest first. One that holds a removal stays: without it nothing is held."""
+    """Failed runs of the schedule beyond `limit` for each database, oldest first. One that holds a
+    removal stays: without it nothing is held."""
     mine = [candidate for candidate in candidates if candidate.schedule == schedule]
     runs = _Runs(mine, {schedule: Policy()})
     holding = {failed.uid for c in mine if c.outcome == "good" and (failed := runs.failing(c)) is not None}
@@ -346,8 +363,10 @@ def failed_history(candidates: Iterable[Candidate], schedule: str, limit: int) -
 def next_removals(
     candidates: Iterable[Candidate], policies: Mapping[str, Policy], schedule: str, now: datetime, due: datetime | None, count: int = 5
 ) -> list[Upcoming]:
-    """The next `count` removals among the backups of the schedule, the next first: those that go now, those that a failed run holds, those that go
-    when the run of `due` (None: none is to come) has brought a good backup of each database, and those that expire later, if nothing else changes.
+    """The next `count` removals among the backups of the schedule, the next first: those that go
+    now, those that a failed run holds, those that go when the run of `due` (None: none is to come)
+    has brought a good backup of each database, and those that expire later, if nothing else
+    changes.
     """
     everything = list(candidates)
     databases = {c.identity for c in everything if c.schedule == schedule and c.identity is not None}

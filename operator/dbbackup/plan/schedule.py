@@ -1,4 +1,5 @@
-"""DatabaseBackupSchedule: makes DatabaseBackups when they are due. What is made and when follows from the spec, the clock and what is there."""
+"""DatabaseBackupSchedule: makes DatabaseBackups when they are due. What is made and when follows
+from the spec, the clock and what is there."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ LONGEST_WAIT = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """An object whose spec can be used. `considered`: due times up to it have been dealt with. `offset`: how much later than due it starts runs."""
+    """An object whose spec can be used. `considered`: due times up to it have been dealt with.
+    `offset`: how much later than due it starts runs."""
 
     facts: Facts
     spec: ScheduleSpec
@@ -60,8 +62,8 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A run that is to be made. `stem` begins the names of its backups; `token` is that of a run asked for by hand; `missed` counts due times before
-    it that no run was made for."""
+    """A run that is to be made. `stem` begins the names of its backups; `token` is that of a run
+    asked for by hand; `missed` counts due times before it that no run was made for."""
 
     stem: str
     at: datetime
@@ -84,7 +86,8 @@ def decide(facts: Facts) -> Decision:
         )
     schedule = _schedule(facts, spec, clock)
     if not facts.status.get("consideredUntil"):
-        # Remembered before anything is made: an operator that is killed half-way must find the same due time again.
+        # Remembered before anything is made: an operator that is killed half-way must find the same
+        # due time again.
         return Decision(status=_told(schedule), requeue=timedelta(0))
     due = _due(schedule)
     if due is None:
@@ -98,7 +101,8 @@ def _schedule(facts: Facts, spec: ScheduleSpec, clock: Cron) -> Schedule:
     own = [obj for obj in facts.related.backups if not obj["metadata"].get("deletionTimestamp")]
     considered = instant(facts.status.get("consideredUntil"))
     if considered is None:
-        # The status is new, or was lost: what was made last tells. With `immediate` its own creation is a due time.
+        # The status is new, or was lost: what was made last tells. With `immediate` its own
+        # creation is a due time.
         created = facts.created - timedelta(seconds=1) if spec.immediate else facts.created
         considered = max((created, *(_scheduled_at(obj) for obj in own if not _discovered(obj))))
     elif facts.status.get("effectiveSchedule") != _effective(spec):
@@ -168,7 +172,8 @@ def _run(schedule: Schedule, due: Due) -> Decision:
 
 
 def _others(schedule: Schedule, due: Due) -> list[Raw]:
-    """Backups of other runs that go on. Of the due run itself an operator that was killed may have made some."""
+    """Backups of other runs that go on. Of the due run itself an operator that was killed may have
+    made some."""
     return [obj for obj in schedule.active if not f"{obj['metadata']['name']}-".startswith(f"{due.stem}-")]
 
 
@@ -252,7 +257,8 @@ def _make(schedule: Schedule, due: Due, databases: Sequence[str | None], run: Si
 def _backup(schedule: Schedule, due: Due, database: str | None) -> dict[str, Any]:
     template = schedule.facts.obj["spec"]["template"]
     metadata = template.get("metadata") or {}
-    # The operator may write whom it likes: a template that names a person would forge that person's wish.
+    # The operator may write whom it likes: a template that names a person would forge that person's
+    # wish.
     annotations = {name: value for name, value in (metadata.get("annotations") or {}).items() if name != REQUESTED_BY}
     spec: dict[str, Any] = {**template["spec"]}
     if database is not None:
@@ -292,7 +298,8 @@ def _idle(schedule: Schedule) -> Decision:
         # What was due while it was suspended is not made up for, nor its first run.
         considered = max(schedule.cron.latest(considered, facts.now) or considered, facts.created)
     history = retention.failed_history(_candidates(schedule), schedule.name, schedule.spec.failed_history_limit)
-    # One that was good, and whose artifact is gone, is no failed run: it is told of until a person has seen it.
+    # One that was good, and whose artifact is gone, is no failed run: it is told of until a person
+    # has seen it.
     by_uid = {obj["metadata"]["uid"]: obj for obj in schedule.own if ((obj.get("status") or {}).get("failure") or {}).get("reason") != MISSING}
     effects = tuple(Effect("delete", by_uid[found.uid]) for found in history if found.uid in by_uid)
     leftover = tuple(run.job for run in side_runs(facts, "discover"))
@@ -346,7 +353,8 @@ def _told(
 
 
 def _streak(schedule: Schedule, failed_at: datetime | None) -> dict[str, Any]:
-    """Runs that failed one after the other up to now. Counted on, since the history of failed runs is limited."""
+    """Runs that failed one after the other up to now. Counted on, since the history of failed runs
+    is limited."""
     status = schedule.facts.status
     counted, streak = instant(status.get("failuresCountedUntil")), int(status.get("consecutiveFailures") or 0)
     runs: dict[datetime, set[str]] = {}

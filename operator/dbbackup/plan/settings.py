@@ -12,10 +12,12 @@ DEFAULT_SWEEP_AFTER = timedelta(days=3)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`job_defaults` has the shape of `spec.job`, plus imagePullSecrets, podSecurityContext and securityContext.
+    """`job_defaults` has the shape of `spec.job`, plus imagePullSecrets, podSecurityContext and
+    securityContext.
 
-    `max_concurrent` bounds the runs of the whole operator; None is no bound. `started_at` is when this operator started: time during which
-    no operator ran does not count against anybody's `startDeadline`.
+    `max_concurrent` bounds the runs of the whole operator; None is no bound. `started_at` is when
+    this operator started: time during which no operator ran does not count against anybody's
+    `startDeadline`.
     """
 
     image: str
@@ -24,7 +26,8 @@ class Settings:
     max_concurrent: int | None = None
     job_defaults: Mapping[str, Any] = field(default_factory=dict)
     cleanup_deadline: timedelta = timedelta(minutes=10)
-    """How long an object's deletion waits for its artifact to be deleted, before the artifact is given up."""
+    """How long an object's deletion waits for its artifact to be deleted, before the artifact is
+    given up."""
     progress_interval: timedelta = timedelta(seconds=10)
     sweep_after: timedelta = DEFAULT_SWEEP_AFTER
     """Age from which an inventory removes uploads and objects that no manifest seals."""

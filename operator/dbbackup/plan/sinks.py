@@ -1,4 +1,5 @@
-"""Where notifications go: the chart's `notifications`, which addresses may be reached, and how a message is signed."""
+"""Where notifications go: the chart's `notifications`, which addresses may be reached, and how a
+message is signed."""
 
 from __future__ import annotations
 
@@ -32,8 +33,9 @@ class SecretKey(Model):
 
 
 class Sink(Model):
-    """One receiver. Where `url` is empty it comes from the file `url`, and a webhook is signed where there is a `secretRef`, with what the file `key`
-    holds. `every` and `grace` are those of a heartbeat."""
+    """One receiver. Where `url` is empty it comes from the file `url`, and a webhook is signed
+    where there is a `secretRef`, with what the file `key` holds. `every` and `grace` are those of a
+    heartbeat."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
     type: Literal["webhook", "slack", "heartbeat"]
@@ -93,7 +95,8 @@ def parse(value: Any) -> tuple[Sink, ...]:
 
 
 def forbidden_url(url: str, *, allow_private: bool) -> str | None:
-    """Why that URL is not to be called, or None. Its parts are not repeated: it may hold a secret."""
+    """Why that URL is not to be called, or None. Its parts are not repeated: it may hold a
+    secret."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -113,7 +116,8 @@ def forbidden_url(url: str, *, allow_private: bool) -> str | None:
 
 
 def forbidden_address(text: str, *, allow_private: bool) -> str | None:
-    """Why that IP address is not to be connected to, or None. Link-local ones never are: clouds hand out credentials there."""
+    """Why that IP address is not to be connected to, or None. Link-local ones never are: clouds
+    hand out credentials there."""
     try:
         address = _plain(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:
@@ -144,7 +148,8 @@ def _plain(address: Address) -> Address:
 
 
 def signature(key: bytes, body: bytes, timestamp: int) -> str:
-    """Value of SIGNATURE_HEADER. The time is signed too, so that an old message cannot be sent again for a new one."""
+    """Value of SIGNATURE_HEADER. The time is signed too, so that an old message cannot be sent
+    again for a new one."""
     digest = hmac.new(key, b"%d." % timestamp + body, hashlib.sha256).hexdigest()
     return f"t={timestamp},v1={digest}"
 

@@ -1,4 +1,5 @@
-"""Concurrency limits: who may start now. First come, first served by creationTimestamp, within each limit that is reached."""
+"""Concurrency limits: who may start now. First come, first served by creationTimestamp, within each
+limit that is reached."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class Contender:
-    """A run that has a slot or wants one. `storage` is (namespace, name) of its BackupStorage; order is that of arrival."""
+    """A run that has a slot or wants one. `storage` is (namespace, name) of its BackupStorage;
+    order is that of arrival."""
 
     created: str
     uid: str
@@ -17,7 +19,8 @@ class Contender:
 
 
 class Slots:
-    """Runs that hold a slot and runs that wait for one. Not thread-safe; the caller tells it what it sees."""
+    """Runs that hold a slot and runs that wait for one. Not thread-safe; the caller tells it what
+    it sees."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit

@@ -1,4 +1,5 @@
-"""The status of a run, phase by phase. Each function takes the status as it stands and returns it as it should be."""
+"""The status of a run, phase by phase. Each function takes the status as it stands and returns it
+as it should be."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ LOOK_AGAIN = timedelta(seconds=5)
 """After which something that no watch tells is looked at again."""
 TAIL_LINES = 20
 TAIL_LIMIT = 8000
-# What follows keeps within the CRDs: a status that breaks one limit is refused whole, and the run's end would never be told.
+# What follows keeps within the CRDs: a status that breaks one limit is refused whole, and the run's
+# end would never be told.
 MESSAGE_LIMIT = 4000
 WARNING_LIMIT = 2000
 WARNINGS = 16
@@ -51,7 +53,8 @@ def capped(warnings: Sequence[str]) -> list[str]:
 
 
 def bounded(value: Any, path: str = "") -> Any:
-    """A status with its texts within the CRDs' limits: what people read is cut, what is looked up is left out, as half a key leads nowhere."""
+    """A status with its texts within the CRDs' limits: what people read is cut, what is looked up
+    is left out, as half a key leads nowhere."""
     if isinstance(value, Mapping):
         inner = {key: bounded(child, f"{path}.{key}" if path else key) for key, child in value.items()}
         return {key: child for key, child in inner.items() if child is not None}
@@ -72,14 +75,16 @@ def _before(facts: Facts) -> Status:
 def stated(
     obj: Mapping[str, Any], now: datetime, status: Mapping[str, Any], state: conditions.State, reason: str, message: str, *, finishes: bool = True
 ) -> Status:
-    """The status of `obj` with the conditions of that state; `finishes` as for `conditions.build`."""
+    """The status of `obj` with the conditions of that state; `finishes` as for
+    `conditions.build`."""
     generation = obj["metadata"].get("generation", 1)
     built = conditions.build(status.get("conditions") or (), state, reason, message, generation=generation, now=now, finishes=finishes)
     return {**status, "observedGeneration": generation, "conditions": built}
 
 
 def observed(obj: Mapping[str, Any], status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same status, seen to be that of the object's present spec: who waits for it (kstatus, Argo CD) takes an older one for work in progress."""
+    """The same status, seen to be that of the object's present spec: who waits for it (kstatus,
+    Argo CD) takes an older one for work in progress."""
     generation = obj["metadata"].get("generation", 1)
     if status.get("observedGeneration", generation) == generation:
         return status
@@ -93,7 +98,8 @@ def _with(facts: Facts, phase: str, state: conditions.State, reason: str, messag
 
 
 def _job_name(facts: Facts, status: Status) -> Status:
-    """The Job's name where the status lacks it: an operator that is killed between the Job and the status leaves it to the next one."""
+    """The Job's name where the status lacks it: an operator that is killed between the Job and the
+    status leaves it to the next one."""
     if "jobName" in status:
         return {}
     jobs = of_run(facts.jobs, facts.uid, "backup" if facts.obj["kind"] == "DatabaseBackup" else "restore")
@@ -112,7 +118,8 @@ def pending(facts: Facts, reason: str, message: str, **more: Any) -> Status:
 
 
 def waiting_since(facts: Facts, reason: str) -> datetime:
-    """When the object began to wait for that reason; now where it did not before. Time without an operator does not count."""
+    """When the object began to wait for that reason; now where it did not before. Time without an
+    operator does not count."""
     ready = conditions.find(facts.status.get("conditions") or (), "Ready") or {}
     since = instant(facts.status.get("waitingSince")) if ready.get("reason") == reason else None
     return max(since, facts.settings.started_at) if since else facts.now
@@ -206,7 +213,8 @@ def success_message(report: Report) -> str:
 
 
 def artifact_fields(spec: RunSpec) -> Status:
-    """Where an artifact lies, so that its status alone is enough to find it; of a restore also its key, and its manifest's pinned digest."""
+    """Where an artifact lies, so that its status alone is enough to find it; of a restore also its
+    key, and its manifest's pinned digest."""
     storage, source = spec.storage, spec.restore
     fields = {"storage": storage.name, "bucket": storage.bucket, "prefix": storage.prefix, "endpoint": storage.endpoint}
     if source is not None:
@@ -215,7 +223,8 @@ def artifact_fields(spec: RunSpec) -> Status:
 
 
 def failure(reason: str, message: str, hint: str | None = None, tail: Sequence[str] | None = None) -> dict[str, Any]:
-    """status.failure. A reason that this version does not know (an older Job's) is told as it is."""
+    """status.failure. A reason that this version does not know (an older Job's) is told as it
+    is."""
     known = REASONS.get(reason)
     told = {
         "reason": cut(reason, 64) or "InternalError",
@@ -254,7 +263,8 @@ def deleting(facts: Facts, message: str) -> Status:
 
 
 def readable(line: str) -> str:
-    """A log line as a person reads it: the Job logs JSON, other programs don't. Empty for one that says nothing to people, such as bare progress."""
+    """A log line as a person reads it: the Job logs JSON, other programs don't. Empty for one that
+    says nothing to people, such as bare progress."""
     try:
         event = LogEvent.model_validate_json(line)
     except ValueError:

@@ -1,4 +1,5 @@
-"""BackupStorage: tried and looked through by an inventory Job, which holds the credentials; what retention removes; what an import makes again."""
+"""BackupStorage: tried and looked through by an inventory Job, which holds the credentials; what
+retention removes; what an import makes again."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ SERVE_SECONDS = 6 * 3600
 FIRST_BACK_OFF = timedelta(minutes=1)
 LAST_BACK_OFF = timedelta(minutes=30)
 KNOWN_LIMIT = 10_000
-"""UIDs that an inventory is told: 80 KB of the 128 KiB that one variable of an environment may hold. Of more backups it reads the manifests again."""
+"""UIDs that an inventory is told: 80 KB of the 128 KiB that one variable of an environment may
+hold. Of more backups it reads the manifests again."""
 BUSY_LIMIT = 2_000
 NEAR = 80
 """Per cent of `capacity` from which the condition NearCapacity is True."""
@@ -47,7 +49,8 @@ def decide(facts: Facts) -> Decision:
 
 
 def published(obj: Raw, settings: Settings) -> dict[str, Any]:
-    """Fields of the status that people's own tools need, so that their pods are like the operator's: the image, and a pod that reads this storage."""
+    """Fields of the status that people's own tools need, so that their pods are like the
+    operator's: the image, and a pod that reads this storage."""
     told: dict[str, Any] = {"image": settings.image, "operatorVersion": __version__}
     try:
         spec = parse_storage(obj)
@@ -73,7 +76,8 @@ def _decide(facts: Facts) -> Decision:
         return Decision(status=status, delete=tuple(facts.jobs))
     runs, prunes = side_runs(facts, "inventory"), side_runs(facts, "prune")
     wanted = job_name("inventory", facts.name, facts.uid, _look_token(facts))
-    # Dealt with already, or spec and annotations ask for another now. One beside a prune has seen what that removes.
+    # Dealt with already, or spec and annotations ask for another now. One beside a prune has seen
+    # what that removes.
     outdated = tuple(run.job for run in runs if run.name != wanted or prunes)
     if outdated:
         return Decision(delete=outdated, requeue=timedelta(0))
@@ -143,7 +147,8 @@ def _changed_since_try(facts: Facts) -> bool:
 
 
 def _unfound(facts: Facts) -> bool:
-    """Whether a DatabaseBackup waits for an inventory to find its artifact, and none has looked since it was made."""
+    """Whether a DatabaseBackup waits for an inventory to find its artifact, and none has looked
+    since it was made."""
     checked = instant(facts.status.get("checkedAt"))
     return any(
         discovered.waits(obj) and (checked is None or (instant(obj["metadata"]["creationTimestamp"]) or facts.now) >= checked)
@@ -152,7 +157,8 @@ def _unfound(facts: Facts) -> bool:
 
 
 def _token(facts: Facts) -> str:
-    """Of a look that is wanted for these reasons: a change of spec or annotations ends the back-off after a failure."""
+    """Of a look that is wanted for these reasons: a change of spec or annotations ends the back-off
+    after a failure."""
     text = "\n".join((str(facts.obj["metadata"].get("generation", 1)), *(token or "" for token in _tokens(facts))))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -191,7 +197,8 @@ def _look(facts: Facts, spec: StorageSpec) -> Decision:
 
 
 def _known(backups: Sequence[Raw]) -> list[str]:
-    """Short UIDs of the artifacts whose object is there and whose run is over, the newest where there are too many."""
+    """Short UIDs of the artifacts whose object is there and whose run is over, the newest where
+    there are too many."""
     over = [obj for obj in backups if (obj.get("status") or {}).get("phase") in (*TERMINAL, "Deleting")]
     leaves = [leaf for obj in over if (key := artifact_key(obj)) and (leaf := parse_leaf(key.rsplit("/", 1)[-1])) is not None]
     leaves.sort(key=lambda leaf: leaf.time, reverse=True)
@@ -213,7 +220,8 @@ def _waiting(facts: Facts, run: SideRun) -> dict[str, Any]:
 
 
 def _failed(facts: Facts, run: SideRun, told: Trouble) -> Decision:
-    """Not usable now. Stalled only where trying again cannot help: a server that comes up later than its BackupStorage stops no `helm --wait`."""
+    """Not usable now. Stalled only where trying again cannot help: a server that comes up later
+    than its BackupStorage stops no `helm --wait`."""
     failures = int(facts.status.get("checkFailures") or 0) + 1
     status = {**facts.status, "checkFailures": failures, "checkTriedAt": timestamp(facts.now), "checkTried": _token(facts)}
     message = f"{told.message.rstrip('.')}. {told.hint}"

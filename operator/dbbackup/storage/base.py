@@ -1,6 +1,7 @@
 """The Storage Protocol. One contract suite (tests/contract) runs it against every real server.
 
-Every method raises `errors.Failure` with a storage reason; transient faults have been retried before that. Keys are full keys in the bucket.
+Every method raises `errors.Failure` with a storage reason; transient faults have been retried
+before that. Keys are full keys in the bucket.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class UploadInfo:
 
 
 class Upload(Protocol):
-    """A multipart upload. Nothing is visible before `complete`; `abort` leaves nothing behind and may be called at any time, twice too."""
+    """A multipart upload. Nothing is visible before `complete`; `abort` leaves nothing behind and
+    may be called at any time, twice too."""
 
     def part(self, number: int, data: bytes | memoryview) -> None:
         """Thread-safe. `number` counts from 1. The server checks the part's digest."""
@@ -36,24 +38,29 @@ class Upload(Protocol):
         """All parts become one object."""
 
     def cancel(self) -> None:
-        """From any thread: a `part` that waits for a server that is away, or begins after this, raises Failure Terminated."""
+        """From any thread: a `part` that waits for a server that is away, or begins after this,
+        raises Failure Terminated."""
 
     def abort(self) -> None: ...
 
 
 class Storage(Protocol):
     def ensure_bucket(self, create: bool) -> None:
-        """Failure BucketNotFound where it is missing and `create` is false. A bucket made here is private."""
+        """Failure BucketNotFound where it is missing and `create` is false. A bucket made here is
+        private."""
 
     def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
-        """The server checks the body's digest. `if_absent`: Failure ArtifactExists where there is an object of that key already, so that of two
-        writers who don't know of each other only one wins; on a server that knows no conditions it has no effect."""
+        """The server checks the body's digest. `if_absent`: Failure ArtifactExists where there is
+        an object of that key already, so that of two writers who don't know of each other only one
+        wins; on a server that knows no conditions it has no effect."""
 
     def get(self, key: str, limit: int) -> bytes:
-        """The whole object, at most `limit` bytes; Failure ArtifactMissing where it is not there."""
+        """The whole object, at most `limit` bytes; Failure ArtifactMissing where it is not
+        there."""
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Exactly `length` bytes; Failure ArtifactMissing where it is not there, ArtifactCorrupt where it ends before."""
+        """Exactly `length` bytes; Failure ArtifactMissing where it is not there, ArtifactCorrupt
+        where it ends before."""
 
     def head(self, key: str) -> ObjectInfo | None: ...
 

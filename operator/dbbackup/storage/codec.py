@@ -1,4 +1,5 @@
-"""Compressors and decompressors over chunks. A stream that is cut short or damaged is ArtifactCorrupt, never a clean end."""
+"""Compressors and decompressors over chunks. A stream that is cut short or damaged is
+ArtifactCorrupt, never a clean end."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ SLICE = 256 << 10
 """Bytes of input decoded at a time: what follows the end of one of many small frames is copied."""
 WINDOW_LOG_MAX = 27
 """Bits: what stock `zstd -d` takes without --long; a frame that asks for more memory is refused."""
-# zstd's level 3 costs twice the time of level 1 and makes a dump of rows hardly smaller; gzip costs more than either.
+# zstd's level 3 costs twice the time of level 1 and makes a dump of rows hardly smaller; gzip costs
+# more than either.
 DEFAULT_LEVEL: dict[Algorithm, int] = {"zstd": 1, "gzip": 1, "none": 0}
 CONTENT_TYPE: dict[Algorithm, str] = {"zstd": "application/zstd", "gzip": "application/gzip", "none": "application/octet-stream"}
 
@@ -46,8 +48,9 @@ class Decompressor(Protocol):
 
 
 def compressor(algorithm: Algorithm, level: int | None = None, threads: int | None = None) -> Compressor:
-    """`level` absent: DEFAULT_LEVEL. `threads` of zstd beside the caller's; absent: none up to level 1, which keeps up with pg_dump in the caller's
-    thread (300 MB/s of a processor's time), else one for each processor that the process may use, at most 4."""
+    """`level` absent: DEFAULT_LEVEL. `threads` of zstd beside the caller's; absent: none up to
+    level 1, which keeps up with pg_dump in the caller's thread (300 MB/s of a processor's time),
+    else one for each processor that the process may use, at most 4."""
     level = DEFAULT_LEVEL[algorithm] if level is None else level
     if algorithm == "zstd":
         return _ZstdCompressor(level, (0 if level <= 1 else min(4, len(os.sched_getaffinity(0)))) if threads is None else threads)

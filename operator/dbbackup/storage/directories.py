@@ -16,8 +16,9 @@ _ROUNDS = 20
 def abort_uploads(storage: Storage, directory: str, names: Sequence[str] = ARTIFACTS) -> int:
     """Aborts every unfinished upload below `directory`; returns how many there were.
 
-    Looks again until there is none, since a page of a server's listing may skip uploads of one key. Some servers (MinIO) list the uploads of
-    one exact key only, so those of `names` are asked for as well.
+    Looks again until there is none, since a page of a server's listing may skip uploads of one key.
+    Some servers (MinIO) list the uploads of one exact key only, so those of `names` are asked for
+    as well.
     """
     total = 0
     for _ in range(_ROUNDS):
@@ -33,7 +34,8 @@ def abort_uploads(storage: Storage, directory: str, names: Sequence[str] = ARTIF
 
 
 def delete_directory(storage: Storage, directory: str, names: Sequence[str] = ARTIFACTS) -> int:
-    """Deletes every object and unfinished upload below `directory`; returns how many objects there were. `names` as for `abort_uploads`.
+    """Deletes every object and unfinished upload below `directory`; returns how many objects there
+    were. `names` as for `abort_uploads`.
 
     The manifest goes first: what is left of a deletion cut short is then never taken for a backup.
     """

@@ -1,4 +1,5 @@
-"""What a storage error means: botocore's exceptions -> `Failure`, and whether another try can help."""
+"""What a storage error means: botocore's exceptions -> `Failure`, and whether another try can
+help."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def code_of(error: Exception) -> tuple[str, int]:
 
 
 def explain(error: Exception, action: str, where: str) -> Fault:
-    """`action` says what was being done ("uploading team-a/x"), `where` names bucket and endpoint. Neither holds a secret, nor does the result."""
+    """`action` says what was being done ("uploading team-a/x"), `where` names bucket and endpoint.
+    Neither holds a secret, nor does the result."""
     code, status = code_of(error)
     if isinstance(error, boto.ClientError):
         said = " ".join(str(error.response.get("Error", {}).get("Message") or "").split())[:300]

@@ -1,4 +1,5 @@
-"""Secrets that the Job mounts as files. Volumes are optional mounts: a Secret that is missing is told by the run, not by a pod that never starts."""
+"""Secrets that the Job mounts as files. Volumes are optional mounts: a Secret that is missing is
+told by the run, not by a pod that never starts."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ _POLL_SECONDS = 0.5
 def read_key(directory: str, secret: str, key: str) -> str:
     """The value of a Secret's key, mounted below `directory`, without a trailing line end.
 
-    Failure SecretMissing where nothing is mounted (the kubelet mounts an empty directory for an optional Secret that is not there), KeyMissing where
-    other keys are, or the value is empty.
+    Failure SecretMissing where nothing is mounted (the kubelet mounts an empty directory for an
+    optional Secret that is not there), KeyMissing where other keys are, or the value is empty.
     """
     path = Path(directory) / key
     try:
@@ -31,8 +32,9 @@ def read_key(directory: str, secret: str, key: str) -> str:
 
 
 def await_keys(directory: str, keys: tuple[str, ...], grace_seconds: float) -> bool:
-    """Waits until all `keys` are mounted below `directory`, at most `grace_seconds`: a Secret made just after the pod appears late, when the kubelet
-    syncs. Returns whether they are there; `read_key` then tells what is missing."""
+    """Waits until all `keys` are mounted below `directory`, at most `grace_seconds`: a Secret made
+    just after the pod appears late, when the kubelet syncs. Returns whether they are there;
+    `read_key` then tells what is missing."""
     deadline = time.monotonic() + grace_seconds
     while not all((Path(directory) / key).is_file() for key in keys):
         left = deadline - time.monotonic()

@@ -1,4 +1,5 @@
-"""An artifact's bytes, in order, each part fetched ahead and held to its digest before any byte of it is let through."""
+"""An artifact's bytes, in order, each part fetched ahead and held to its digest before any byte of
+it is let through."""
 
 from __future__ import annotations
 
@@ -18,9 +19,10 @@ MEMORY = 96 << 20
 class ArtifactReader:
     """Iterate it once: yields one verified part at a time, as bytes.
 
-    Holds (prefetch + 1) parts in memory. Failure ArtifactCorrupt names the key and the part whose size or SHA-256 is not the manifest's (the whole's
-    SHA-256 is compared at the end, unless `whole` is off: the parts' digests cover every byte already), ArtifactMissing the key that is not there.
-    `close()` when it is not read to its end.
+    Holds (prefetch + 1) parts in memory. Failure ArtifactCorrupt names the key and the part whose
+    size or SHA-256 is not the manifest's (the whole's SHA-256 is compared at the end, unless
+    `whole` is off: the parts' digests cover every byte already), ArtifactMissing the key that is
+    not there. `close()` when it is not read to its end.
     """
 
     def __init__(self, storage: Storage, directory: str, stored: StoredObject, prefetch: int = 2, *, whole: bool = True) -> None:

@@ -23,7 +23,8 @@ class StoppedError(Exception):
 
 
 class Retries:
-    """Of one client: what one request learns about the server being away holds for the others. Thread-safe. `where` names bucket and endpoint."""
+    """Of one client: what one request learns about the server being away holds for the others.
+    Thread-safe. `where` names bucket and endpoint."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -39,8 +40,9 @@ class Retries:
         accept: Callable[[Fault, int], T | None] | None = None,
         stopped: threading.Event | None = None,
     ) -> T:
-        """`call()`, tried again after transient faults, for at most PATIENCE seconds without an answer. `accept` may turn a fault into a result;
-        it is given the number of tries that failed before, since a lost reply makes a second try fail on what the first one did."""
+        """`call()`, tried again after transient faults, for at most PATIENCE seconds without an
+        answer. `accept` may turn a fault into a result; it is given the number of tries that failed
+        before, since a lost reply makes a second try fail on what the first one did."""
         started, delay, tries = time.monotonic(), 0.1, 0
         while True:
             if stopped is not None and stopped.is_set():

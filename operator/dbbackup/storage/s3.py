@@ -1,7 +1,7 @@
 """S3 and what speaks its protocol, over botocore's client.
 
-Why not boto3's transfer functions: they take the end of a stream for success, and stop at 10,000 parts of 8 MiB. Why our own
-retries: see `retries`.
+Why not boto3's transfer functions: they take the end of a stream for success, and stop at 10,000
+parts of 8 MiB. Why our own retries: see `retries`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _BATCH = 1000
 
 
 class _Body:
-    """A request body over a buffer, sent in large pieces: one piece must pass within the socket's timeout, and each costs a switch of threads."""
+    """A request body over a buffer, sent in large pieces: one piece must pass within the socket's
+    timeout, and each costs a switch of threads."""
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self._view, self._at = memoryview(data), 0
@@ -62,7 +63,8 @@ class _Body:
 def open_storage(target: StorageTarget, *, secret_dir: str = STORAGE_SECRET, ca_dir: str = STORAGE_CA) -> Storage:
     """Reads the mounted credentials and CA and makes a client; nothing is sent yet.
 
-    Failure SecretMissing, KeyMissing (see `mounts.await_keys` for late mounts), InvalidSpec for an endpoint or region that can't be one.
+    Failure SecretMissing, KeyMissing (see `mounts.await_keys` for late mounts), InvalidSpec for an
+    endpoint or region that can't be one.
     """
     keys = None
     if target.credentials_secret:
@@ -73,7 +75,8 @@ def open_storage(target: StorageTarget, *, secret_dir: str = STORAGE_SECRET, ca_
 
 
 def connect_storage(target: StorageTarget, keys: Sequence[str] | None, ca_file: str | None) -> Storage:
-    """As `open_storage`, with the access key's id and its secret (None: the default chain) and a file of CAs (None: the system's) at hand."""
+    """As `open_storage`, with the access key's id and its secret (None: the default chain) and a
+    file of CAs (None: the system's) at hand."""
     from botocore.config import Config  # noqa: PLC0415 - 200 ms of imports, which a caller can overlap with its connection to the database
     from botocore.session import Session  # noqa: PLC0415
 
@@ -110,7 +113,8 @@ def connect_storage(target: StorageTarget, keys: Sequence[str] | None, ca_file: 
 
 
 class S3Storage:
-    """`connect` makes a client with a read timeout in seconds; below `prefix` is where the credentials may list. Thread-safe."""
+    """`connect` makes a client with a read timeout in seconds; below `prefix` is where the
+    credentials may list. Thread-safe."""
 
     def __init__(self, connect: Callable[[int], S3Client], bucket: str, prefix: str, where: str, region: str) -> None:
         self._connect, self.bucket, self._prefix, self.where, self._region = connect, bucket, prefix, where, region
@@ -136,7 +140,8 @@ class S3Storage:
             self.attempt(action, look)
 
     def _create_bucket(self) -> None:
-        """Private: no ACL is asked for, which is the default everywhere. Two creators at once are both content."""
+        """Private: no ACL is asked for, which is the default everywhere. Two creators at once are
+        both content."""
 
         def make(constraint: bool) -> bool:
             if constraint:
@@ -252,7 +257,8 @@ class S3Storage:
                 self._delete_one(key)
 
     def _delete_batch(self, keys: Sequence[str]) -> Sequence[str]:
-        """The keys that the server did not delete: all where it refuses batches, for single deletes then tell why."""
+        """The keys that the server did not delete: all where it refuses batches, for single deletes
+        then tell why."""
 
         def call() -> Sequence[str]:
             answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True})
@@ -375,7 +381,8 @@ class S3Upload:
         self._state = "complete"
 
     def _took_effect(self) -> bool:
-        """Whether an earlier try, whose reply was lost, completed it: the upload is gone and an object of its size is there."""
+        """Whether an earlier try, whose reply was lost, completed it: the upload is gone and an
+        object of its size is there."""
 
         def look() -> bool:
             self._storage.client.list_parts(Bucket=self._storage.bucket, Key=self._key, UploadId=self._id, MaxParts=1)
@@ -391,7 +398,8 @@ class S3Upload:
         self._stopped.set()
 
     def abort(self) -> None:
-        """Call it once no `part` runs any more, or call it twice: a part that arrives after an abort stays behind on some servers."""
+        """Call it once no `part` runs any more, or call it twice: a part that arrives after an
+        abort stays behind on some servers."""
         self._stopped.set()
         if self._state in {"complete", "aborted"}:
             return
@@ -400,5 +408,6 @@ class S3Upload:
 
 
 def _md5(data: bytes | memoryview) -> str:
-    """Content-MD5: the one digest of content that AWS, MinIO, versitygw and SeaweedFS all check (SeaweedFS does not check the signed SHA-256)."""
+    """Content-MD5: the one digest of content that AWS, MinIO, versitygw and SeaweedFS all check
+    (SeaweedFS does not check the signed SHA-256)."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

@@ -12,7 +12,8 @@ _QUEUED = 8
 
 
 class Sink:
-    """A thread that compresses chunks and hands them to the writer: reading, filtering, compressing and sending overlap. Call `close` in any case."""
+    """A thread that compresses chunks and hands them to the writer: reading, filtering, compressing
+    and sending overlap. Call `close` in any case."""
 
     def __init__(self, compressor: Compressor, writer: ArtifactWriter) -> None:
         self._compressor = compressor

@@ -1,4 +1,5 @@
-"""Chunks of an artifact -> SHA-256 by part and whole -> the bucket, in parallel and in bounded memory; visible only after `commit()`."""
+"""Chunks of an artifact -> SHA-256 by part and whole -> the bucket, in parallel and in bounded
+memory; visible only after `commit()`."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from dbbackup.storage.base import Storage, Upload
 PART_SIZE = 8 << 20
 MAX_PARTS = 10_000
 PLANNED_PARTS = 6_000
-"""Parts that the expected size is planned to fill. The next STEP parts are twice as large, and so on: a wrong guess costs memory, not the backup."""
+"""Parts that the expected size is planned to fill. The next STEP parts are twice as large, and so
+on: a wrong guess costs memory, not the backup."""
 STEP = 500
 MEMORY = 96 << 20
 """Bytes of parts held at most, unless two parts are more."""
@@ -27,12 +29,15 @@ def part_size(number: int, expected_bytes: int | None) -> int:
 
 
 class ArtifactWriter:
-    """One object of an artifact. `write`, `commit` and `abort` are called from one thread; parts travel in `workers` others.
+    """One object of an artifact. `write`, `commit` and `abort` are called from one thread; parts
+    travel in `workers` others.
 
-    In memory are `workers` parts in flight, one that waits and one being filled: fewer where parts are so large that it would be more than MEMORY.
-    An artifact of one part is a single PUT at commit. `expected_bytes` is a guess of the stored size. Past `max_size` bytes `write` raises Failure
-    ArtifactTooLarge. A fault of an upload thread is raised by the next `write` or by `commit`. `if_absent`: see `Storage.put`. After any failure
-    call `abort`, which leaves nothing in the bucket and may be called at any time.
+    In memory are `workers` parts in flight, one that waits and one being filled: fewer where parts
+    are so large that it would be more than MEMORY. An artifact of one part is a single PUT at
+    commit. `expected_bytes` is a guess of the stored size. Past `max_size` bytes `write` raises
+    Failure ArtifactTooLarge. A fault of an upload thread is raised by the next `write` or by
+    `commit`. `if_absent`: see `Storage.put`. After any failure call `abort`, which leaves nothing
+    in the bucket and may be called at any time.
     """
 
     def __init__(
@@ -128,7 +133,8 @@ class ArtifactWriter:
             self._room.release()
 
     def commit(self) -> StoredObject:
-        """Makes the object visible and returns its digests; its `name` is the last component of the key."""
+        """Makes the object visible and returns its digests; its `name` is the last component of the
+        key."""
         if self._error is None and self._upload is not None:
             self._send(more=False)
             self._drain()
@@ -157,16 +163,17 @@ class ArtifactWriter:
         return StoredObject(name=name, size=len(body), sha256=digest, parts=(Part(size=len(body), sha256=digest),))
 
     def cancel(self) -> None:
-        """From any thread, at once: parts stop waiting for a server that is away, and the next `write` or `commit` raises Failure Terminated.
-        `abort` must still follow."""
+        """From any thread, at once: parts stop waiting for a server that is away, and the next
+        `write` or `commit` raises Failure Terminated. `abort` must still follow."""
         with self._lock:
             self._error = self._error or Failure("Terminated", f"the upload of {self._key} was aborted")
         if self._upload is not None:
             self._upload.cancel()
 
     def abort(self) -> None:
-        """Leaves nothing in the bucket; after a successful `commit` does nothing, as the object is the caller's then. So after a commit that
-        was refused: what stands there is another attempt's. Failure where the server can't be reached: it may be called again."""
+        """Leaves nothing in the bucket; after a successful `commit` does nothing, as the object is
+        the caller's then. So after a commit that was refused: what stands there is another
+        attempt's. Failure where the server can't be reached: it may be called again."""
         if self._state in {"committed", "aborted"}:
             return
         refused = isinstance(self._error, Failure) and (self._error.reason.name == "ArtifactExists" or not self._error.reason.retryable)

@@ -49,7 +49,8 @@ class Cluster:
         )
 
     def postgres_image(self, major: int) -> str:
-        """POSTGRES_IMAGE, S3_IMAGE, TOXIPROXY_IMAGE and KUBECTL_IMAGE say others where no registry is reached; `{major}` stands for the version."""
+        """POSTGRES_IMAGE, S3_IMAGE, TOXIPROXY_IMAGE and KUBECTL_IMAGE say others where no registry
+        is reached; `{major}` stands for the version."""
         if not self.existing:
             return f"localhost/dbbackup/postgres:{major}"
         return os.environ.get("POSTGRES_IMAGE", "docker.io/library/postgres:{major}").replace("{major}", str(major))
@@ -75,7 +76,8 @@ class Cluster:
         return subprocess.Popen([*self.kubectl_argv, *arguments], env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
-        """stdout; CommandFailed where it fails, unless `check` is off: then stdout and stderr together."""
+        """stdout; CommandFailed where it fails, unless `check` is off: then stdout and stderr
+        together."""
         return self._run([*self.kubectl_argv, *arguments], stdin, check, timeout)
 
     def helm(self, *arguments: str, check: bool = True, timeout: float = 300) -> str:
@@ -88,7 +90,8 @@ class Cluster:
         return done.stdout if check else done.stdout + done.stderr
 
     def image_identity(self) -> str:
-        """Changes whenever the image under the tag does, so that an upgrade starts a new operator pod then and only then."""
+        """Changes whenever the image under the tag does, so that an upgrade starts a new operator
+        pod then and only then."""
         if self.existing:
             return self.image
         recorded = RIG / "run" / "imported" / self.image.replace("/", "_").replace(":", "_")
@@ -97,7 +100,8 @@ class Cluster:
 
 @contextmanager
 def once(name: str, run: str) -> Iterator[bool]:
-    """Across the workers of one pytest run: True for the first to come, which does the work while the others wait; False for the others."""
+    """Across the workers of one pytest run: True for the first to come, which does the work while
+    the others wait; False for the others."""
     STATE.mkdir(parents=True, exist_ok=True)
     done = STATE / f"{name}.done"
     with (STATE / f"{name}.lock").open("w") as lock:

@@ -1,4 +1,5 @@
-"""Whether two databases are the same: definitions, owners, grants, rows, sequences, large objects, as one pg_dump tells them."""
+"""Whether two databases are the same: definitions, owners, grants, rows, sequences, large objects,
+as one pg_dump tells them."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ BARE = ("--no-owner", "--no-privileges")
 
 
 def everything(database: Database, *options: str, client: Postgres | None = None) -> str:
-    """All that pg_dump knows, with owners and grants unless `options` leave them out; rows in their stored order.
+    """All that pg_dump knows, with owners and grants unless `options` leave them out; rows in their
+    stored order.
 
-    `client` is the server whose pg_dump is used, so that databases of two majors can be compared; the database's own where none is given.
+    `client` is the server whose pg_dump is used, so that databases of two majors can be compared;
+    the database's own where none is given.
     """
     server = database.server
     environment = {
@@ -29,7 +32,8 @@ def everything(database: Database, *options: str, client: Postgres | None = None
 
 
 def portable(database: Database, client: Postgres) -> str:
-    """What equal databases on servers of two majors have in common, as each words views in its own way: all objects by name and type, all rows."""
+    """What equal databases on servers of two majors have in common, as each words views in its own
+    way: all objects by name and type, all rows."""
     definitions = everything(database, *BARE, "--schema-only", client=client).splitlines()
     objects = sorted(line for line in definitions if line.startswith("-- Name: "))
     return "\n".join([*objects, everything(database, *BARE, "--data-only", client=client)])

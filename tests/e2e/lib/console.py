@@ -1,4 +1,5 @@
-"""A console of a test's own beside the release's, with its ServiceAccount; people with tokens; a client that speaks as a browser or curl does."""
+"""A console of a test's own beside the release's, with its ServiceAccount; people with tokens; a
+client that speaks as a browser or curl does."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def rendered(cluster: Cluster, values: Sequence[str]) -> list[Raw]:
 
 @contextmanager
 def console(cluster: Cluster, downloads: Sequence[str] = (), values: Sequence[str] = ()) -> Iterator[Console]:
-    """One under a name of its own, ready to serve, that may read the Secrets of the namespaces in `downloads`."""
+    """One under a name of its own, ready to serve, that may read the Secrets of the namespaces in
+    `downloads`."""
     kube, name = Kube(cluster, OPERATOR_NAMESPACE), f"console-{secrets.token_hex(3)}"
     objects = rendered(cluster, (*values, *(f"console.downloadNamespaces[{at}]={namespace}" for at, namespace in enumerate(downloads))))
     mine: list[Raw] = []
@@ -98,7 +100,8 @@ class Console:
 
 @dataclass(slots=True)
 class Client:
-    """`token` goes along with each request to the API; `sign_in` makes it a browser with a session instead."""
+    """`token` goes along with each request to the API; `sign_in` makes it a browser with a session
+    instead."""
 
     console: Console
     token: str
@@ -140,7 +143,8 @@ class Client:
 
 
 def account(kube: Kube, name: str, *roles: str, elsewhere: Kube | None = None) -> str:
-    """A ServiceAccount of the namespace with these ClusterRoles there; returns a token of its. `elsewhere`: rights in that namespace instead."""
+    """A ServiceAccount of the namespace with these ClusterRoles there; returns a token of its.
+    `elsewhere`: rights in that namespace instead."""
     where = elsewhere or kube
     objects: list[Raw] = [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}]
     kube.apply(*objects)

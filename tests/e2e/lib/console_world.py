@@ -1,4 +1,5 @@
-"""What the console's tests share: two namespaces with backups, a console that may download from one of them, and people."""
+"""What the console's tests share: two namespaces with backups, a console that may download from one
+of them, and people."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from tests.e2e.lib.tenant import Tenant
 
 @dataclass(slots=True)
 class World:
-    """Two namespaces, `shop` with backups, `other` with none that its people should see; a console; people."""
+    """Two namespaces, `shop` with backups, `other` with none that its people should see; a console;
+    people."""
 
     shop: Tenant
     other: Tenant

@@ -9,7 +9,8 @@ from tests.e2e.lib.kube import Kube
 
 
 def report(kube: Kube) -> str:
-    """Objects, Events, logs of the namespace's Jobs, and the operator's log lines about it. Never fails."""
+    """Objects, Events, logs of the namespace's Jobs, and the operator's log lines about it. Never
+    fails."""
     sections = [
         ("objects", kube.run("get", "dbb,dbr,bst,jobs,pods", "-o", "wide", check=False)),
         ("status", kube.run("get", "dbb,dbr", "-o", "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.status}{'\\n'}{end}", check=False)),

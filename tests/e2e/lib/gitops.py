@@ -1,4 +1,5 @@
-"""What a GitOps tool does to a namespace, done with kubectl in its order: build, server-side apply under its name, ask for health, wait, go on."""
+"""What a GitOps tool does to a namespace, done with kubectl in its order: build, server-side apply
+under its name, ask for health, wait, go on."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ MERGE = ("kustomize.toolkit.fluxcd.io/ssa", "Merge")
 
 
 def apply(kube: Kube, tool: Tool, *objects: Raw) -> list[Raw]:
-    """As the tool applies: server-side, without force, so that a field that somebody else holds is an error here."""
+    """As the tool applies: server-side, without force, so that a field that somebody else holds is
+    an error here."""
     if tool == "kustomize-controller":
         _undo_kubectl(kube, tool, objects)
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
@@ -46,7 +48,8 @@ def apply(kube: Kube, tool: Tool, *objects: Raw) -> list[Raw]:
 
 
 def _undo_kubectl(kube: Kube, tool: Tool, objects: Iterable[Raw]) -> None:
-    """What Flux does before it applies: it takes over the fields of managers whose name begins with kubectl, and so removes what is not in Git."""
+    """What Flux does before it applies: it takes over the fields of managers whose name begins with
+    kubectl, and so removes what is not in Git."""
     kept = {(obj["kind"], obj["metadata"]["name"]) for obj in objects if MERGE in obj["metadata"].get("annotations", {}).items()}
     for obj in documents(kube.run("get", ",".join(OURS), "-o", "json", "--show-managed-fields")):
         key = obj["kind"], obj["metadata"]["name"]
@@ -105,7 +108,8 @@ def wait(kube: Kube, obj: Raw, judge: Callable[[Raw], Outcome | None], timeout: 
 
 
 def argo_sync(kube: Kube, objects: Iterable[Raw]) -> Outcome:
-    """PreSync hooks by wave, each deleted before it is created and waited for; then the rest, if none of them failed."""
+    """PreSync hooks by wave, each deleted before it is created and waited for; then the rest, if
+    none of them failed."""
     items = list(objects)
     hooks = [obj for obj in items if "argocd.argoproj.io/hook" in obj["metadata"].get("annotations", {})]
     assert {obj["metadata"]["annotations"]["argocd.argoproj.io/hook-delete-policy"] for obj in hooks} == {"BeforeHookCreation"}
@@ -122,7 +126,8 @@ def argo_sync(kube: Kube, objects: Iterable[Raw]) -> Outcome:
 
 
 def flux_reconcile(kube: Kube, *folders: Iterable[Raw]) -> Outcome:
-    """Kustomizations with `wait` that depend on each other: the next is applied once all of the one before is well."""
+    """Kustomizations with `wait` that depend on each other: the next is applied once all of the one
+    before is well."""
     for folder in folders:
         for obj in apply(kube, "kustomize-controller", *folder):
             if wait(kube, obj, flux) == "failed":
@@ -132,7 +137,8 @@ def flux_reconcile(kube: Kube, *folders: Iterable[Raw]) -> Outcome:
 
 @contextmanager
 def watched(kube: Kube) -> Iterator[Callable[[], list[Raw]]]:
-    """Every state of our objects that the API server tells meanwhile; what is yielded gives those so far."""
+    """Every state of our objects that the API server tells meanwhile; what is yielded gives those
+    so far."""
     seen: queue.SimpleQueue[Raw] = queue.SimpleQueue()
     processes = [kube.cluster.popen("-n", kube.name, "get", kind, "--watch", "-o", "json") for kind in OURS]
 

@@ -1,4 +1,5 @@
-"""Runs held at a chosen point by a lock that the test has: faults can then be made there, without guessing times."""
+"""Runs held at a chosen point by a lock that the test has: faults can then be made there, without
+guessing times."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def fill(database: Database, megabytes: int = 20) -> None:
 
 @contextmanager
 def dump_after_rows(database: Database) -> Iterator[None]:
-    """pg_dump writes all rows but those of `zz_held`, and stays there: its value is out of line, and the index that leads there is locked."""
+    """pg_dump writes all rows but those of `zz_held`, and stays there: its value is out of line,
+    and the index that leads there is locked."""
     (index,) = database.query(
         "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = (SELECT reltoastrelid FROM pg_class WHERE oid = 'zz_held'::regclass)"
     )[0]
@@ -40,7 +42,8 @@ def dump_after_rows(database: Database) -> Iterator[None]:
 
 
 def gate(database: Database) -> None:
-    """Makes each restore of the database's dump stay at its last index while `restore_at_end` lasts."""
+    """Makes each restore of the database's dump stay at its last index while `restore_at_end`
+    lasts."""
     database.execute(
         "CREATE FUNCTION public.gate(id int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS"
         f" 'BEGIN PERFORM pg_catalog.pg_advisory_xact_lock_shared({_GATE}); RETURN id; END'",

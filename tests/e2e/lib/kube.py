@@ -1,4 +1,5 @@
-"""One namespace of the cluster, through kubectl: apply, get, wait by watch, exec, logs. Objects are plain dicts."""
+"""One namespace of the cluster, through kubectl: apply, get, wait by watch, exec, logs. Objects are
+plain dicts."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class Kube:
         return list(documents(text))
 
     def refused(self, obj: Raw) -> str:
-        """The API server's message when it refuses the object; an AssertionError where it takes it."""
+        """The API server's message when it refuses the object; an AssertionError where it takes
+        it."""
         try:
             self.create(obj)
         except CommandFailed as refusal:
@@ -76,7 +78,8 @@ class Kube:
         return self.run("exec", *(("-i",) if stdin is not None else ()), pod, "--", *argv, stdin=stdin, check=check, timeout=timeout)
 
     def wait_until(self, kind: str, name: str, condition: Callable[[Raw], bool], timeout: float = 120, what: str = "the condition") -> Raw:
-        """The first state of the object, by watch, for which `condition` holds. The object need not exist yet. AssertionError with its last state."""
+        """The first state of the object, by watch, for which `condition` holds. The object need not
+        exist yet. AssertionError with its last state."""
         deadline, last = time.monotonic() + timeout, None
         while (left := deadline - time.monotonic()) > 0:
             # The watch of a name that does not exist yet is one of the kind with a field selector.
@@ -104,7 +107,8 @@ class Kube:
         return self.wait_until(kind, name, lambda obj: condition(obj, "Ready") == "True", timeout, "Ready")
 
     def reach(self, pod: str, port: int) -> tuple[str, int]:
-        """An address at which this machine reaches the pod's port: its own address on the rig, a forwarded port elsewhere."""
+        """An address at which this machine reaches the pod's port: its own address on the rig, a
+        forwarded port elsewhere."""
         if not self.cluster.existing:
             return self.get("pod", pod)["status"]["podIP"], port
         if (pod, port) not in self._forwards:
@@ -138,7 +142,8 @@ def documents(text: str) -> Iterator[Raw]:
 
 
 def stream(lines: Iterator[str] | list[str]) -> Iterator[Raw]:
-    """Documents as kubectl writes them: indented, each ending with a line that is a closing brace alone."""
+    """Documents as kubectl writes them: indented, each ending with a line that is a closing brace
+    alone."""
     buffer: list[str] = []
     for line in lines:
         buffer.append(line)

@@ -10,7 +10,8 @@ from tests.e2e.lib.kube import Kube, Raw, _end
 
 
 def until(kube: Kube, selector: str, wanted: Callable[[list[Raw]], bool], timeout: float = 60, about: str = "") -> list[Raw]:
-    """The lines that hold `about`, from the log's start until `wanted` is content with them. AssertionError with them where it never is."""
+    """The lines that hold `about`, from the log's start until `wanted` is content with them.
+    AssertionError with them where it never is."""
     process = kube.cluster.popen("-n", kube.name, "logs", "-f", "--tail=-1", "-l", selector)
     stop = threading.Timer(timeout, process.kill)
     stop.start()

@@ -39,7 +39,8 @@ class Done:
 
 @dataclass(slots=True)
 class Plugin:
-    """In one namespace. `kubeconfig` is another person's, where it is given; `program` the plugin's argv."""
+    """In one namespace. `kubeconfig` is another person's, where it is given; `program` the plugin's
+    argv."""
 
     kube: Kube
     kubeconfig: Path | None = None
@@ -60,7 +61,8 @@ class Plugin:
         return [*self.program, "-n", self.kube.name, *context, *arguments]
 
     def __call__(self, *arguments: str, code: int | None = 0, timeout: float = 120, cwd: Path | None = None) -> Done:
-        """Runs it without a terminal; an AssertionError where the exit code is another. A traceback is one always."""
+        """Runs it without a terminal; an AssertionError where the exit code is another. A traceback
+        is one always."""
         ended = subprocess.run(self.argv(*arguments), env=self.environment(), capture_output=True, timeout=timeout, check=False, cwd=cwd)
         done = Done(ended.returncode, ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace"))
         assert "Traceback" not in done.both, done.both
@@ -84,7 +86,8 @@ class Plugin:
         )
 
     def terminal(self, *arguments: str, answers: Sequence[tuple[str, str]] = (), timeout: float = 120, cwd: Path | None = None) -> Done:
-        """At a terminal of its own; each answer is typed once its question has appeared. `out` is all that was shown, escape sequences and all."""
+        """At a terminal of its own; each answer is typed once its question has appeared. `out` is
+        all that was shown, escape sequences and all."""
         session = self.session(*arguments, cwd=cwd)
         for question, answer in answers:
             session.until(lambda shown, question=question: question in shown, timeout)  # type: ignore[misc]
@@ -159,7 +162,8 @@ def children(pid: int, name: str) -> list[int]:
 
 
 def person(kube: Kube, name: str, *roles: str, where: Path) -> Path:
-    """A kubeconfig for a ServiceAccount of the namespace that these ClusterRoles are bound to there."""
+    """A kubeconfig for a ServiceAccount of the namespace that these ClusterRoles are bound to
+    there."""
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
     bindings = [
         {

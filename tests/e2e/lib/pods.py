@@ -21,7 +21,8 @@ def server(
     command: Sequence[str] = (),
     volumes: Mapping[str, Raw] | None = None,
 ) -> list[Raw]:
-    """A pod that answers on `port`, and a Service of the same name. `volumes`: mount path to volume source; an emptyDir where it is `{}`."""
+    """A pod that answers on `port`, and a Service of the same name. `volumes`: mount path to volume
+    source; an emptyDir where it is `{}`."""
     mounts = dict(volumes or {})
     container: Raw = {
         "name": "main",
@@ -31,7 +32,8 @@ def server(
         **({"command": list(command)} if command else {}),
         "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
         "ports": [{"containerPort": port}],
-        # Asked each second until it holds once, cheaply after that: an `exec` probe costs as much as a small query workload.
+        # Asked each second until it holds once, cheaply after that: an `exec` probe costs as much
+        # as a small query workload.
         "startupProbe": {**probe, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 120},
         "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 10},
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
@@ -67,7 +69,8 @@ def server(
 
 
 def start(kube: Kube, name: str, objects: Sequence[Raw], timeout: float = 120) -> None:
-    """Applies the server's objects and waits until it answers; a pod of that name that has ended is replaced."""
+    """Applies the server's objects and waits until it answers; a pod of that name that has ended is
+    replaced."""
     found = kube.find("pod", name)
     if found and found.get("status", {}).get("phase") in ("Failed", "Succeeded"):
         kube.run("delete", "pod", name, "--grace-period=0", "--force")

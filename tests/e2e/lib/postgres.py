@@ -19,7 +19,8 @@ DATA = "/var/lib/postgresql/data"
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """One server. `host` is its name within the cluster; `address` is where this machine reaches it."""
+    """One server. `host` is its name within the cluster; `address` is where this machine reaches
+    it."""
 
     kube: Kube
     pod: str
@@ -40,7 +41,8 @@ class Postgres:
         return psycopg.connect(host=host, port=port, dbname=database, user=user, password=password, autocommit=True, connect_timeout=10)
 
     def psql(self, text: str, database: str = "postgres") -> str:
-        """A script, COPY blocks and all, through psql in the server's pod as the superuser. Unaligned rows."""
+        """A script, COPY blocks and all, through psql in the server's pod as the superuser.
+        Unaligned rows."""
         argv = ("psql", "-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", "-U", SUPERUSER, "-d", database, "-f", "-")
         return self.kube.exec(self.pod, *argv, stdin=text, timeout=600)
 
@@ -50,7 +52,8 @@ class Postgres:
         self.client("psql", "-X", "-v", "ON_ERROR_STOP=1", *options, stdin=script, environment=environment)
 
     def client(self, *argv: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> bytes:
-        """A client program in the server's pod, bytes in and out; AssertionError with its stderr where it fails."""
+        """A client program in the server's pod, bytes in and out; AssertionError with its stderr
+        where it fails."""
         assignments = [f"{key}={value}" for key, value in (environment or {}).items()]
         command = [*self.kube.cluster.kubectl_argv, "-n", self.kube.name, "exec", "-i", self.pod, "--", "env", *assignments, *argv]
         done = subprocess.run(command, input=stdin, env=self.kube.cluster.environment(), capture_output=True, timeout=900, check=False)
@@ -58,7 +61,8 @@ class Postgres:
         return done.stdout
 
     def database(self, name: str, owner: str, password: str = "owner-of-tests", *, options: str = "") -> Database:
-        """A new, empty database that belongs to a new login role, neither a superuser nor able to create databases."""
+        """A new, empty database that belongs to a new login role, neither a superuser nor able to
+        create databases."""
         with self.connect() as connection:
             for statement in (
                 sql.SQL("CREATE ROLE {owner} LOGIN PASSWORD {password}"),
@@ -126,7 +130,8 @@ class Database:
         return self.server.psql(text, self.name)
 
     def inventory(self, servers: int = generate.SERVERS) -> None:
-        """The demo's data; its roles carry this database's prefix, and the owner of the tables becomes this database's owner."""
+        """The demo's data; its roles carry this database's prefix, and the owner of the tables
+        becomes this database's owner."""
         owner = generate.Roles.with_prefix(self.prefix).owner
         self.script(generate.render(servers, self.prefix))
         self.server.psql(f"ALTER ROLE \"{owner}\" LOGIN PASSWORD '{self.password}';", self.name)
@@ -136,7 +141,8 @@ class Database:
         return Database(self.server, self.name, generate.Roles.with_prefix(self.prefix).owner, self.password, self.prefix)
 
     def schema(self, *options: str) -> str:
-        """All definitions with owners and grants, as the server's own pg_dump writes them; equal for equal schemas."""
+        """All definitions with owners and grants, as the server's own pg_dump writes them; equal
+        for equal schemas."""
         text = self.server.client("pg_dump", "-s", "--restrict-key=tests", *options, environment={"PGUSER": SUPERUSER, "PGDATABASE": self.name})
         return text.decode()
 
@@ -144,7 +150,8 @@ class Database:
         return self.server.client("pg_dump", *options, environment={"PGUSER": SUPERUSER, "PGDATABASE": self.name})
 
     def contents(self) -> dict[str, tuple[int, str | None]]:
-        """Rows and a digest over them, whatever their order, of each table and materialized view; sequences with their values."""
+        """Rows and a digest over them, whatever their order, of each table and materialized view;
+        sequences with their values."""
         digests: dict[str, tuple[int, str | None]] = {}
         with self.connect(superuser=True) as connection:
             connection.execute("SET search_path = ''")
@@ -162,7 +169,8 @@ class Database:
 
 
 def start(kube: Kube, name: str, major: int, *, args: Sequence[str] = (), volumes: Mapping[str, Raw] | None = None) -> Postgres:
-    """A server of its own, ready to serve. Its data are in memory-like storage that goes with the pod."""
+    """A server of its own, ready to serve. Its data are in memory-like storage that goes with the
+    pod."""
     environment = {"POSTGRES_PASSWORD": PASSWORD, "PGDATA": f"{DATA}/cluster"}
     tuning = ("-c", "fsync=off", "-c", "max_connections=200", *args)
     probe: Raw = {"exec": {"command": ["pg_isready", "-q", "-h", "127.0.0.1", "-U", SUPERUSER]}}

@@ -1,4 +1,5 @@
-"""A real Prometheus on this machine, which scrapes the operator and evaluates the chart's alerts: Debian's."""
+"""A real Prometheus on this machine, which scrapes the operator and evaluates the chart's alerts:
+Debian's."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class Prometheus:
         return answer
 
     def wait(self, condition: Callable[[], bool], what: str, timeout: float = 30) -> None:
-        """Until the condition holds: what Prometheus will have scraped or evaluated, no watch tells."""
+        """Until the condition holds: what Prometheus will have scraped or evaluated, no watch
+        tells."""
         end = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < end, f"Prometheus does not show {what} within {timeout:.0f} s"
@@ -65,7 +67,8 @@ class Prometheus:
 
 @contextmanager
 def scraping(directory: Path, target: str, namespace: str, rules: Path) -> Iterator[Prometheus]:
-    """Scrapes the target each second as the chart's ServiceMonitor says, in whose place it names the operator's `namespace`."""
+    """Scrapes the target each second as the chart's ServiceMonitor says, in whose place it names
+    the operator's `namespace`."""
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rules)],

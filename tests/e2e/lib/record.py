@@ -1,4 +1,5 @@
-"""All that a namespace shows to who may look: every state of its Jobs, pods, Events and our objects, and the logs of its pods."""
+"""All that a namespace shows to who may look: every state of its Jobs, pods, Events and our
+objects, and the logs of its pods."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ class Recording:
 
 @contextmanager
 def recording(kube: Kube) -> Iterator[Recording]:
-    """From now to the block's end; read it afterwards. Logs of pods that are deleted as soon as they end may be missing."""
+    """From now to the block's end; read it afterwards. Logs of pods that are deleted as soon as
+    they end may be missing."""
     found = Recording(kube)
     found.start()
     try:

@@ -78,7 +78,8 @@ class Bucket:
     client: S3Client
 
     def storage(self, name: str = "default", secret: str = "s3", **spec: Any) -> Raw:
-        """A BackupStorage on this bucket; `spec` adds to or replaces its fields, `s3` those of spec.s3."""
+        """A BackupStorage on this bucket; `spec` adds to or replaces its fields, `s3` those of
+        spec.s3."""
         s3 = {"bucket": self.name, "endpoint": self.s3.endpoint, "credentialsSecretRef": {"name": secret}, **spec.pop("s3", {})}
         return {"apiVersion": "dbbackup.io/v1", "kind": "BackupStorage", "metadata": {"name": name}, "spec": {"s3": s3, **spec}}
 
@@ -109,7 +110,8 @@ class Bucket:
         return document
 
     def empty(self) -> None:
-        """Everything in it goes. The bucket itself stays as long as its server: a Job of a namespace that is going away may still write to it."""
+        """Everything in it goes. The bucket itself stays as long as its server: a Job of a
+        namespace that is going away may still write to it."""
         for key in self.keys():
             self.delete(key)
         for upload in self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", []):
@@ -130,7 +132,8 @@ def start(kube: Kube, name: str = "s3", access_key: str = ACCESS_KEY, secret_key
 
 @dataclass(frozen=True, slots=True)
 class Toxiproxy:
-    """A TCP proxy whose faults tests switch on and off. One proxy a pod: a Service points at port 8666."""
+    """A TCP proxy whose faults tests switch on and off. One proxy a pod: a Service points at port
+    8666."""
 
     kube: Kube
     pod: str
@@ -159,7 +162,8 @@ class Toxiproxy:
         self.request("POST", "/proxies/main", {"enabled": True})
 
     def toxic(self, kind: str, stream: str = "downstream", **attributes: int) -> None:
-        """For instance `toxic("bandwidth", rate=100)` (kB/s), `("latency", latency=500)` (ms), `("limit_data", bytes=1000000)`."""
+        """For instance `toxic("bandwidth", rate=100)` (kB/s), `("latency", latency=500)` (ms),
+        `("limit_data", bytes=1000000)`."""
         self.request("POST", "/proxies/main/toxics", {"name": f"{kind}-{stream}", "type": kind, "stream": stream, "attributes": attributes})
 
     def clear(self) -> None:
@@ -168,7 +172,8 @@ class Toxiproxy:
 
 
 def proxy(kube: Kube, name: str, upstream: str) -> Toxiproxy:
-    """A proxy pod in front of `upstream` (host:port); it listens as `<name>.<namespace>.svc:8666`."""
+    """A proxy pod in front of `upstream` (host:port); it listens as
+    `<name>.<namespace>.svc:8666`."""
     probe: Raw = {"tcpSocket": {"port": 8474}}
     objects = pods.server(name, kube.cluster.toxiproxy_image, 8474, user=65532, probe=probe)
     objects[1]["spec"]["ports"].append({"name": "proxied", "port": 8666})

@@ -14,7 +14,8 @@ API = "dbbackup.io/v1"
 
 @dataclass(slots=True)
 class Tenant(Kube):
-    """Kube, with the objects of our API made in a line each. Specs are as in the CRDs; what is not given keeps its default."""
+    """Kube, with the objects of our API made in a line each. Specs are as in the CRDs; what is not
+    given keeps its default."""
 
     def add_storage(self, bucket: Bucket, name: str = "default", **spec: Any) -> Raw:
         """A BackupStorage on the bucket, with its Secret `s3`."""
@@ -39,7 +40,8 @@ class Tenant(Kube):
         return self.wait_until(obj["kind"].lower(), name, lambda seen: condition(seen, "Finished") == "True", timeout, "Finished")
 
     def completed(self, obj: Raw, timeout: float = 120) -> Raw:
-        """The object once it has ended well; an AssertionError with its failure where it has not."""
+        """The object once it has ended well; an AssertionError with its failure where it has
+        not."""
         ended = self.finished(obj, timeout)
         status = ended["status"]
         assert status["phase"] == "Completed", f"{obj['kind']} {obj['metadata']['name']} is {status['phase']}: {status.get('failure')}"
@@ -47,7 +49,8 @@ class Tenant(Kube):
         return ended
 
     def failed(self, obj: Raw, reason: str, timeout: float = 120) -> Raw:
-        """The object once it has failed for that reason, told in every place where it must stand."""
+        """The object once it has failed for that reason, told in every place where it must
+        stand."""
         ended = self.finished(obj, timeout)
         status = ended["status"]
         assert (status["phase"], status.get("failure", {}).get("reason")) == ("Failed", reason), status

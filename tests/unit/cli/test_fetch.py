@@ -1,4 +1,5 @@
-"""A download against a real serving pod's code in this process, through connections that break, lie and end too early."""
+"""A download against a real serving pod's code in this process, through connections that break, lie
+and end too early."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ PART = 30_000
 
 
 class Flaky(Transfer):
-    """Connects to a server in this process. `faults`, one an answer: after how many bytes it breaks, or a byte of it changes (negative)."""
+    """Connects to a server in this process. `faults`, one an answer: after how many bytes it
+    breaks, or a byte of it changes (negative)."""
 
     def __init__(self, port: int) -> None:
         super().__init__(Kubectl(), {}, None, sleep=lambda _: None)

@@ -1,4 +1,5 @@
-"""The console's rows follow the API server: by list, by watch, over broken connections and versions that are too old."""
+"""The console's rows follow the API server: by list, by watch, over broken connections and versions
+that are too old."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ END = asyncio.Event
 
 
 class Server:
-    """Lists of backups, one after the other; then what watches tell. An exception is raised in its place."""
+    """Lists of backups, one after the other; then what watches tell. An exception is raised in its
+    place."""
 
     def __init__(self, lists: list[Any], watches: list[Any]) -> None:
         self.lists, self.watches = lists, watches

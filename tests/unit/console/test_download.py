@@ -44,7 +44,8 @@ def artifact(algorithm: Any = "zstd", **changes: Any) -> tuple[Manifest, bytes]:
 async def world(
     monkeypatch: pytest.MonkeyPatch, manifest: Manifest, body: bytes, memory: Memory | None = None, **status: Any
 ) -> AsyncIterator[tuple[World, Memory]]:
-    """A signed-in person, a Completed backup whose artifact lies in a bucket in memory, credentials at hand."""
+    """A signed-in person, a Completed backup whose artifact lies in a bucket in memory, credentials
+    at hand."""
     bucket = memory or Memory()
     told = manifest.to_bytes()
     bucket.objects = {f"{KEY}/manifest.json": told, f"{KEY}/{manifest.artifact.name}": body}

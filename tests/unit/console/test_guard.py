@@ -1,4 +1,5 @@
-"""What a request must hold, how often it may come, who is signed in, and what the console is told by its environment."""
+"""What a request must hold, how often it may come, who is signed in, and what the console is told
+by its environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the console answers: to people signed in and not, to other sites, to names that carry HTML, to whoever may not."""
+"""What the console answers: to people signed in and not, to other sites, to names that carry HTML,
+to whoever may not."""
 
 from __future__ import annotations
 

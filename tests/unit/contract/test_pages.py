@@ -139,7 +139,8 @@ def test_other_lines_are_passed_over() -> None:
 
 
 def test_a_log_of_ten_thousand_artifacts_fits_what_a_kubelet_keeps() -> None:
-    """Of 10 MiB: containerLogMaxSize's default. Every one is told with its manifest, as in an empty cluster. 500 are told here."""
+    """Of 10 MiB: containerLogMaxSize's default. Every one is told with its manifest, as in an empty
+    cluster. 500 are told here."""
     stream = io.StringIO()
     pager = Pager(Reporter(stream).page)
     for number in range(500):

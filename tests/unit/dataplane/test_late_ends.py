@@ -1,4 +1,5 @@
-"""What a run may still do, and say, after its end was decided elsewhere: by another attempt, by a COMMIT, by a manifest that is written."""
+"""What a run may still do, and say, after its end was decided elsewhere: by another attempt, by a
+COMMIT, by a manifest that is written."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ def test_an_upload_that_was_refused_deletes_nobody_elses_object(reason: str, *, 
 
 
 def test_a_larger_object_of_another_is_found_by_a_second_try() -> None:
-    """The first try's answer (409: two writers at once) leaves open who won; the object that stands there says it."""
+    """The first try's answer (409: two writers at once) leaves open who won; the object that stands
+    there says it."""
 
     def refused(code: str, status: int) -> ClientError:
         return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject")  # type: ignore[typeddict-item]
@@ -197,7 +199,8 @@ def test_a_commit_over_which_the_server_broke_down_is_asked_after(
 
 
 def test_a_count_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
-    """Rows are still counted after pg_dump has ended; what was uploaded could not be cleared away if nobody ended that."""
+    """Rows are still counted after pg_dump has ended; what was uploaded could not be cleared away
+    if nobody ended that."""
     run, cancelled = run_of(tmp_path), threading.Event()
 
     class Counting:

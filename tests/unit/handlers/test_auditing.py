@@ -21,7 +21,8 @@ def managed(name: str, fields: Raw, time: str = "2026-11-23T01:00:00Z", operatio
 
 
 def written(obj: Raw, *managers: Raw, version: int = 5, **annotations: str | None) -> Raw:
-    """The object as the API server shows it then; annotations by their short names, None to have none."""
+    """The object as the API server shows it then; annotations by their short names, None to have
+    none."""
     known = {**(obj["metadata"].get("annotations") or {}), **{f"dbbackup.io/{name.replace('_', '-')}": value for name, value in annotations.items()}}
     metadata = {
         **obj["metadata"],

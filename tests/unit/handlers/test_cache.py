@@ -1,4 +1,5 @@
-"""The cache: nothing older replaces anything newer, last words of deleted pods stay, and what a list lacks is found."""
+"""The cache: nothing older replaces anything newer, last words of deleted pods stay, and what a
+list lacks is found."""
 
 from __future__ import annotations
 
@@ -217,7 +218,8 @@ def test_listed_means_that_every_watch_with_something_to_tell_has_told() -> None
 
 
 def test_what_went_between_two_lists_does_not_leave_a_watch_with_something_to_tell() -> None:
-    """A run that ended while no operator was there: it is dealt with, and its Job and pod are gone, before a watch has listed them."""
+    """A run that ended while no operator was there: it is dealt with, and its Job and pod are gone,
+    before a watch has listed them."""
     world = World()
     obj = backup_obj({"phase": "Completed"})
     world.cache.put(obj)

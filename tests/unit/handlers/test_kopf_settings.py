@@ -1,4 +1,5 @@
-"""Kopf is a watcher and nothing else: it writes nothing to any object, and stays small whatever the number of objects."""
+"""Kopf is a watcher and nothing else: it writes nothing to any object, and stays small whatever the
+number of objects."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def test_jobs_and_pods_are_filtered_by_the_server() -> None:
 
 
 def test_no_handler_of_kopf_but_events_and_those_of_the_process() -> None:
-    """`on.create` loses work where a status write fails, indexes and daemons cost memory and time: nobody may add one unawares."""
+    """`on.create` loses work where a status write fails, indexes and daemons cost memory and time:
+    nobody may add one unawares."""
     used = {
         node.attr
         for path in HANDLERS.glob("*.py")

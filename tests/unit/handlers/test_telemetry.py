@@ -1,4 +1,5 @@
-"""What is told of the operator itself: runs that ended, the queue, the API; and that /metrics answers."""
+"""What is told of the operator itself: runs that ended, the queue, the API; and that /metrics
+answers."""
 
 from __future__ import annotations
 

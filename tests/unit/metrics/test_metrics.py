@@ -1,4 +1,5 @@
-"""What is told of objects: from synthetic ones, with bounded labels, and the same by whichever process asks."""
+"""What is told of objects: from synthetic ones, with bounded labels, and the same by whichever
+process asks."""
 
 from __future__ import annotations
 

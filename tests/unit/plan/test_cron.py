@@ -1,4 +1,5 @@
-"""When schedules come due: held to a definition by brute force, minute by minute, around every kind of clock change."""
+"""When schedules come due: held to a definition by brute force, minute by minute, around every kind
+of clock change."""
 
 from __future__ import annotations
 
@@ -101,7 +102,8 @@ def test_a_daily_run_comes_once_a_day(time: str, zone: str) -> None:
 
 
 def _matcher(schedule: str) -> tuple[set[int], set[int], set[int], set[int]]:
-    """Minutes, hours, days of the month and weekdays (0 is Sunday) of a schedule that restricts the days in one way at most."""
+    """Minutes, hours, days of the month and weekdays (0 is Sunday) of a schedule that restricts the
+    days in one way at most."""
 
     def values(field: str, low: int, high: int) -> set[int]:
         found: set[int] = set()

@@ -1,4 +1,5 @@
-"""Artifacts without an object: imported, found again by their key, or expired by their manifests."""
+"""Artifacts without an object: imported, found again by their key, or expired by their
+manifests."""
 
 from __future__ import annotations
 
@@ -82,7 +83,8 @@ def test_an_import_gives_a_name_that_is_taken_to_nobody(world: World) -> None:
 
 
 def test_a_name_that_is_taken_at_the_last_moment_is_left_alone(world: World) -> None:
-    """The operator has not heard of a backup that a person has just made: it must not be told that it is Completed."""
+    """The operator has not heard of a backup that a person has just made: it must not be told that
+    it is Completed."""
     world.orphan("a", at(1))
     world.annotate(KIND, "default", "import", "1")
     world.run(5)
@@ -139,7 +141,8 @@ def test_imported_backups_are_pruned_as_their_schedule_says(world: World) -> Non
 
 
 def test_artifacts_that_have_expired_are_imported_before_they_go(world: World) -> None:
-    """The import and the removal of orphans find the same artifact: no object may say Completed of one that a Job removes at that moment."""
+    """The import and the removal of orphans find the same artifact: no object may say Completed of
+    one that a Job removes at that moment."""
     for day in range(1, 4):
         world.orphan(f"b{day}", at(day), expires=at(20))
     world.annotate(KIND, "default", "import", "1")
@@ -269,7 +272,8 @@ def test_an_orphan_that_a_restore_reads_stays(world: World) -> None:
 
 
 def test_the_storages_clock_removes_nothing_early(world: World) -> None:
-    """Nor late: the operator's "now" is the API server's time, and the Jobs' clocks count for nothing in it."""
+    """Nor late: the operator's "now" is the API server's time, and the Jobs' clocks count for
+    nothing in it."""
     world.orphan("a", at(1), expires=T0 + HOUR)
     world.orphan("b", at(2))
     world.storage_clock = 365 * DAY
@@ -285,7 +289,8 @@ def test_the_storages_clock_removes_nothing_early(world: World) -> None:
 
 
 def test_what_another_storage_holds_in_the_same_bucket_is_no_orphan(world: World) -> None:
-    """Two BackupStorages of one bucket: a storage that was renamed. What is pinned there must not go as an orphan here."""
+    """Two BackupStorages of one bucket: a storage that was renamed. What is pinned there must not
+    go as an orphan here."""
     old = world.good("old", at(1), storage="first", expires=at(20), annotations={"dbbackup.io/pin": "true"})
     world.good("new", at(2))
     world.annotate(KIND, "default", "import", "1")
@@ -377,7 +382,8 @@ def test_an_import_that_is_asked_for_while_orphans_are_removed_waits(world: Worl
 
 
 def test_an_inventory_that_was_taken_in_half_way_is_not_believed_later(world: World) -> None:
-    """An operator made the Job that removes what it found, and died. What somebody wants of it meanwhile is going already."""
+    """An operator made the Job that removes what it found, and died. What somebody wants of it
+    meanwhile is going already."""
     keys = [world.orphan(f"b{day}", at(day), expires=at(20)) for day in range(1, 4)]
     world.run(9.9, rest=False)
     world.operator.kube.fuse, world.lives = 1, 0

@@ -1,4 +1,5 @@
-"""Decisions for backups and restores, situation by situation. `now` is an argument: nothing here waits."""
+"""Decisions for backups and restores, situation by situation. `now` is an argument: nothing here
+waits."""
 
 from __future__ import annotations
 
@@ -246,7 +247,8 @@ def test_completed_takes_over_the_report_and_only_then_the_job_goes() -> None:
 
 
 def test_a_job_whose_maker_died_before_it_wrote_the_status_is_named_all_the_same() -> None:
-    """Else the object would seem never to have run, and its artifact would outlive a deletion that should remove it."""
+    """Else the object would seem never to have run, and its artifact would outlive a deletion that
+    should remove it."""
     held = job_of(backup_obj())
     for known in (
         facts(backup_obj(), after=10, jobs=[held], pods=[pod(code=0, message=DONE)]),
@@ -340,7 +342,8 @@ AWAY = report(outcome="Failed", failure=("StorageUnavailable", True))
 
 
 def test_a_seal_that_nobody_saw_is_looked_for_whatever_later_attempts_say() -> None:
-    """The first attempt's manifest took effect, its answer was lost, and the storage has been away since."""
+    """The first attempt's manifest took effect, its answer was lost, and the storage has been away
+    since."""
     over = job_of(backup_obj(), conditions={"Failed": "BackoffLimitExceeded"}, failed=3)
     pods = [pod(code=10), pod(number=2, code=10, message=AWAY), pod(number=3, code=10, message=AWAY)]
     lost = decide(facts(backup_obj(RUN), after=10, jobs=[over], pods=pods))
@@ -561,7 +564,8 @@ def test_never_completed_without_a_good_report(
     if phase == "Failed":
         assert not decision.create
     if decision.delete:
-        # A Job goes only when the status is written that holds its report, or says why it is stopped.
+        # A Job goes only when the status is written that holds its report, or says why it is
+        # stopped.
         assert (decision.status or {}).get("phase") in ("Completed", "Failed") or (decision.status or {}).get("failure")
 
 
@@ -574,7 +578,8 @@ def test_terminal_stays_terminal(phase: str, jobs: list[Raw], pods: list[Raw], a
 
 
 def test_a_decision_is_stable() -> None:
-    """What was written is not written again: a status that changes itself would never come to rest."""
+    """What was written is not written again: a status that changes itself would never come to
+    rest."""
     obj = backup_obj()
     for known in (
         facts(obj, no_storage=True),

@@ -142,7 +142,8 @@ def test_the_choice_stays_and_keeps_the_artifact(world: World) -> None:
 
 
 def test_killed_after_any_action_the_choice_is_that_of_the_job() -> None:
-    """A newer backup, and one of another database, come before there is an operator again: what the Job reads must be told, and stay."""
+    """A newer backup, and one of another database, come before there is an operator again: what the
+    Job reads must be told, and stay."""
     told: list[str] = []
 
     def scenario(world: World) -> None:

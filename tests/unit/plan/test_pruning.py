@@ -1,4 +1,5 @@
-"""Retention carried out: what goes, step by step, and what never does, whatever befalls operator, Job and bucket."""
+"""Retention carried out: what goes, step by step, and what never does, whatever befalls operator,
+Job and bucket."""
 
 from __future__ import annotations
 
@@ -173,7 +174,8 @@ def test_an_object_that_a_person_deletes_while_it_goes(world: World) -> None:
 
 
 def test_what_somebody_else_holds_in_deletion_is_left_to_them(world: World) -> None:
-    """It counts nowhere: neither as the newest, which keeps another, nor as one to be removed, again and again."""
+    """It counts nowhere: neither as the newest, which keeps another, nor as one to be removed,
+    again and again."""
     for day, name in ((1, "a"), (2, "b"), (3, "c")):
         world.good(name, at(day), expires=PAST)
         world.server.change((BACKUP, name), {"metadata": {"finalizers": ["example.com/x"]}})
@@ -413,7 +415,8 @@ def test_a_prune_that_fails_is_tried_again_after_ten_minutes(world: World, what:
     world.pace, world.silent, world.failing = timedelta(seconds=10), False, lambda _: None
     if key(world, "a") in world.bucket:
         world.bucket[key(world, "a")].stuck = None
-    # A new operator knows no more than the status says, and what happens meanwhile puts nothing off.
+    # A new operator knows no more than the status says, and what happens meanwhile puts nothing
+    # off.
     world.down(timedelta(seconds=1))
     world.good("c", at(3), database="shop")
     world.run(until=T0 + 11 * MINUTE)
@@ -445,7 +448,8 @@ def test_a_prune_job_that_somebody_deletes_is_made_again(world: World) -> None:
 
 
 def test_a_prune_whose_end_could_not_be_written_is_looked_at_again(world: World) -> None:
-    """Somebody changed the backup in that moment. The next Job has the same name; the first one's pod is remembered, and speaks for it alone."""
+    """Somebody changed the backup in that moment. The next Job has the same name; the first one's
+    pod is remembered, and speaks for it alone."""
     world.good("a", at(1), expires=PAST)
     world.good("b", at(2))
     world.run(5, rest=False)
@@ -519,7 +523,8 @@ def check_mixed(world: World) -> None:
 
 @pytest.mark.parametrize("lost_answers", [False, True], ids=["killed", "answers lost"])
 def test_killed_after_any_action_the_same_goes_and_the_same_stays(lost_answers: bool) -> None:
-    """That a marked backup never says Completed again, and that nothing but what is marked loses its artifact, the world itself looks after."""
+    """That a marked backup never says Completed again, and that nothing but what is marked loses
+    its artifact, the world itself looks after."""
     assert everywhere(mixed, check_mixed, lost_answers=lost_answers) > 15
     if not lost_answers:
         again_and_again(mixed, check_mixed)

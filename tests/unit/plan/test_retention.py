@@ -161,7 +161,8 @@ def removed(candidates: Iterable[Candidate], policies: dict[str, Policy], now: d
 
 
 def test_two_years_night_by_night() -> None:
-    """What is left when retention ran after each run: seven days, five Sundays, and the last night of each month, of a leap February too."""
+    """What is left when retention ran after each run: seven days, five Sundays, and the last night
+    of each month, of a leap February too."""
     policy = {"nightly": Policy(keep_daily=7, keep_weekly=5, keep_monthly=24, time_zone="Europe/Berlin")}
     cron = parse("0 3 * * *", "Europe/Berlin")
     left: list[Candidate] = []

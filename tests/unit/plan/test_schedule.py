@@ -99,7 +99,8 @@ def test_jitter_starts_runs_later_and_always_by_the_same(world: World) -> None:
 
 
 def test_jitter_is_no_delay(world: World) -> None:
-    """A run is as late as it starts after its time with jitter; and one by hand in between takes its place as little as another."""
+    """A run is as late as it starts after its time with jitter; and one by hand in between takes
+    its place as little as another."""
     late = cron.jitter("ns", "nightly", 1800)
     world.schedule(jitter="30m", startingDeadline="1m")
     world.run(until=at(23, 3) + late / 2)

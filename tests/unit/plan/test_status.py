@@ -1,4 +1,5 @@
-"""A status keeps within the CRDs whatever a Job, its log or Kubernetes says: the API server refuses one that does not, whole."""
+"""A status keeps within the CRDs whatever a Job, its log or Kubernetes says: the API server refuses
+one that does not, whole."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ STORAGE = StorageTarget(name="s" * 63, bucket="b" * 63, prefix="p" * 512, endpoi
 
 @functools.cache
 def status_schema(kind: str) -> Any:
-    """Of the CRD; what it does not name is refused, where the API server would drop it without a word."""
+    """Of the CRD; what it does not name is refused, where the API server would drop it without a
+    word."""
 
     def closed(schema: Any) -> Any:
         if isinstance(schema, list):

@@ -1,4 +1,5 @@
-"""Today's CRDs against those of version 0.1.0: what was valid stays valid, what was read stays readable."""
+"""Today's CRDs against those of version 0.1.0: what was valid stays valid, what was read stays
+readable."""
 
 from __future__ import annotations
 

@@ -184,7 +184,8 @@ def compare(model: type[BaseModel], schema: Schema, path: str) -> None:
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
     template = path == "spec.template.spec"
     if template:
-        # It is no discovered artifact, so it always has a database: the model's own check, since it is that of every backup.
+        # It is no discovered artifact, so it always has a database: the model's own check, since it
+        # is that of every backup.
         fields = {name: field for name, field in fields.items() if name not in ("origin", "artifactKey")}
     assert set(fields) == set(schema["properties"]), path
     for name, field in fields.items():

@@ -1,4 +1,5 @@
-"""The demo data: the same bytes at every call, the sizes that docs and tests count on, and COPY escapes that lose nothing."""
+"""The demo data: the same bytes at every call, the sizes that docs and tests count on, and COPY
+escapes that lose nothing."""
 
 import re
 

@@ -1,4 +1,5 @@
-"""What docs/disaster-recovery.md must be, for tests/disaster to run it as it stands; and that the runner runs all of it."""
+"""What docs/disaster-recovery.md must be, for tests/disaster to run it as it stands; and that the
+runner runs all of it."""
 
 from __future__ import annotations
 

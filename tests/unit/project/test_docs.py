@@ -1,4 +1,5 @@
-"""README, docs and examples: links resolve, YAML fits the CRDs, and what they name (make targets, fields, reasons, values) exists."""
+"""README, docs and examples: links resolve, YAML fits the CRDs, and what they name (make targets,
+fields, reasons, values) exists."""
 
 import re
 from collections.abc import Iterator
@@ -186,7 +187,8 @@ def test_fields_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_reasons_exist(page: Path) -> None:
-    """A CamelCase word in code that is neither a reason nor one of these is a mistake, or a new word to list here."""
+    """A CamelCase word in code that is neither a reason nor one of these is a mistake, or a new
+    word to list here."""
     known = {
         *REASONS, *_schemas(), "Pending", "Running", "Completed", "Failed", "Deleting", "Ready", "Reconciling", "Stalled", "Finished",
         "Fail", "Replace", "Retain", "Delete", "Exact", "Off", "Forbid", "Allow", "Run", "Discovered", "Expired", "Expiring",

@@ -1,5 +1,6 @@
-"""What Argo CD and Flux make of every status that the operator writes: the shipped script and expressions, in real interpreters, on statuses of the
-simulated world and of a life that passes every phase."""
+"""What Argo CD and Flux make of every status that the operator writes: the shipped script and
+expressions, in real interpreters, on statuses of the simulated world and of a life that passes
+every phase."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from dbbackup.contract.run import RunSpec
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 KINDS = {"BackupStorage", "DatabaseBackup", "DatabaseBackupSchedule", "DatabaseRestore"}
 Told = dict[tuple[str, str, str], list[Raw]]
-"""Kind, phase (empty where the kind has none), and the reason of Ready (empty before there is one) -> objects."""
+"""Kind, phase (empty where the kind has none), and the reason of Ready (empty before there is one)
+-> objects."""
 
 
 def ready(obj: Raw) -> Raw:
@@ -108,7 +110,8 @@ EXPECTED: dict[tuple[str, str, str], tuple[str, str]] = {
     ("BackupStorage", "", "Available"): ("Healthy", "Current"),
     ("BackupStorage", "", "BucketNotFound"): ("Degraded", "Failed"),
 }
-"""Of Scheduled and StorageUnavailable more than the reason decides: they have tests of their own."""
+"""Of Scheduled and StorageUnavailable more than the reason decides: they have tests of their
+own."""
 
 
 def test_each_status_has_its_health(told: Told) -> None:
@@ -131,7 +134,8 @@ def test_nothing_was_told_that_this_page_does_not_expect(told: Told) -> None:
 
 
 def test_the_expressions_differ_from_kstatus_in_one_thing(told: Told) -> None:
-    """That retention removes an artifact: by kstatus alone a Kustomization would wait for it, for ever where the bucket lets nothing be deleted."""
+    """That retention removes an artifact: by kstatus alone a Kustomization would wait for it, for
+    ever where the bucket lets nothing be deleted."""
     differ = {key for key, objects in told.items() for obj in objects if flux(obj) != kstatus(obj)}
     assert differ == {("DatabaseBackup", "Deleting", "Expiring")}
 
@@ -213,7 +217,8 @@ def test_each_kind_has_its_script_and_its_expressions() -> None:
 
 
 def test_the_script_uses_nothing_that_argo_cd_withholds() -> None:
-    """`argo` takes away what Argo CD does not give: a script that uses it fails there, as it would here."""
+    """`argo` takes away what Argo CD does not give: a script that uses it fails there, as it would
+    here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(scripts(), ARGO_KEY.format("DatabaseBackup"), "return {status = string.upper('healthy'), message = ''}")
         with pytest.raises(Exception, match="string"):
@@ -229,7 +234,8 @@ def test_the_config_map_is_what_argo_cd_reads() -> None:
 
 @pytest.mark.parametrize("phase", ["Completed", "Failed", "Deleting", "Expired"])
 def test_a_change_after_the_run_is_seen(phase: str) -> None:
-    """A tool that changes the deletion policy of a backup that is over must not wait for it for ever."""
+    """A tool that changes the deletion policy of a backup that is over must not wait for it for
+    ever."""
     world = World(failing=failing)
     world.ready_storage()
     if phase in ("Deleting", "Expired"):

@@ -1,4 +1,5 @@
-"""Alerts, dashboard, chart values and docs hold together: what they name is there, and nothing is missing in the reference."""
+"""Alerts, dashboard, chart values and docs hold together: what they name is there, and nothing is
+missing in the reference."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def test_an_alert_says_what_happened_and_has_a_runbook(rule: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_an_alert_outlives_the_operators_pod(rule: dict[str, Any]) -> None:
-    """Every series loses the labels of the scraped pod before anything else, but for what is looked for by its absence."""
+    """Every series loses the labels of the scraped pod before anything else, but for what is looked
+    for by its absence."""
     bare = re.sub(r"(max|min|sum) without \(\$\{targetLabels\}[^)]*\) \((?:[^()]|\([^()]*\))*\)", "", rule["expr"])
     assert series_of(bare) == ({"dbbackup_operator_ready"} if rule["expr"].startswith("absent(") else set())
 

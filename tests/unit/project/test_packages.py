@@ -64,7 +64,8 @@ def test_the_chart_names_each_kind() -> None:
 
 
 def test_the_plugin_needs_nothing_of_the_operator() -> None:
-    """Who installs the wheel gets no Kubernetes client, no operator framework, no S3, no PostgreSQL driver."""
+    """Who installs the wheel gets no Kubernetes client, no operator framework, no S3, no PostgreSQL
+    driver."""
     base = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
     operator = {canonicalize_name(Requirement(text).name) for text in PROJECT["optional-dependencies"]["operator"]}
     assert operator >= {"boto3", "kopf", "kubernetes", "psycopg"}

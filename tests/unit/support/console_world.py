@@ -1,4 +1,5 @@
-"""The console in one process, for tests of what it answers: an API server of a few lines in place of Kubernetes, and requests without a socket."""
+"""The console in one process, for tests of what it answers: an API server of a few lines in place
+of Kubernetes, and requests without a socket."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ class Clock:
 
 @dataclass
 class FakeKube:
-    """`rights`: user -> what they may, as `verb resource namespace` with `*` for any; `tokens`: token -> user."""
+    """`rights`: user -> what they may, as `verb resource namespace` with `*` for any; `tokens`:
+    token -> user."""
 
     tokens: dict[str, str] = field(default_factory=lambda: {"token-anna": "anna"})
     rights: dict[str, set[str]] = field(default_factory=lambda: {"anna": {"* * shop"}})
@@ -143,7 +145,8 @@ class World:
         self.cookie = ""
 
     async def request(self, method: str, path: str, *, body: bytes = b"", source: str = "10.0.0.1", **headers: Any) -> Answer:
-        """Header names with `_` for `-`. The cookie that a sign-in has set goes along; a browser's Origin too, unless it is given."""
+        """Header names with `_` for `-`. The cookie that a sign-in has set goes along; a browser's
+        Origin too, unless it is given."""
         path, _, query = path.partition("?")
         told = {"host": HOST, **({"cookie": self.cookie} if self.cookie else {}), **{key.replace("_", "-"): value for key, value in headers.items()}}
         if method not in ("GET", "HEAD") and "origin" not in told and "authorization" not in told:

@@ -1,4 +1,5 @@
-"""Whether a status that was decided fits its CRD: the API server drops unknown fields without a word, and refuses a patch that breaks a limit."""
+"""Whether a status that was decided fits its CRD: the API server drops unknown fields without a
+word, and refuses a patch that breaks a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A bucket in memory: the Storage Protocol as an honest server keeps it, with a clock and faults that a test sets."""
+"""A bucket in memory: the Storage Protocol as an honest server keeps it, with a clock and faults
+that a test sets."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ NOW = datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)
 
 
 class Memory:
-    """`before(operation, key)` is called before anything is done, and may raise. `asked` are the operations in their order."""
+    """`before(operation, key)` is called before anything is done, and may raise. `asked` are the
+    operations in their order."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

@@ -1,4 +1,5 @@
-"""A small world for tests of decisions: objects, Jobs and pods as the API server would show them, and a clock."""
+"""A small world for tests of decisions: objects, Jobs and pods as the API server would show them,
+and a clock."""
 
 from __future__ import annotations
 
@@ -121,7 +122,8 @@ def pod(
     uid: str = UID,
     **metadata: Any,
 ) -> Raw:
-    """A pod of the run. `code` ends its container, with `message` as its last words; `state` is the container's otherwise."""
+    """A pod of the run. `code` ends its container, with `message` as its last words; `state` is the
+    container's otherwise."""
     if code is not None:
         why = "OOMKilled" if code == 137 else "Error"
         state = {"terminated": {"exitCode": code, "message": message or "", "startedAt": timestamp(T0), "reason": why}}
@@ -161,7 +163,8 @@ def facts(obj: Raw, *, after: float = 0, storage: Raw | None = None, no_storage:
 
 
 def decide(known: Facts) -> Decision:
-    """The decision for the object's kind; a slot is granted when it is wanted and nothing was said of it."""
+    """The decision for the object's kind; a slot is granted when it is wanted and nothing was said
+    of it."""
     module: Callable[[Facts], Decision] = backup.decide if known.obj["kind"] == "DatabaseBackup" else restore.decide
     decision = module(known)
     return module(replace(known, slot=Slot(granted=True))) if decision.want == {"slot"} else decision

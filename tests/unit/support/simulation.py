@@ -1,8 +1,11 @@
-"""A world in which the operator itself decides and acts: an API server, a bucket, nodes that run Jobs, and a clock that the test moves.
+"""A world in which the operator itself decides and acts: an API server, a bucket, nodes that run
+Jobs, and a clock that the test moves.
 
-Only what is around the operator is made up. Of it `Reconciler`, `Cache` and `Watch` are the real ones, so an operator can be killed after any single
-action, be doubled, or act on what it heard too late. After every write the world looks whether the API server would have taken it, and whether a
-promise was broken: a marked backup never says Completed again, and the newest artifact of a database is never removed.
+Only what is around the operator is made up. Of it `Reconciler`, `Cache` and `Watch` are the real
+ones, so an operator can be killed after any single action, be doubled, or act on what it heard too
+late. After every write the world looks whether the API server would have taken it, and whether a
+promise was broken: a marked backup never says Completed again, and the newest artifact of a
+database is never removed.
 """
 
 from __future__ import annotations
@@ -94,7 +97,8 @@ def _spec_validator(kind: str) -> jsonschema.Draft202012Validator:
 
 
 def _refused(kind: str, spec: Raw) -> list[str]:
-    """What the API server would refuse of such a spec. Looked at once for all specs that are alike but for their texts."""
+    """What the API server would refuse of such a spec. Looked at once for all specs that are alike
+    but for their texts."""
     shape = kind, str({name: value if isinstance(value, (dict, list)) else type(value) for name, value in spec.items()})
     if shape not in _TAKEN:
         _TAKEN[shape] = [f"{found.json_path}: {found.message}" for found in _spec_validator(kind).iter_errors(spec)]
@@ -240,7 +244,8 @@ class Server:
                 self.delete(ref)
 
     def write_status(self, ref: Ref, version: str, patch: Raw) -> Raw:
-        """What the operator writes to a status, looked at as closely as the API server does, and closer."""
+        """What the operator writes to a status, looked at as closely as the API server does, and
+        closer."""
         old = self._of_version(ref, version)
         new = {**old, "status": merged(old.get("status") or {}, patch)}
         kind, status = ref[0], new["status"]
@@ -289,7 +294,8 @@ class Now:
 
 
 class FakeKube:
-    """The connection of one operator: the methods of `Kube` that are used. Every change is an action, after any of which it can break off."""
+    """The connection of one operator: the methods of `Kube` that are used. Every change is an
+    action, after any of which it can break off."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -391,7 +397,8 @@ class FakeKube:
 
 
 class Operator:
-    """One operator process. Its queue knows one time for each key, and forgets a later for an earlier: each look must say when the next is due."""
+    """One operator process. Its queue knows one time for each key, and forgets a later for an
+    earlier: each look must say when the next is due."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
@@ -447,7 +454,8 @@ class Operator:
 
 @dataclass(repr=False)
 class World:
-    """`pace` is how long a Job's pod takes, None where tests end it themselves. `failing` says of a run how it fails, as (reason, retryable)."""
+    """`pace` is how long a Job's pod takes, None where tests end it themselves. `failing` says of a
+    run how it fails, as (reason, retryable)."""
 
     now: datetime = T0
     pace: timedelta | None = timedelta(seconds=10)
@@ -553,7 +561,8 @@ class World:
         annotations: Raw | None = None,
         **spec: Any,
     ) -> Raw:
-        """A backup that was completed at that time, and its artifact. `expires`: its recorded expiry."""
+        """A backup that was completed at that time, and its artifact. `expires`: its recorded
+        expiry."""
         told = {"dbbackup.io/scheduled-at": timestamp(at)} if schedule else {}
         self.server.version += 1
         metadata = {
@@ -594,7 +603,8 @@ class World:
         return self.server._put(obj, "ADDED")
 
     def orphan(self, name: str, at: datetime, *, database: str = "app", expires: datetime | None = None, **more: Any) -> str:
-        """An artifact whose object is gone; its key. `schedule`, `safety`, `kind`: as its manifest tells them."""
+        """An artifact whose object is gone; its key. `schedule`, `safety`, `kind`: as its manifest
+        tells them."""
         self.server.version += 1
         owner = Owner(
             kind=more.get("kind", "DatabaseBackup"),
@@ -630,7 +640,8 @@ class World:
     # Time
 
     def run(self, for_: float | timedelta = 0, *, until: datetime | None = None, rest: bool = True) -> None:
-        """The clock goes on, and everything that comes due is done. At the end, unless `rest` is False, doing it again must change nothing."""
+        """The clock goes on, and everything that comes due is done. At the end, unless `rest` is
+        False, doing it again must change nothing."""
         span = for_ if isinstance(for_, timedelta) else timedelta(seconds=for_)
         _LOOP.run_until_complete(self._run(max(until or self.now + span, self.now), rest))
         self.check_truth()
@@ -679,7 +690,8 @@ class World:
                 self.operators.append(heir)
 
     def check_rest(self) -> None:
-        """What was decided is not decided again: no status changes itself, nothing is made or deleted twice, and nobody looks all the time."""
+        """What was decided is not decided again: no status changes itself, nothing is made or
+        deleted twice, and nobody looks all the time."""
         if self.dawdle is not None or len(self.operators) != 1:
             return
         for key in self.operator.cache.all_keys():
@@ -910,7 +922,8 @@ def owner_of(obj: Raw) -> Owner:
 
 
 def everywhere(scenario: Callable[[World], None], check: Callable[[World], None], *, lost_answers: bool = False) -> int:
-    """Plays the scenario once for each action of the operator, killing it right after that one, and looks at each end. How many times it was played.
+    """Plays the scenario once for each action of the operator, killing it right after that one, and
+    looks at each end. How many times it was played.
 
     `lost_answers`: the operator lives, and the answer to that action is lost.
     """
@@ -928,7 +941,8 @@ def everywhere(scenario: Callable[[World], None], check: Callable[[World], None]
 
 
 def again_and_again(scenario: Callable[[World], None], check: Callable[[World], None]) -> None:
-    """Plays the scenario with operators of which each dies after so many actions: after the first, after every second ..."""
+    """Plays the scenario with operators of which each dies after so many actions: after the first,
+    after every second ..."""
     for number in (1, 2, 3, 5):
         world = World(lives=number)
         world.operator.kube.fuse = number

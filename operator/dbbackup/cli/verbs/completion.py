@@ -21,9 +21,12 @@ def completion(shell: str) -> int:
     """Print the code for completion in a shell.
 
     \b
-    kubectl dbbackup ...   kubectl's own completion asks a program `kubectl_complete-dbbackup` on the PATH. pipx installs it;
-                           else: kubectl dbbackup completion kubectl > /usr/local/bin/kubectl_complete-dbbackup; chmod +x on it
-    kubectl-dbbackup ...   source <(kubectl-dbbackup completion bash), or zsh; kubectl-dbbackup completion fish | source
+    kubectl dbbackup ...   kubectl's own completion runs kubectl_complete-dbbackup from the PATH.
+                           pipx installs it. Else:
+                           f=/usr/local/bin/kubectl_complete-dbbackup
+                           kubectl dbbackup completion kubectl > $f; chmod +x $f
+    kubectl-dbbackup ...   source <(kubectl-dbbackup completion bash), or zsh
+                           kubectl-dbbackup completion fish | source
     """
     if shell == "kubectl":
         say(KUBECTL.rstrip())

@@ -28,7 +28,8 @@ QUICK_SECONDS = 10
 def console(ctx: click.Context, /, operator_namespace: str | None, port: int | None, no_browser: bool) -> int:
     """Open the console in a browser.
 
-    It forwards a local port to the console's Service until ^C. You sign in there with a bearer token of your own.
+    It forwards a local port to the console's Service until ^C. You sign in there with a bearer
+    token of your own.
     """
     kube = access(ctx)
     service = _service(kube, operator_namespace)

@@ -26,7 +26,8 @@ from dbbackup.cli.making import make
 def create(ctx: click.Context, /, name: str | None, **values: Any) -> int:
     """Back up a database now.
 
-    NAME is that of the DatabaseBackup; without it one is made from the database's or the Secret's name and the time.
+    NAME is that of the DatabaseBackup; without it one is made from the database's or the Secret's
+    name and the time.
     """
     kube = access(ctx)
     spec = specs.backup(values)

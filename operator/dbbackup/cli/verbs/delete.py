@@ -28,7 +28,8 @@ PREPARE_SECONDS = 30.0
 def delete(ctx: click.Context, /, name: tuple[str, ...], keep_artifact: bool, yes: bool, wait: bool, wait_timeout: float) -> int:
     """Delete backups, their artifacts included.
 
-    It sets `deletionPolicy: Delete` and deletes the object; the operator then removes the artifact. Restores (restore/NAME) go as objects only.
+    It sets `deletionPolicy: Delete` and deletes the object; the operator then removes the artifact.
+    Restores (restore/NAME) go as objects only.
     """
     kube = access(ctx)
     found = [run_named(kube, text) for text in name]
@@ -88,7 +89,8 @@ def _delete(kube: Kubectl, obj: Raw, keep_artifact: bool, timeout: float | None)
 
 
 def _policy(kube: Kubectl, obj: Raw, keep_artifact: bool) -> None:
-    """The object's policy says what was asked for, and the operator has taken note: without its finalizer the artifact would stay."""
+    """The object's policy says what was asked for, and the operator has taken note: without its
+    finalizer the artifact would stay."""
     name, policy = obj["metadata"]["name"], "Retain" if keep_artifact else "Delete"
     if obj["spec"].get("deletionPolicy", "Retain") != policy:
         kube.patch("DatabaseBackup", name, {"spec": {"deletionPolicy": policy}})

@@ -1,4 +1,5 @@
-"""`doctor`: looks at everything that a backup needs, from the person's rights to the database as a Job reaches it."""
+"""`doctor`: looks at everything that a backup needs, from the person's rights to the database as a
+Job reaches it."""
 
 from __future__ import annotations
 
@@ -40,8 +41,9 @@ _MARKS = {"ok": "✓", "warning": "!", "problem": "✗", "skipped": "-"}
 def doctor(ctx: click.Context, /, **values: Any) -> int:
     """Find what is wrong, and say what to do.
 
-    It looks at your rights, the cluster and the operator; in the namespace at the storages (tried now, if you may), the schedules and the databases,
-    reached from inside the cluster by a short-lived pod. Exit code 1 where there is a problem.
+    It looks at your rights, the cluster and the operator; in the namespace at the storages (tried
+    now, if you may), the schedules and the databases, reached from inside the cluster by a
+    short-lived pod. Exit code 1 where there is a problem.
     """
     kube = access(ctx)
     found: list[Finding] = []
@@ -66,7 +68,8 @@ def _tell(finding: Finding) -> None:
 
 
 def look(kube: Kubectl, values: Raw) -> Iterator[Finding]:
-    """One finding after the other. What cannot be looked at is told, and the rest goes on; without a cluster nothing does."""
+    """One finding after the other. What cannot be looked at is told, and the rest goes on; without
+    a cluster nothing does."""
     yield checks.kubernetes(kube.raw("/version"))
     yield Finding("ok", "you", f"{kube.user or 'unknown to the cluster'}, namespace {kube.namespace}")
     try:

@@ -1,4 +1,5 @@
-"""`download`: an artifact onto this machine, as SQL or as it is stored. It can be broken off and goes on."""
+"""`download`: an artifact onto this machine, as SQL or as it is stored. It can be broken off and
+goes on."""
 
 from __future__ import annotations
 
@@ -43,8 +44,9 @@ STDOUT = "-"
 def download(ctx: click.Context, /, name: str | None, key: str | None, **values: Any) -> int:
     """Download a backup, checked, as SQL or as it is stored.
 
-    A short-lived pod in the namespace reads the bucket, by your own right to create pods; every part is held to the manifest's SHA-256, and the
-    manifest to that of the backup's status. What broke off goes on: the same command again takes up FILE.part.
+    A short-lived pod in the namespace reads the bucket, by your own right to create pods; every
+    part is held to the manifest's SHA-256, and the manifest to that of the backup's status. What
+    broke off goes on: the same command again takes up FILE.part.
     """
     kube = access(ctx)
     if (name is None) == (key is None):

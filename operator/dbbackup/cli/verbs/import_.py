@@ -20,7 +20,8 @@ from dbbackup.cli.verbs.storage import KIND, asked, ready_of
 def import_(ctx: click.Context, /, storage: str, wait_timeout: float) -> int:
     """Make backups known again that lie in a bucket.
 
-    STORAGE is `default` without one. Each sealed artifact without an object gets a DatabaseBackup again. Doing so twice makes nothing twice.
+    STORAGE is `default` without one. Each sealed artifact without an object gets a DatabaseBackup
+    again. Doing so twice makes nothing twice.
     """
     kube = access(ctx)
     for seen, token, tried in asked(kube, storage, IMPORT, wait_timeout):

@@ -26,7 +26,8 @@ from dbbackup.cli.waiting import finished
 def logs(ctx: click.Context, /, name: str, follow: bool, raw: bool, wait_timeout: float) -> int:
     """Print the log of a run.
 
-    A run's pod goes once it has ended: of a failed one the status keeps the end of its log, of a good one it keeps figures.
+    A run's pod goes once it has ended: of a failed one the status keeps the end of its log, of a
+    good one it keeps figures.
     """
     kube = access(ctx)
     obj = run_named(kube, name)

@@ -25,7 +25,8 @@ UNKNOWN = "?"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The database that a restore goes into, as far as could be found out. `told` says what it holds, or why that is not known."""
+    """The database that a restore goes into, as far as could be found out. `told` says what it
+    holds, or why that is not known."""
 
     name: str | None
     identity: str
@@ -59,8 +60,9 @@ class Target:
 def restore(ctx: click.Context, /, backup: str | None, **values: Any) -> int:
     """Restore a backup into a database.
 
-    Without --secret it goes into the database that was backed up. It tells what would be replaced, and asks for the database's name to be typed; that
-    name then stands in the restore, so that it cannot go anywhere else. The whole restore is one transaction.
+    Without --secret it goes into the database that was backed up. It tells what would be replaced,
+    and asks for the database's name to be typed; that name then stands in the restore, so that it
+    cannot go anywhere else. The whole restore is one transaction.
     """
     kube = access(ctx)
     source = specs.restore_source(
@@ -84,7 +86,8 @@ def restore(ctx: click.Context, /, backup: str | None, **values: Any) -> int:
 
 
 def source_backup(kube: Kubectl, source: Raw) -> Raw | None:
-    """The DatabaseBackup that the restore would take, as things stand; None for a key that no object names. CliError where there is none."""
+    """The DatabaseBackup that the restore would take, as things stand; None for a key that no
+    object names. CliError where there is none."""
     if "backupRef" in source:
         found = kube.get("DatabaseBackup", source["backupRef"]["name"])
         phase = (found.get("status") or {}).get("phase") or "Pending"
@@ -169,7 +172,8 @@ def _target(kube: Kubectl, source: Raw, held: Raw | None, into: Raw, values: Raw
             return _looked_at(kube, _storage(kube, source, held), into, values["image"])
         except CliError as error:
             why = f"could not be looked at: {error.message}"
-            # A database that is missing or away is named by the failure; one that nobody may look at may be known from earlier runs.
+            # A database that is missing or away is named by the failure; one that nobody may look
+            # at may be known from earlier runs.
             return _known(kube, into, why)
     return _known(kube, into, "was not looked at (--no-look)")
 

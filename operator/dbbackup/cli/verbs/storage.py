@@ -143,8 +143,9 @@ def check(ctx: click.Context, /, name: str, wait_timeout: float) -> int:
 
 
 def asked(kube: Kubectl, name: str, annotation: str, timeout: float) -> Iterator[tuple[Raw, str, bool]]:
-    """Asks the operator for what the annotation stands for, by a new token; then each version of the storage that comes within so many seconds,
-    with that token, and whether the bucket has been tried since.
+    """Asks the operator for what the annotation stands for, by a new token; then each version of
+    the storage that comes within so many seconds, with that token, and whether the bucket has been
+    tried since.
     """
     token = str(time.time_ns())
     tried = (kube.get(KIND, name).get("status") or {}).get("checkTriedAt")

@@ -23,14 +23,17 @@ from dbbackup.dataplane.postgres.table_patterns import pg_dump_pattern
 PIPE_SIZE = 1 << 20
 READ = 1 << 18
 LOCK_WAIT = "15s"
-"""pg_dump's own. The coordinator has the locks, but who asked for an exclusive one in between stands before pg_dump, and waits for us."""
+"""pg_dump's own. The coordinator has the locks, but who asked for an exclusive one in between
+stands before pg_dump, and waits for us."""
 _STDERR_LINES = 60
 
 
 def arguments(client: Client, options: BackupOptions, selection: Selection, extensions: Sequence[str], snapshot: str, *, encoding: str) -> list[str]:
-    """pg_dump's argv. The database is told by the environment; every name is quoted, so that none is a pattern or an option.
+    """pg_dump's argv. The database is told by the environment; every name is quoted, so that none
+    is a pattern or an option.
 
-    Subscriptions stay out: their connection strings hold passwords, and a slot on another server cannot be dropped within a transaction.
+    Subscriptions stay out: their connection strings hold passwords, and a slot on another server
+    cannot be dropped within a transaction.
     """
     argv = [client.pg_dump, f"--snapshot={snapshot}", "--no-password", "--no-subscriptions", f"--lock-wait-timeout={LOCK_WAIT}"]
     if encoding != "SQL_ASCII":
@@ -50,7 +53,8 @@ def arguments(client: Client, options: BackupOptions, selection: Selection, exte
 
 
 class Dump:
-    """A running pg_dump. The end of its output counts as the end of the dump only when it also exits with 0."""
+    """A running pg_dump. The end of its output counts as the end of the dump only when it also
+    exits with 0."""
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], info: Conninfo, stop: Stop, say: Callable[[str], None]) -> None:
         self._info = info
@@ -81,7 +85,8 @@ class Dump:
 
     def chunks(self) -> Iterator[bytes]:
         """The output; Failure instead of an end where pg_dump fails or the run is stopped."""
-        # pg_dump writes 4 KiB at a time: filling chunks in C saves 0.3 s of CPU a gigabyte over reading each piece as it comes.
+        # pg_dump writes 4 KiB at a time: filling chunks in C saves 0.3 s of CPU a gigabyte over
+        # reading each piece as it comes.
         with os.fdopen(self._output, "rb", PIPE_SIZE, closefd=False) as output:
             while chunk := output.read(READ):
                 self._stop.check()

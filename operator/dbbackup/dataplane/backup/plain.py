@@ -12,7 +12,8 @@ _GATHER = 1 << 17
 
 
 class PlainStream:
-    """Iterate it to the end; then `rows` says how many rows of which table passed. `table` is the one that is passing."""
+    """Iterate it to the end; then `rows` says how many rows of which table passed. `table` is the
+    one that is passing."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = chunks

@@ -1,4 +1,5 @@
-"""A backup: one snapshot, pg_dump, the filter, compression and the upload; sealed by a manifest only when every one of them ended well."""
+"""A backup: one snapshot, pg_dump, the filter, compression and the upload; sealed by a manifest
+only when every one of them ended well."""
 
 from __future__ import annotations
 
@@ -27,11 +28,13 @@ from dbbackup.storage.base import Storage
 from dbbackup.storage.directories import delete_directory
 
 LEAST_CLIENT_FOR_SCHEMAS = 14
-"""pg_dump 14 knows --extension: without it a dump of some schemas leaves out the extensions that they need."""
+"""pg_dump 14 knows --extension: without it a dump of some schemas leaves out the extensions that
+they need."""
 
 
 def execute(run: Run) -> None:
-    """A DatabaseBackup's run: fills `run.facts`, or raises Failure with nothing left in the bucket."""
+    """A DatabaseBackup's run: fills `run.facts`, or raises Failure with nothing left in the
+    bucket."""
     if run.spec.database is None or run.spec.backup is None:
         raise Failure("InvalidSpec", "a backup's run tells neither database nor options")
     with ThreadPoolExecutor(1, "storage") as executor:
@@ -51,7 +54,8 @@ def execute(run: Run) -> None:
 
 
 def _sealed_before(run: Run, storage: Callable[[], Storage]) -> Artifact | None:
-    """What an earlier attempt sealed, found without the database's Secret, which may have gone since."""
+    """What an earlier attempt sealed, found without the database's Secret, which may have gone
+    since."""
     with suppress(Failure):
         for key in find_directories(storage(), run.spec.storage.prefix, run.spec.owner):
             if found := _adopt(run, storage(), key):
@@ -70,8 +74,9 @@ def _adopt(run: Run, storage: Storage, key: str) -> Artifact | None:
 class BackupRun:
     """One dump into one artifact; the restore's safety backup is one too, of the whole target.
 
-    `storage` is a function, as the bucket is opened beside the connection to the database. `locked` says that the caller holds the database's
-    advisory lock in a session of its own. `suffix` tells a safety backup's directory apart.
+    `storage` is a function, as the bucket is opened beside the connection to the database. `locked`
+    says that the caller holds the database's advisory lock in a session of its own. `suffix` tells
+    a safety backup's directory apart.
     """
 
     def __init__(
@@ -87,7 +92,8 @@ class BackupRun:
         self._name = artifact_name(options.format, options.compression.algorithm)
 
     def execute(self) -> Artifact:
-        """The sealed artifact. Failure with nothing left in the bucket. An artifact that an earlier attempt sealed is returned as it is."""
+        """The sealed artifact. Failure with nothing left in the bucket. An artifact that an earlier
+        attempt sealed is returned as it is."""
         try:
             connection = connect(self._info, "dbbackup backup")
         except Failure:
@@ -136,7 +142,8 @@ class BackupRun:
         return Artifact(self.key, manifest, sha256_hex(data))
 
     def _look_again(self, storage: Storage, stored: StoredObject) -> None:
-        """Another attempt, on a node that was cut off, may have cleared away what this one stored: before it could see the manifest."""
+        """Another attempt, on a node that was cut off, may have cleared away what this one stored:
+        before it could see the manifest."""
         try:
             found = storage.head(f"{self.key}/{stored.name}")
         except Failure:
@@ -145,8 +152,9 @@ class BackupRun:
             raise Failure("ArtifactExists", f"{self.key}: another attempt of this backup replaced {stored.name} while it was being sealed")
 
     def _clear(self, storage: Storage, own: bytes | None) -> bool:
-        """But for an artifact that another attempt has sealed: this one may be the older, ended late on a node that was cut off. `own` is what this
-        attempt's manifest holds. Returns whether nothing of it is left."""
+        """But for an artifact that another attempt has sealed: this one may be the older, ended
+        late on a node that was cut off. `own` is what this attempt's manifest holds. Returns
+        whether nothing of it is left."""
         manifest = f"{self.key}/{MANIFEST}"
         try:
             if storage.head(manifest) is not None and (own is None or storage.get(manifest, MANIFEST_LIMIT) != own):
@@ -183,7 +191,8 @@ class BackupRun:
 
 
 def _with_rows(contents: Contents, rows: dict[tuple[str, str], int]) -> Contents:
-    """Row counts put beside their tables; rows of an extension's own configuration tables, which are not among them, are added."""
+    """Row counts put beside their tables; rows of an extension's own configuration tables, which
+    are not among them, are added."""
     known = {(table.schema_, table.name) for table in contents.tables}
     tables = [table.model_copy(update={"rows": rows.get((table.schema_, table.name))}) for table in contents.tables]
     tables += [TableEntry(schema_=schema, name=name, rows=count) for (schema, name), count in rows.items() if (schema, name) not in known]

@@ -1,7 +1,9 @@
-"""The coordinator of a backup: which tables, locked first, then one snapshot that pg_dump and every count share.
+"""The coordinator of a backup: which tables, locked first, then one snapshot that pg_dump and every
+count share.
 
-The order matters. A snapshot that is taken before its tables are locked misses rows without a word: a TRUNCATE that commits between the two empties
-the table for the snapshot too. So: list, BEGIN, lock (no query before it, as that would take the snapshot), export, and look whether the list still
+The order matters. A snapshot that is taken before its tables are locked misses rows without a word:
+a TRUNCATE that commits between the two empties the table for the snapshot too. So: list, BEGIN,
+lock (no query before it, as that would take the snapshot), export, and look whether the list still
 holds.
 """
 
@@ -33,7 +35,8 @@ _LOCK_BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table, view, foreign table or sequence of the source. `size` in bytes, by the planner's last figures."""
+    """A table, view, foreign table or sequence of the source. `size` in bytes, by the planner's
+    last figures."""
 
     oid: int
     schema: str
@@ -53,7 +56,8 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What the options mean in this database: every name is exact, so that pg_dump and the manifest can't differ. `relations` without plain views."""
+    """What the options mean in this database: every name is exact, so that pg_dump and the manifest
+    can't differ. `relations` without plain views."""
 
     schemas: tuple[str, ...]
     relations: tuple[Relation, ...]
@@ -105,7 +109,8 @@ def select(relations: Iterable[Relation], schemas: Sequence[str], options: Backu
                 unmatched.append(pattern)
     excluded |= _descendants(inside, excluded)
     tables = {relation.oid for relation in inside if relation.key in excluded}
-    # pg_dump --exclude-table leaves a table's own sequences in: restored, they would wind back those of a table that stays.
+    # pg_dump --exclude-table leaves a table's own sequences in: restored, they would wind back
+    # those of a table that stays.
     excluded |= {relation.key for relation in inside if relation.kind == "S" and tables.intersection(relation.parents)}
     without_data |= _descendants(inside, without_data)
     if standby:
@@ -116,7 +121,8 @@ def select(relations: Iterable[Relation], schemas: Sequence[str], options: Backu
 
 
 def _descendants(relations: Sequence[Relation], keys: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Partitions of the partitioned tables among `keys`, at any depth: without them the table's rows would still be dumped."""
+    """Partitions of the partitioned tables among `keys`, at any depth: without them the table's
+    rows would still be dumped."""
     oids = {relation.oid for relation in relations if relation.key in keys and relation.kind == "p"}
     result: set[tuple[str, str]] = set()
     while found := [r for r in relations if r.key not in result and oids.intersection(r.parents)]:
@@ -126,7 +132,8 @@ def _descendants(relations: Sequence[Relation], keys: set[tuple[str, str]]) -> s
 
 
 def refuse_unreadable(selection: Selection, who: str) -> None:
-    """Failure RowSecurity or InsufficientPrivilege that names every relation which this user would dump with rows missing, or not at all."""
+    """Failure RowSecurity or InsufficientPrivilege that names every relation which this user would
+    dump with rows missing, or not at all."""
     hidden = [".".join(r.key) for r in selection.relations if r.hidden_rows and r.kind in "rp" and r.key not in selection.without_data]
     unreadable = [".".join(r.key) for r in selection.relations if not r.readable and r.kind in "rpS"]
     also = f"; and it may not read {some(unreadable)}" if unreadable else ""
@@ -143,7 +150,8 @@ def some(items: Sequence[str]) -> str:
 
 
 class Snapshot:
-    """Holds the connection's transaction, and with it the snapshot, until `close`. `take` may be called again after a failure."""
+    """Holds the connection's transaction, and with it the snapshot, until `close`. `take` may be
+    called again after a failure."""
 
     def __init__(self, connection: Connection, info: Conninfo, options: BackupOptions, stop: Stop) -> None:
         self.connection = connection

@@ -1,4 +1,5 @@
-"""The dump's way from the snapshot into one stored object, with its rows counted and its progress told."""
+"""The dump's way from the snapshot into one stored object, with its rows counted and its progress
+told."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from dbbackup.storage.sink import Sink
 from dbbackup.storage.writer import ArtifactWriter
 
 ATTEMPTS = 3
-"""Snapshots taken, where a statement that wants an exclusive lock comes between the coordinator's locks and pg_dump's."""
+"""Snapshots taken, where a statement that wants an exclusive lock comes between the coordinator's
+locks and pg_dump's."""
 
 
 class Transfer:
@@ -158,7 +160,8 @@ def _telling_locked_out(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class _Counter:
-    """Counts the rows of each table in the snapshot, beside a custom dump: its stream can't be counted."""
+    """Counts the rows of each table in the snapshot, beside a custom dump: its stream can't be
+    counted."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot

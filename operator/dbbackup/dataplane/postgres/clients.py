@@ -46,7 +46,8 @@ def installed(root: Path) -> dict[int, Client]:
 
 
 def choose(server_version_num: int, clients: dict[int, Client], *, least: int = 0) -> Client:
-    """The server's own major where it is installed, else the next newer; at least `least`. Failure ServerTooOld, ServerTooNew."""
+    """The server's own major where it is installed, else the next newer; at least `least`. Failure
+    ServerTooOld, ServerTooNew."""
     major = server_version_num // 10000
     if major < OLDEST_SERVER:
         raise Failure("ServerTooOld", f"the server is PostgreSQL {major}; the oldest supported is {OLDEST_SERVER}")

@@ -1,4 +1,5 @@
-"""Connections to PostgreSQL: psycopg in this process, `PG*` environment and password file for child processes, and errors -> `Failure`.
+"""Connections to PostgreSQL: psycopg in this process, `PG*` environment and password file for child
+processes, and errors -> `Failure`.
 
 Everything that a session needs is set by SQL after connecting: PgBouncer refuses start-up options.
 """
@@ -42,7 +43,8 @@ _BY_STATE = {
     "25006": "TargetReadOnly",
 }
 
-# Connection failures and pg_dump's stderr carry no SQLSTATE: their text does, in the order in which it must be asked.
+# Connection failures and pg_dump's stderr carry no SQLSTATE: their text does, in the order in which
+# it must be asked.
 _BY_TEXT = tuple(
     (reason, re.compile(pattern, re.IGNORECASE))
     for reason, pattern in (
@@ -72,7 +74,8 @@ _BY_TEXT = tuple(
 
 
 def connect(info: Conninfo, application_name: str = "dbbackup") -> Connection:
-    """An autocommit session with an empty search_path and no timeouts of its own; Failure where it cannot be had."""
+    """An autocommit session with an empty search_path and no timeouts of its own; Failure where it
+    cannot be had."""
     try:
         connection = psycopg.connect(
             host=info.host,
@@ -123,7 +126,8 @@ def one(connection: Connection, query: LiteralString, parameters: tuple[object, 
 
 
 def to_failure(error: psycopg.Error, info: Conninfo, doing: str, default: str) -> Failure:
-    """What a psycopg error means. `doing` says what was tried ("locking the tables"); `default` is the reason where nothing more is known."""
+    """What a psycopg error means. `doing` says what was tried ("locking the tables"); `default` is
+    the reason where nothing more is known."""
     text = redact(" ".join(str(error).split()), info)
     state = error.sqlstate
     reason = _BY_STATE.get(state) if state else None
@@ -137,7 +141,8 @@ def to_failure(error: psycopg.Error, info: Conninfo, doing: str, default: str) -
 
 
 def classify(text: str) -> str | None:
-    """The reason that a message of libpq, the server or pg_dump stands for; None where it says nothing known."""
+    """The reason that a message of libpq, the server or pg_dump stands for; None where it says
+    nothing known."""
     return next((reason for reason, pattern in _BY_TEXT if pattern.search(text)), None)
 
 
@@ -147,9 +152,11 @@ def redact(text: str, info: Conninfo) -> str:
 
 @contextmanager
 def child_environment(info: Conninfo, scratch: Path, application_name: str = "dbbackup") -> Iterator[dict[str, str]]:
-    """Environment for pg_dump: the database by `PG*`, the password in a file of mode 0600 that is gone afterwards.
+    """Environment for pg_dump: the database by `PG*`, the password in a file of mode 0600 that is
+    gone afterwards.
 
-    Never `-d name` (a name is parsed there as a connection string) and never PGPASSWORD (other processes can read an environment).
+    Never `-d name` (a name is parsed there as a connection string) and never PGPASSWORD (other
+    processes can read an environment).
     """
     handle, name = tempfile.mkstemp(prefix="pgpass-", dir=scratch)
     try:
@@ -180,7 +187,8 @@ def _pgpass_escape(password: str) -> str:
 
 
 def connect_first(info: Conninfo, names: Sequence[str], application_name: str) -> Connection:
-    """A session in the first of the server's databases `names` that takes this user; the first one's Failure where none does."""
+    """A session in the first of the server's databases `names` that takes this user; the first
+    one's Failure where none does."""
     failure: Failure | None = None
     for name in names:
         try:

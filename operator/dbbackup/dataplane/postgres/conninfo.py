@@ -1,7 +1,9 @@
-"""Connection Secret -> `Conninfo`: the key conventions of the operators whose Secrets people already have.
+"""Connection Secret -> `Conninfo`: the key conventions of the operators whose Secrets people
+already have.
 
-For each field the first that is there wins: the spec's explicit field, the key that `keys:` maps, the URI that `keys.uri` maps, the conventional key,
-the conventional `uri`. Conventions: CloudNativePG, Zalando, Crunchy PGO, Percona, Service Binding.
+For each field the first that is there wins: the spec's explicit field, the key that `keys:` maps,
+the URI that `keys.uri` maps, the conventional key, the conventional `uri`. Conventions:
+CloudNativePG, Zalando, Crunchy PGO, Percona, Service Binding.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ _URI_FIELDS: dict[str, Field] = {"host": "host", "port": "port", "dbname": "name
 
 @dataclass(frozen=True, slots=True)
 class Conninfo:
-    """One database as one user. `identity` is the database's name everywhere: status, manifest, key."""
+    """One database as one user. `identity` is the database's name everywhere: status, manifest,
+    key."""
 
     host: str
     port: int
@@ -60,8 +63,8 @@ class Conninfo:
 def load(target: DatabaseTarget, paths: Paths, sleep: Callable[[float], None] = time.sleep) -> Conninfo:
     """The connection that `target` and its mounted Secret describe.
 
-    Waits up to `paths.secret_grace` seconds for a Secret or key that is not there yet, then Failure SecretMissing or KeyMissing; SecretInvalid
-    where a value cannot be used.
+    Waits up to `paths.secret_grace` seconds for a Secret or key that is not there yet, then Failure
+    SecretMissing or KeyMissing; SecretInvalid where a value cannot be used.
     """
     deadline = time.monotonic() + paths.secret_grace
     while True:
@@ -162,7 +165,8 @@ class _Values:
         return ", ".join(sorted(self.secret)) or "none"
 
     def _value(self, key: str) -> str | None:
-        """A trailing newline, as `echo` leaves it, is no part of a value; none at all is no value."""
+        """A trailing newline, as `echo` leaves it, is no part of a value; none at all is no
+        value."""
         raw = self.secret.get(key)
         if raw is None:
             return None

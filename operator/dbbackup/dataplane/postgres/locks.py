@@ -1,6 +1,8 @@
-"""Runs on one database exclude each other by an advisory lock in it: a restore takes it exclusively, backups share it.
+"""Runs on one database exclude each other by an advisory lock in it: a restore takes it
+exclusively, backups share it.
 
-Kubernetes cannot tell that two Secrets mean one database; PostgreSQL can. The lock belongs to the session and goes with it.
+Kubernetes cannot tell that two Secrets mean one database; PostgreSQL can. The lock belongs to the
+session and goes with it.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = 
 
 
 def hold(connection: Connection, info: Conninfo, mode: Mode, stop: Stop, reporter: Reporter) -> None:
-    """Takes the lock for as long as the session lives; waits, and says so, until the run is stopped: then DatabaseBusy, or the stop's own reason."""
+    """Takes the lock for as long as the session lives; waits, and says so, until the run is
+    stopped: then DatabaseBusy, or the stop's own reason."""
     suffix = "_shared" if mode == "shared" else ""
     try:
         row = connection.execute(f"SELECT pg_catalog.pg_try_advisory_lock{suffix}(%s)", (KEY,)).fetchone()
@@ -55,7 +58,8 @@ def hold(connection: Connection, info: Conninfo, mode: Mode, stop: Stop, reporte
 
 @contextmanager
 def beside_backups(connection: Connection, info: Conninfo) -> Iterator[bool]:
-    """Yields whether backups, and nobody else, hold the lock. Then it is shared for the length of the block, so that no restore begins meanwhile."""
+    """Yields whether backups, and nobody else, hold the lock. Then it is shared for the length of
+    the block, so that no restore begins meanwhile."""
     try:
         free = one(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", (KEY,))[0]
         shared = not free and one(connection, "SELECT pg_catalog.pg_try_advisory_lock_shared(%s)", (KEY,))[0]

@@ -1,7 +1,8 @@
-"""Table patterns of the spec (`schema.table`) -> the tables they mean, and names -> the patterns that pg_dump takes.
+"""Table patterns of the spec (`schema.table`) -> the tables they mean, and names -> the patterns
+that pg_dump takes.
 
-A part is literal and case-sensitive, but for `*` and `?` in what a backup leaves out; in double quotes it is wholly literal and may hold a dot.
-Without a schema it means every schema.
+A part is literal and case-sensitive, but for `*` and `?` in what a backup leaves out; in double
+quotes it is wholly literal and may hold a dot. Without a schema it means every schema.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def matches(pattern: str, tables: Iterable[tuple[str, str]]) -> set[tuple[str, s
 
 
 def called(name: str, tables: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """The (schema, name) pairs that an exact name means, `*` and `?` in it being nothing special; Failure InvalidSpec where it is none."""
+    """The (schema, name) pairs that an exact name means, `*` and `?` in it being nothing special;
+    Failure InvalidSpec where it is none."""
     schema, table = _parts(name)
     return {(s, n) for s, n in tables if n == _literal(table) and (not schema or s == _literal(schema))}
 

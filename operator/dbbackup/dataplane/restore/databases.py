@@ -25,10 +25,12 @@ _PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 
 @contextmanager
 def created_database(run: Run, info: Conninfo, storage: Storage, like: SourceDatabase, *, wanted: bool) -> Iterator[bool]:
-    """Yields whether the database was made here. One that is there already is taken as it is, and stays whatever happens.
+    """Yields whether the database was made here. One that is there already is taken as it is, and
+    stays whatever happens.
 
-    One that was made here is dropped again when the block fails, unless the restore was committed, nobody knows whether it was, or somebody else has
-    made something in it since. A record in the bucket makes a check Job do so where the run dies before.
+    One that was made here is dropped again when the block fails, unless the restore was committed,
+    nobody knows whether it was, or somebody else has made something in it since. A record in the
+    bucket makes a check Job do so where the run dies before.
     """
     creation = Creation(run, info, storage)
     try:
@@ -92,7 +94,8 @@ class Creation:
         return True
 
     def undo(self) -> None:
-        """Drops what was made; a warning where it stays, and then the record too, unless a check Job is to try again."""
+        """Drops what was made; a warning where it stays, and then the record too, unless a check
+        Job is to try again."""
         if self._oid is None:
             return
         try:
@@ -105,7 +108,8 @@ class Creation:
         self.forget()
 
     def forget(self) -> None:
-        """There is nothing to clear away. A record that stays costs nothing: it names a database that is gone, or a restore that has ended."""
+        """There is nothing to clear away. A record that stays costs nothing: it names a database
+        that is gone, or a restore that has ended."""
         self._run.uncleared.discard(self._what)
         if self._recorded:
             with suppress(Failure):
@@ -142,8 +146,9 @@ def create_statement(name: str, like: SourceDatabase, server_version_num: int) -
 
 
 def drop_database(run: Run, info: Conninfo, oid: int) -> str:
-    """Drops the database that this restore had created, if it is still that one and nobody has made anything in it: an application that waits for its
-    database connects, and migrates, as soon as it is there. Why it stays, or nothing. Failure or psycopg.Error where the server does not answer.
+    """Drops the database that this restore had created, if it is still that one and nobody has made
+    anything in it: an application that waits for its database connects, and migrates, as soon as it
+    is there. Why it stays, or nothing. Failure or psycopg.Error where the server does not answer.
     """
     with closing(maintenance(info)) as connection:
         if find_database(connection, info.name) != oid:

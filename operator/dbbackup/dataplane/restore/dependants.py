@@ -1,7 +1,8 @@
-"""What goes when a dump's objects are dropped from the target, in which order, and what stands in the way. Reads catalogs, changes nothing.
+"""What goes when a dump's objects are dropped from the target, in which order, and what stands in
+the way. Reads catalogs, changes nothing.
 
-PostgreSQL's own rules: parts of an object (dependency types a, i, P, S) go with it; whatever else needs it (n) forbids the DROP.
-CASCADE is never used.
+PostgreSQL's own rules: parts of an object (dependency types a, i, P, S) go with it; whatever else
+needs it (n) forbids the DROP. CASCADE is never used.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ _CLASSES = "SELECT 'pg_catalog.pg_class'::regclass::oid, 'pg_catalog.pg_constrai
 
 @dataclass(frozen=True, slots=True)
 class Dependant:
-    """An object outside the dump, and the one to be replaced that it needs: `view public.v`, `table public.t`."""
+    """An object outside the dump, and the one to be replaced that it needs: `view public.v`, `table
+    public.t`."""
 
     description: str
     on: str
@@ -83,7 +85,8 @@ class ForeignKey:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """`members`: each object that goes -> the roots that it goes with. `edges`: (dependant, needed) among members, foreign keys left out."""
+    """`members`: each object that goes -> the roots that it goes with. `edges`: (dependant, needed)
+    among members, foreign keys left out."""
 
     roots: tuple[Root, ...] = ()
     members: dict[Address, set[Address]] = field(default_factory=dict)
@@ -96,11 +99,14 @@ class Replaced:
     own_keys: tuple[ForeignKey, ...] = ()
     """Of replaced tables."""
     relations: tuple[int, ...] = ()
-    """Oids of the relations among the members: tables, indexes, sequences, views, TOAST left out."""
+    """Oids of the relations among the members: tables, indexes, sequences, views, TOAST left
+    out."""
     publications: tuple[str, ...] = ()
-    """Publications (and their owners) that hold replaced tables and that the user could not put them back into."""
+    """Publications (and their owners) that hold replaced tables and that the user could not put
+    them back into."""
     subscriptions: tuple[str, ...] = ()
-    """Subscriptions, and the replaced tables that each fills: they would silently fill them no more."""
+    """Subscriptions, and the replaced tables that each fills: they would silently fill them no
+    more."""
 
 
 def examine(connection: Connection, roots: Sequence[Root]) -> Replaced:

@@ -1,7 +1,8 @@
 """The head of a dump made with --clean: which objects it means to replace. Pure.
 
-The DROP statements of a dump are read, never run: their order is that of the source, and a foreign key or a view newer than the backup would make
-them fail over each other. `replace.py` drops the same objects in the order that the target asks for.
+The DROP statements of a dump are read, never run: their order is that of the source, and a foreign
+key or a view newer than the backup would make them fail over each other. `replace.py` drops the
+same objects in the order that the target asks for.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ _DROP = re.compile(rf"DROP ({'|'.join(sorted(_KINDS, key=len, reverse=True))})\s
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """One object that the dump replaces. `schema` is empty for kinds without one; `rest` is what follows the name: arguments, `USING btree`."""
+    """One object that the dump replaces. `schema` is empty for kinds without one; `rest` is what
+    follows the name: arguments, `USING btree`."""
 
     kind: str
     schema: str
@@ -55,7 +57,8 @@ class Drop:
 
 
 def parse_drop(statement: str) -> Drop | bool:
-    """The object that a statement of the head drops; True where it drops only a part of one; False where it belongs to the head no longer."""
+    """The object that a statement of the head drops; True where it drops only a part of one; False
+    where it belongs to the head no longer."""
     if found := _LARGE_OBJECT.match(statement):
         return Drop("LARGE OBJECT", "", found[1])
     if _PART.match(statement) or (_DUMMY_VIEW.match(statement) and _DUMMY_COLUMN.search(statement)):
@@ -88,7 +91,8 @@ def split_names(text: str) -> tuple[list[str], str]:
 
 
 def plain(text: str) -> str:
-    """The same for each way to write one thing: white space but within quotes is one blank, and only names that must be are quoted."""
+    """The same for each way to write one thing: white space but within quotes is one blank, and
+    only names that must be are quoted."""
     return _QUOTED.sub(lambda found: found[1] if _SAFE.fullmatch(found[1]) else found[0], _SPACE.sub(lambda found: found[1] or " ", text)).strip()
 
 
@@ -100,8 +104,8 @@ def arguments(rest: str) -> str:
 
 
 def takes(arguments: str, types: Sequence[str]) -> bool:
-    """Whether a routine's arguments, `a integer, VARIADIC b text[], OUT c text`, take exactly these types, `["integer", "text[]"]`, as the server
-    writes them.
+    """Whether a routine's arguments, `a integer, VARIADIC b text[], OUT c text`, take exactly these
+    types, `["integer", "text[]"]`, as the server writes them.
     """
     told = [argument for found in _ARGUMENT.findall(arguments) if not (argument := found.strip()).startswith("OUT ")]
     return len(told) == len(types) and all(

@@ -12,7 +12,8 @@ from dbbackup.dataplane.sql.splitter import Kind, Piece
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`preamble`: the session's settings. `drops`: what the dump means to replace. Then follow `first` and `rest`.
+    """`preamble`: the session's settings. `drops`: what the dump means to replace. Then follow
+    `first` and `rest`.
 
     `bytes` are those of the DROP section.
     """

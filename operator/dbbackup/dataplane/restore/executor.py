@@ -38,7 +38,8 @@ class Restored:
 
 
 class Executor:
-    """`connection` is in a transaction block and stays in it. `tick` is called after each piece: for progress, and to stop by raising."""
+    """`connection` is in a transaction block and stays in it. `tick` is called after each piece:
+    for progress, and to stop by raising."""
 
     def __init__(self, connection: Connection, who: str, tick: Callable[[Restored], None]) -> None:
         self._connection = connection
@@ -111,7 +112,8 @@ class Executor:
 
 
 def refuse_meta(piece: Piece) -> None:
-    """Meta-commands are psql's: \\restrict and \\unrestrict only guard against others; any other refuses the artifact."""
+    """Meta-commands are psql's: \\restrict and \\unrestrict only guard against others; any other
+    refuses the artifact."""
     if not _HARMLESS_META.match(piece.text):
         word = piece.text.split(maxsplit=1)[0].decode("utf-8", "replace")
         raise Failure("ArtifactCorrupt", f"the artifact holds the psql command {word[:40]}, which pg_dump never writes; it was not run")

@@ -1,7 +1,8 @@
-"""What a replaced object loses with its old self and gets back in the same transaction: owner, privileges, publications.
+"""What a replaced object loses with its old self and gets back in the same transaction: owner,
+privileges, publications.
 
-Privileges are compared: what a new object grants beyond the old one (default privileges of the target may do so) is revoked, what it
-lacks is granted. Only objects that were replaced are touched.
+Privileges are compared: what a new object grants beyond the old one (default privileges of the
+target may do so) is revoked, what it lacks is granted. Only objects that were replaced are touched.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ Grant = tuple[str, str, bool, str]
 Statement = tuple[str, str]
 """(SQL, the role in whose name it is to be run: empty for the owner's)."""
 Key = tuple[str, str]
-"""(type, identity) as pg_identify_object tells them: the same for an object and for what replaces it."""
+"""(type, identity) as pg_identify_object tells them: the same for an object and for what replaces
+it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,8 @@ def capture(connection: Connection) -> Inventory:
 
 
 def put_back(before: Inventory, after: Inventory, again: Collection[Address]) -> Iterator[str]:
-    """Statements that give replaced objects their owners: run them, `capture` once more, then run those of `regrant`. `again` keeps its address."""
+    """Statements that give replaced objects their owners: run them, `capture` once more, then run
+    those of `regrant`. `again` keeps its address."""
     for key, old, new in _replaced(before, after, again):
         if old.owner != new.owner and old.owner_settable and new.owner_settable:
             kind, identity = key
@@ -148,7 +151,8 @@ def put_back(before: Inventory, after: Inventory, again: Collection[Address]) ->
 
 
 def regrant(before: Inventory, after: Inventory, again: Collection[Address]) -> Iterator[Statement]:
-    """What gives replaced objects exactly the privileges that their old selves had, and tables their place in publications."""
+    """What gives replaced objects exactly the privileges that their old selves had, and tables
+    their place in publications."""
     tables: set[str] = set()
     for (kind, identity), old, new in _replaced(before, after, again):
         if kind in {"table", "view", "materialized view", "foreign table"}:
@@ -176,7 +180,8 @@ def _replaced(before: Inventory, after: Inventory, again: Collection[Address]) -
 
 
 def _difference(target: str, column: str, old: Sequence[Grant], new: Sequence[Grant]) -> Iterator[Statement]:
-    """From the first entry on that differs, so that even the order of the entries is the old one's: two dumps can then be compared."""
+    """From the first entry on that differs, so that even the order of the entries is the old one's:
+    two dumps can then be compared."""
     wanted, present = _entries(old), _entries(new)
     same = 0
     while same < min(len(wanted), len(present)) and wanted[same] == present[same]:

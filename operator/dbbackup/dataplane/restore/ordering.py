@@ -9,7 +9,8 @@ T = TypeVar("T", bound=Hashable)
 
 
 def components(nodes: Sequence[T], before: Mapping[T, Set[T]]) -> list[list[T]]:
-    """`nodes` so that all of `before[n]` come before n; nodes that need each other in a circle stand in one group (Tarjan, without recursion)."""
+    """`nodes` so that all of `before[n]` come before n; nodes that need each other in a circle
+    stand in one group (Tarjan, without recursion)."""
     index: dict[T, int] = {}
     low: dict[T, int] = {}
     stack: list[T] = []

@@ -27,7 +27,8 @@ _FLAGS = ("--file=-", "--no-owner", "--no-privileges", "--no-tablespaces", "--cl
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`argv` is that of pg_restore, empty for a plain artifact; `contents` is what is restored. `entries`, `chosen`: of a selection."""
+    """`argv` is that of pg_restore, empty for a plain artifact; `contents` is what is restored.
+    `entries`, `chosen`: of a selection."""
 
     argv: tuple[str, ...]
     contents: Contents
@@ -37,7 +38,8 @@ class Plan:
 
 
 def plan(run: Run, storage: Storage, options: RestoreOptions, manifest: Manifest) -> Plan:
-    """As far as the artifact alone tells. Failure SelectionUnsupported, SelectionEmpty, FormatUnsupported."""
+    """As far as the artifact alone tells. Failure SelectionUnsupported, SelectionEmpty,
+    FormatUnsupported."""
     selective = bool(options.schemas or options.tables)
     if manifest.format == "plain":
         if selective:
@@ -67,7 +69,8 @@ def _pg_restore(run: Run, key: str, manifest: Manifest) -> str:
 
 @contextmanager
 def completed(planned: Plan, connection: Connection, run: Run) -> Iterator[Plan]:
-    """With what a selection needs and the target lacks. The list for pg_restore is a file that goes with the block."""
+    """With what a selection needs and the target lacks. The list for pg_restore is a file that goes
+    with the block."""
     if not planned.partial:
         yield planned
         return

@@ -1,4 +1,5 @@
-"""Everything that would make a restore fail, asked of the target before anything is touched and told at once."""
+"""Everything that would make a restore fail, asked of the target before anything is touched and
+told at once."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ from dbbackup.dataplane.restore.dependants import Replaced
 
 _NAMED = 8
 _SLACK = 1.5
-"""An idle server with default settings takes about 1.6 times the locks that its settings promise, out of spare shared memory. Up to this factor a
-restore is tried, and rolled back where the memory was not there after all."""
+"""An idle server with default settings takes about 1.6 times the locks that its settings promise,
+out of spare shared memory. Up to this factor a restore is tried, and rolled back where the memory
+was not there after all."""
 
 _ORDER = (
     "TargetReadOnly",
@@ -31,7 +33,8 @@ _ORDER = (
 )
 
 _MANAGED = ["rds_superuser", "cloudsqlsuperuser", "alloydbsuperuser", "azure_pg_admin"]
-"""Roles to which providers' servers allow some of what PostgreSQL keeps for superusers. What exactly, only the server knows: it is let to decide."""
+"""Roles to which providers' servers allow some of what PostgreSQL keeps for superusers. What
+exactly, only the server knows: it is let to decide."""
 
 _SERVER = """
 SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('server_version'), pg_catalog.pg_is_in_recovery(),
@@ -84,7 +87,8 @@ class Server:
     may_create: bool
     locks_per_transaction: int
     lock_holders: int
-    """What max_locks_per_transaction is multiplied by: sessions, background processes, prepared transactions."""
+    """What max_locks_per_transaction is multiplied by: sessions, background processes, prepared
+    transactions."""
 
     @property
     def lock_capacity(self) -> int:
@@ -162,7 +166,8 @@ def refuse_old(server_version_num: int) -> None:
 
 
 def cannot_replace(connection: Connection, needs: Needs) -> list[Problem]:
-    """An artifact that was made with `clean: false` holds no DROP statements: its tables must not be there."""
+    """An artifact that was made with `clean: false` holds no DROP statements: its tables must not
+    be there."""
     tables = needs.contents.tables
     names = ([table.schema_ for table in tables], [table.name for table in tables])
     there = [name for (name,) in connection.execute(_THERE, names)]
@@ -272,8 +277,9 @@ def _locks(server: Server, needs: Needs, replaced: Replaced) -> Iterable[Problem
 def estimate_locks(needs: Needs, replaced: Replaced) -> int:
     """Locks of one transaction, as measured.
 
-    One for each object that is dropped, with all its parts (types, defaults and constraints among them); one for each relation with its TOAST table
-    and indexes, each routine and each large object that is made.
+    One for each object that is dropped, with all its parts (types, defaults and constraints among
+    them); one for each relation with its TOAST table and indexes, each routine and each large
+    object that is made.
     """
     contents = needs.contents
     return len(replaced.members) + contents.relations + contents.routines + contents.large_objects

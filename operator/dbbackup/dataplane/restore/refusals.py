@@ -29,7 +29,8 @@ _CONSTRAINT_HINT = {
 
 
 def describe(statement: bytes | str) -> str:
-    """What a statement is about, in one short line without values: `ALTER TABLE ONLY app.s ADD CONSTRAINT s_u_fkey FOREIGN KEY`."""
+    """What a statement is about, in one short line without values: `ALTER TABLE ONLY app.s ADD
+    CONSTRAINT s_u_fkey FOREIGN KEY`."""
     text = " ".join((statement if isinstance(statement, str) else statement[:2000].decode("utf-8", "replace")).split())
     if found := _LARGE_OBJECT.match(text):
         return f"large object {found[1]}" if len(found[1]) > 1 else "large object data"
@@ -42,7 +43,8 @@ def describe(statement: bytes | str) -> str:
 def statement_failure(error: psycopg.Error, statement: bytes | str, who: str) -> Failure:
     """The Failure that an error of a restore's statement stands for.
 
-    Values that the data holds are left out: the server's DETAIL, its COPY context but the line, and what a message quotes after a colon.
+    Values that the data holds are left out: the server's DETAIL, its COPY context but the line, and
+    what a message quotes after a colon.
     """
     state = error.sqlstate or ""
     primary = error.diag.message_primary or " ".join(str(error).split())

@@ -1,7 +1,9 @@
-"""Makes room for a dump within the restore's transaction, and puts back afterwards what the dump does not hold.
+"""Makes room for a dump within the restore's transaction, and puts back afterwards what the dump
+does not hold.
 
-Objects are dropped in the order that the target's own dependencies ask for, not in the dump's: a foreign key, a view's column or a default
-that is newer than the backup would stand in the way of the dump's order. Never CASCADE: an object that is not meant to go stops the restore.
+Objects are dropped in the order that the target's own dependencies ask for, not in the dump's: a
+foreign key, a view's column or a default that is newer than the backup would stand in the way of
+the dump's order. Never CASCADE: an object that is not meant to go stops the restore.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ _BATCH = 100
 
 
 class Replacement:
-    """Of `replaced`, over a connection in a transaction. In order: lock, drop, (the dump), put_back."""
+    """Of `replaced`, over a connection in a transaction. In order: lock, drop, (the dump),
+    put_back."""
 
     def __init__(self, connection: Connection, who: str) -> None:
         self._connection = connection
@@ -78,7 +81,8 @@ class Replacement:
         self._placed: set[tuple[str, int]] = set()
 
     def lock(self, replaced: Replaced) -> None:
-        """All tables that go and all that stay with a foreign key onto them, exclusively; Failure LockTimeout names who holds them.
+        """All tables that go and all that stay with a foreign key onto them, exclusively; Failure
+        LockTimeout names who holds them.
 
         Foreign keys are put back under the same locks, so no row slips in between.
         """
@@ -141,7 +145,8 @@ class Replacement:
         yield from drop_statements(run)
 
     def _untangle(self, addresses: Sequence[Address]) -> Iterable[str]:
-        """Within a circle of needs: drops the parts (triggers, policies, defaults, ...) that close it."""
+        """Within a circle of needs: drops the parts (triggers, policies, defaults, ...) that close
+        it."""
         rows = self._connection.execute(_PARTS, ([a[0] for a in addresses], [a[1] for a in addresses]))
         for _, _, kind, identity in rows.fetchall():
             if kind in {"trigger", "policy", "rule"}:
@@ -155,7 +160,8 @@ class Replacement:
                 yield f"ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT"
 
     def put_back(self) -> list[str]:
-        """Owners, privileges, publications, foreign keys of tables that stay. Returns warnings: what could not be put back."""
+        """Owners, privileges, publications, foreign keys of tables that stay. Returns warnings:
+        what could not be put back."""
         again = {root.address for root in self._replaced.roots if root.drop.kind == "LARGE OBJECT"}
         after = grants.capture(self._connection)
         for statement in list(grants.put_back(self._before, after, again)):
@@ -222,7 +228,8 @@ def _tops(replaced: Replaced, address: Address, tops: dict[Address, Root]) -> se
 
 
 def drop_statements(roots: Sequence[Root]) -> Iterable[str]:
-    """One statement for each kind: PostgreSQL sorts out what depends on what among the objects of one DROP."""
+    """One statement for each kind: PostgreSQL sorts out what depends on what among the objects of
+    one DROP."""
     by_kind: dict[str, list[str]] = defaultdict(list)
     for root in roots:
         if root.drop.kind == "LARGE OBJECT":

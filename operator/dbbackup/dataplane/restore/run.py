@@ -1,4 +1,5 @@
-"""A restore: preflight, safety backup, then one transaction that is committed only when the whole artifact held and the server took all of it."""
+"""A restore: preflight, safety backup, then one transaction that is committed only when the whole
+artifact held and the server took all of it."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ _ANALYZE_LOCK_TIMEOUT = "5s"
 
 
 def execute(run: Run) -> None:
-    """A DatabaseRestore's run: fills `run.facts`, or raises Failure with the target as it was (but for OutcomeUnknown, which says so)."""
+    """A DatabaseRestore's run: fills `run.facts`, or raises Failure with the target as it was (but
+    for OutcomeUnknown, which says so)."""
     options = run.spec.restore
     if run.spec.database is None or options is None:
         raise Failure("InvalidSpec", "a restore's run tells neither database nor options")
@@ -65,7 +67,8 @@ def _session(run: Run, info: Conninfo) -> Iterator[Connection]:
 
 
 class Restore:
-    """Into one database, whose advisory lock the session holds. Call `rehearse` or `execute`, once."""
+    """Into one database, whose advisory lock the session holds. Call `rehearse` or `execute`,
+    once."""
 
     def __init__(
         self, run: Run, info: Conninfo, storage: Storage, options: RestoreOptions, manifest: Manifest, planned: Plan, *, created: bool
@@ -300,7 +303,8 @@ class Restore:
 def differences(fmt: Format, tables: Iterable[TableEntry], restored: Mapping[tuple[str, str], int]) -> list[str]:
     """Pure: tables whose restored rows are not those of the manifest.
 
-    A custom dump's rows are counted table by table, and the configuration tables of extensions, whose own rows it holds too, are not among them.
+    A custom dump's rows are counted table by table, and the configuration tables of extensions,
+    whose own rows it holds too, are not among them.
     """
     expected = {(table.schema_, table.name): table.rows or 0 for table in tables}
     keys = expected.keys() | (restored.keys() if fmt == "plain" else set())

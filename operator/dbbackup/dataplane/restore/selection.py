@@ -1,7 +1,8 @@
 """Some schemas and tables of a custom archive, with all that belongs to them. Pure.
 
-To a table belong its rows, defaults, constraints, indexes, statistics, rules, triggers, policies, comments, its own sequences and its partitions.
-A foreign key onto a table that is neither selected nor in the target is left out. Types, functions and whatever else the selection needs are taken
+To a table belong its rows, defaults, constraints, indexes, statistics, rules, triggers, policies,
+comments, its own sequences and its partitions. A foreign key onto a table that is neither selected
+nor in the target is left out. Types, functions and whatever else the selection needs are taken
 along where the target lacks them, and left as they are where it has them.
 """
 
@@ -35,7 +36,8 @@ Exists = Callable[[Sequence[Drop]], set[Drop]]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`ids` in the archive's order; `needed` stand among them only because the target lacks them; `left_out` are foreign keys, as `table name`."""
+    """`ids` in the archive's order; `needed` stand among them only because the target lacks them;
+    `left_out` are foreign keys, as `table name`."""
 
     ids: tuple[int, ...]
     tables: frozenset[tuple[str, str]]
@@ -62,7 +64,8 @@ class Selection:
 
 
 def choose(entries: Sequence[Entry], schemas: Sequence[str], tables: Sequence[str]) -> set[int]:
-    """Ids of what was asked for, with what belongs to it; Failure SelectionEmpty names everything that the archive does not hold."""
+    """Ids of what was asked for, with what belongs to it; Failure SelectionEmpty names everything
+    that the archive does not hold."""
     chosen: set[int] = set()
     missing: list[str] = []
     for schema in schemas:
@@ -81,7 +84,8 @@ def choose(entries: Sequence[Entry], schemas: Sequence[str], tables: Sequence[st
 
 
 def complete(entries: Sequence[Entry], chosen: set[int], exists: Exists) -> Selection:
-    """Takes along what the target lacks. Failure InvalidSpec where that is a table: nobody asked for its rows."""
+    """Takes along what the target lacks. Failure InvalidSpec where that is a table: nobody asked
+    for its rows."""
     by_id = {entry.id: entry for entry in entries}
     base = set(chosen)
     needed: set[int] = set()

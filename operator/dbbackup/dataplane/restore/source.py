@@ -1,6 +1,8 @@
-"""An artifact as pieces of SQL: fetched ahead, each part verified, decompressed, taken apart. Pulled by whoever iterates; bounded memory.
+"""An artifact as pieces of SQL: fetched ahead, each part verified, decompressed, taken apart.
+Pulled by whoever iterates; bounded memory.
 
-`format: custom` passes through `pg_restore -f -`, a filter here and never a client, so that both formats reach the server the same way.
+`format: custom` passes through `pg_restore -f -`, a filter here and never a client, so that both
+formats reach the server the same way.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _END_SECONDS = 20.0
 
 
 class Source:
-    """One pass over an artifact. `argv` is that of pg_restore for a custom one. `whole` demands that every byte was read and held to its digest."""
+    """One pass over an artifact. `argv` is that of pg_restore for a custom one. `whole` demands
+    that every byte was read and held to its digest."""
 
     def __init__(self, storage: Storage, directory: str, manifest: Manifest, stop: Stop, argv: Sequence[str] = (), *, whole: bool = True) -> None:
         self._reader = ArtifactReader(storage, directory, manifest.artifact)
@@ -51,7 +54,8 @@ class Source:
         return decompress(self._manifest.compression, self._reader, self._name)
 
     def pieces(self) -> Iterator[Piece]:
-        """The artifact as SQL. When the iterator ends, everything about the artifact held: `finished` is True then, and only then."""
+        """The artifact as SQL. When the iterator ends, everything about the artifact held:
+        `finished` is True then, and only then."""
         splitter = Splitter()
         rules = Filter() if self._argv else None
         try:
@@ -81,7 +85,8 @@ class Source:
 
 
 def _filtered(rules: Filter | None, piece: Piece) -> Iterator[Piece]:
-    """A custom archive is as pg_dump made it: the rules that a plain artifact passed when it was made are applied here."""
+    """A custom archive is as pg_dump made it: the rules that a plain artifact passed when it was
+    made are applied here."""
     data = piece.data if rules is None else rules.apply(piece)
     if data is piece.data:
         yield piece
@@ -94,8 +99,9 @@ def _filtered(rules: Filter | None, piece: Piece) -> Iterator[Piece]:
 class PgRestore:
     """pg_restore between two pipes: a thread feeds it the archive, the caller reads its output.
 
-    The archive's own failure goes before pg_restore's, which only follows from it. With `drain` the archive is read to its end even when pg_restore
-    needs no more of it, so that all its digests were compared.
+    The archive's own failure goes before pg_restore's, which only follows from it. With `drain` the
+    archive is read to its end even when pg_restore needs no more of it, so that all its digests
+    were compared.
     """
 
     def __init__(self, argv: Sequence[str], archive: Iterator[bytes], name: str, *, drain: bool) -> None:

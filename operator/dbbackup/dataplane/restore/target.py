@@ -1,4 +1,5 @@
-"""What the target holds: user objects of every kind, and the ones that a dump would replace. Reads catalogs, changes nothing."""
+"""What the target holds: user objects of every kind, and the ones that a dump would replace. Reads
+catalogs, changes nothing."""
 
 from __future__ import annotations
 
@@ -49,9 +50,11 @@ _FITTING = {
     "TABLE": ("r", "p"), "VIEW": ("v",), "MATERIALIZED VIEW": ("m",), "FOREIGN TABLE": ("f",), "SEQUENCE": ("S",),
     "DOMAIN": ("d",), "TYPE": ("b", "cc", "d", "e", "m", "p", "r"),
 }  # fmt: skip
-"""Kinds of which only one may have a name -> what of the target may be dropped as that kind: relkind, or typtype with the relkind of the row type."""
+"""Kinds of which only one may have a name -> what of the target may be dropped as that kind:
+relkind, or typtype with the relkind of the row type."""
 _TOLD_APART = {"pg_operator", "pg_opclass", "pg_opfamily"}
-"""Kinds of which several may have one name: of these the dump's statement tells arguments or access method as well."""
+"""Kinds of which several may have one name: of these the dump's statement tells arguments or access
+method as well."""
 _OWNERLESS = {"pg_ts_parser", "pg_ts_template", "pg_am"}
 
 USER_OBJECTS = """
@@ -135,7 +138,8 @@ UNION ALL SELECT 'pg_user_mapping'::regclass, umid, pg_catalog.format('FOR %I SE
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """One object of the target that the dump replaces. `owned`: the user has its owner's privileges."""
+    """One object of the target that the dump replaces. `owned`: the user has its owner's
+    privileges."""
 
     drop: Drop
     address: Address
@@ -154,12 +158,14 @@ class Root:
 
     @property
     def fits(self) -> bool:
-        """Whether it is what the dump has under that name, not another kind of object that only shares the name."""
+        """Whether it is what the dump has under that name, not another kind of object that only
+        shares the name."""
         return not self.further or self.further in _FITTING.get(self.drop.kind, (self.further,))
 
 
 def user_objects(connection: Connection, limit: int = 12) -> tuple[list[str], int]:
-    """The first few objects that a person made in the database, and how many there are. Extensions, their members and their schemas don't count."""
+    """The first few objects that a person made in the database, and how many there are. Extensions,
+    their members and their schemas don't count."""
     rows = connection.execute(USER_OBJECTS, (FIRST_USER_OID, limit)).fetchall()
     return [f"{kind} {identity}" for kind, identity, _ in rows], rows[0][2] if rows else 0
 
@@ -226,8 +232,8 @@ def _find(connection: Connection, catalog: str, prefix: str, group: list[Drop]) 
 def _routines(
     rows: list[tuple[int, int, int, int, str, bool, str, list[str]]], group: list[Drop]
 ) -> list[tuple[Drop, Address, str | None, bool, str]]:
-    """By their arguments as the server writes them, or by the types among these: the same types make the same routine, whatever its parameters are
-    called. Any other routine of that name stays.
+    """By their arguments as the server writes them, or by the types among these: the same types
+    make the same routine, whatever its parameters are called. Any other routine of that name stays.
     """
     return [
         (group[i - 1], (classid, oid), role, owned, "")

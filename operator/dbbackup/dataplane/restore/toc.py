@@ -1,7 +1,8 @@
 """The table of contents of a custom archive, as pg_dump writes it at its head. Pure.
 
-`pg_restore -l` prints it too, but without quotes: a schema, a table and an owner with blanks in their names can't be told apart there, and the
-dependencies, which say what belongs to a table, are left out.
+`pg_restore -l` prints it too, but without quotes: a schema, a table and an owner with blanks in
+their names can't be told apart there, and the dependencies, which say what belongs to a table, are
+left out.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class _Short(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`kind`: TABLE, TABLE DATA, FK CONSTRAINT, ...; `tag` is the object's name, for parts of a table often `table part`; `needs`: ids of others."""
+    """`kind`: TABLE, TABLE DATA, FK CONSTRAINT, ...; `tag` is the object's name, for parts of a
+    table often `table part`; `needs`: ids of others."""
 
     id: int
     kind: str

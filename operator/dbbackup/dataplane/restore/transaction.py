@@ -1,4 +1,5 @@
-"""The one transaction of a restore: opened, committed or rolled back, and never silently left in doubt."""
+"""The one transaction of a restore: opened, committed or rolled back, and never silently left in
+doubt."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ SETTLE_SECONDS = 60.0
 _PAUSE = 0.25
 _CHECK_INTERVAL = "10s"
 _SESSION_ENDED = {"FATAL", "PANIC"}
-"""Severities that end the session rather than the transaction: a PANIC over a commit record that would not flush may leave it to be replayed."""
+"""Severities that end the session rather than the transaction: a PANIC over a commit record that
+would not flush may leave it to be replayed."""
 
 _SETTINGS = """
 SELECT pg_catalog.set_config(name, CASE name WHEN 'lock_timeout' THEN %s WHEN 'client_connection_check_interval' THEN %s ELSE '0' END, true)
@@ -39,7 +41,8 @@ SELECT pg_catalog.txid_current()::text, pg_catalog.pg_backend_pid(),
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """`xid` is the transaction's id with its epoch; `timeline` that of the server, without which the id means nothing after a failover."""
+    """`xid` is the transaction's id with its epoch; `timeline` that of the server, without which
+    the id means nothing after a failover."""
 
     xid: str
     pid: int
@@ -47,7 +50,8 @@ class Opened:
 
 
 class Transaction:
-    """`connection` outlives it: the session's advisory lock goes with the connection. Its owner calls `commit` or `abort`, once."""
+    """`connection` outlives it: the session's advisory lock goes with the connection. Its owner
+    calls `commit` or `abort`, once."""
 
     def __init__(self, connection: Connection, info: Conninfo, stop: Stop, reporter: Reporter) -> None:
         self._connection = connection
@@ -73,7 +77,8 @@ class Transaction:
         return self._opened
 
     def commit(self) -> None:
-        """COMMIT. A lost reply is settled by asking the server; Failure OutcomeUnknown where nobody can tell, any other where it was rolled back."""
+        """COMMIT. A lost reply is settled by asking the server; Failure OutcomeUnknown where nobody
+        can tell, any other where it was rolled back."""
         if self._connection.pgconn.transaction_status != TransactionStatus.INTRANS:
             raise Failure("RestoreFailed", f"{self._info.who}: the transaction was not open any more at its end; everything was rolled back")
         try:
@@ -112,7 +117,8 @@ class Transaction:
         raise Failure("OutcomeUnknown", f"{self._info.who}: the reply to COMMIT of transaction {opened.xid} was lost, and {answer}")
 
     def abort(self) -> None:
-        """Rolls back, and returns only when the server holds nothing of it any more. Never raises: the reason of the abort matters more."""
+        """Rolls back, and returns only when the server holds nothing of it any more. Never raises:
+        the reason of the abort matters more."""
         with suppress(psycopg.Error):
             if not self._connection.closed and self._connection.pgconn.transaction_status != TransactionStatus.ACTIVE:
                 self._connection.execute("ROLLBACK")
@@ -138,7 +144,8 @@ class Transaction:
 
 
 def transaction_status(session: Connection, xid: str) -> tuple[str, str]:
-    """(committed, aborted, in progress or empty where it is too old to tell; the server's timeline)."""
+    """(committed, aborted, in progress or empty where it is too old to tell; the server's
+    timeline)."""
     row = session.execute(
         "SELECT pg_catalog.txid_status(%s::bigint), pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())", (int(xid),)
     ).fetchone()
@@ -146,7 +153,8 @@ def transaction_status(session: Connection, xid: str) -> tuple[str, str]:
 
 
 def end_backend(info: Conninfo, opened: Opened) -> bool:
-    """Ends the server process that still runs the transaction, through a second connection; True when it is gone."""
+    """Ends the server process that still runs the transaction, through a second connection; True
+    when it is gone."""
     deadline = time.monotonic() + SETTLE_SECONDS
     with connect(info, "dbbackup end") as session:
         while time.monotonic() < deadline:

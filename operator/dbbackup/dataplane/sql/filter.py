@@ -1,17 +1,23 @@
-"""What is removed from a plain dump or rewritten in it, statement by statement, so that the artifact restores in one transaction.
+"""What a backup leaves out of a plain dump, or rewrites in it, so that the artifact restores in one
+transaction.
 
-Each rule has its reason in PostgreSQL's behaviour:
+Each rule answers one behaviour of PostgreSQL:
 
-- `SET transaction_timeout` comes from pg_dump 17 and later; servers up to 16 refuse it. It says 0, the default.
-- `pg_attver` in a column's options is kept by newer servers for themselves; others refuse it.
-- `DROP SCHEMA`, `DROP EXTENSION`: what stays in the target may live there or be in use; whatever else of the dump is there is dropped one by one.
-- `COMMENT ON EXTENSION`, `COMMENT ON SCHEMA public` need their owner, who is often another role; the comments are the stock ones.
-- `CREATE SCHEMA` becomes `CREATE SCHEMA IF NOT EXISTS`, as the schema was not dropped, and `public` is always there.
+- `SET transaction_timeout` comes from pg_dump 17 and later, and servers up to 16 refuse it. It only
+  repeats the default, 0.
+- `pg_attver` in a column's options belongs to the newer servers that write it; others refuse it.
+- `DROP SCHEMA` and `DROP EXTENSION` would fail or take along what stays in the target. Every other
+  object of the dump is dropped one by one.
+- `COMMENT ON EXTENSION` and `COMMENT ON SCHEMA public` need the owner, who is often another role.
+  The comments are the stock ones.
+- `CREATE SCHEMA` becomes `CREATE SCHEMA IF NOT EXISTS`: the schema was not dropped, and `public` is
+  always there.
 - `BEGIN` and `COMMIT` around large objects would end the one transaction.
-- A view that was cut in two for its dependencies is replaced by a dummy in the drop section; where there is no such view yet, none is made.
-- `\\restrict` and `\\unrestrict`: psql before August 2025 refuses them. They guard psql against meta-commands smuggled into a dump (CVE-2025-8714);
-  here the splitter finds every statement's end, any meta-command within or between statements fails the backup, and our own restore does not run
-  psql. So they guard nothing more.
+- A view that pg_dump cut in two for its dependencies is replaced by a dummy in the drop section.
+  Where the target has no such view, none is made.
+- `\\restrict` and `\\unrestrict` are refused by psql before August 2025. They guard psql against
+  meta-commands smuggled into a dump (CVE-2025-8714). Here the splitter finds the end of every
+  statement, a meta-command fails the backup, and our own restore does not run psql.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Bytes of a plain dump -> statements, COPY headers, COPY data with row counts.
 
-The lexer knows what psql knows: quotes, E-strings, quoted identifiers, dollar quotes, comments, parentheses and SQL-standard function bodies.
-A function body may hold `COPY t FROM stdin;` at the start of a line, and a row may be 100 MB: neither confuses it, and no row is ever held whole.
+The lexer knows what psql knows: quotes, E-strings, quoted identifiers, dollar quotes, comments,
+parentheses and SQL-standard function bodies. A function body may hold `COPY t FROM stdin;` at the
+start of a line, and a row may be 100 MB: neither confuses it, and no row is ever held whole.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from enum import Enum, auto
 
 
 class SqlError(ValueError):
-    """The input is not what pg_dump writes: it ends within something, or holds a meta-command within a statement."""
+    """The input is not what pg_dump writes: it ends within something, or holds a meta-command
+    within a statement."""
 
 
 class Kind(Enum):
@@ -31,7 +33,8 @@ class Kind(Enum):
 
 
 class Piece:
-    """One piece; the `data` of all pieces in a row is the input. `text` is a statement without the blanks and comments before it."""
+    """One piece; the `data` of all pieces in a row is the input. `text` is a statement without the
+    blanks and comments before it."""
 
     __slots__ = ("data", "kind", "rows", "start")
 
@@ -67,7 +70,8 @@ _CODE = re.compile(
 )
 _BODY_CODE = re.compile(_CODE.pattern + rb"|(?<![%(w)s])(?:[Cc][Aa][Ss][Ee]|[Ee][Nn][Dd])(?![%(w)s])" % {b"w": _WORD})
 _ROUTINE = re.compile(rb"CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\b", re.IGNORECASE)
-# What the end of the input so far could be the beginning of: E', --, /*, a dollar tag, or a word that matters. It is looked at again with more input.
+# What the end of the input so far could be the beginning of: E', --, /*, a dollar tag, or a word
+# that matters. It is looked at again with more input.
 _UNSURE = re.compile(rb"(?:[-/]|\$[A-Za-z0-9_\x80-\xff]*|[%(w)s]{1,8}|[Bb][Ee][Gg][Ii][Nn]\s{1,40}[A-Za-z]{0,6})\Z" % {b"w": _WORD})
 _UNSURE_WINDOW = 200
 _LEAD = re.compile(rb"\s*(?:--[^\n]*\n\s*)*")
@@ -77,15 +81,16 @@ _COPY = re.compile(rb"COPY\b.*\bFROM\s+stdin\b[^;']*;\Z", re.IGNORECASE | re.DOT
 _STRINGS_OFF = re.compile(rb"SET\s+standard_conforming_strings\s*(?:=|TO)\s*'?(?P<value>\w+)'?\s*;\Z", re.IGNORECASE)
 _DATA_END = re.compile(rb"\n\\\.\n")
 _HOPS = 64
-"""Backslashes looked at one by one in a chunk of COPY data: `find` goes to the next at 20 GB/s, `rfind` tells at 7 that there is no end, the
-expression runs at 3."""
+"""Backslashes looked at one by one in a chunk of COPY data: `find` goes to the next at 20 GB/s,
+`rfind` tells at 7 that there is no end, the expression runs at 3."""
 _END = b"\\.\n"
 _TAIL = 3
 """Bytes held back at the end of a chunk of COPY data: they may begin `\\n\\.\\n`."""
 
 
 class Splitter:
-    """Incremental: `feed` chunks of any size, then `finish`; both yield pieces. Memory: one statement, never COPY data."""
+    """Incremental: `feed` chunks of any size, then `finish`; both yield pieces. Memory: one
+    statement, never COPY data."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -189,7 +194,8 @@ class Splitter:
                 return
 
     def _step(self, *, final: bool) -> Piece | None:
-        """Lexes on from `position`; leaves it and the state as they are where more input is needed."""
+        """Lexes on from `position`; leaves it and the state as they are where more input is
+        needed."""
         match self._state:
             case _State.LEAD:
                 return self._lead(final=final)
@@ -367,7 +373,8 @@ _NAME = re.compile(rb'\s*("(?:[^"]|"")+"|[^\s."(;,]+)')
 
 
 def qualified_name(text: bytes, position: int = 0) -> tuple[str, str]:
-    """(schema, name) of a qualified name as pg_dump writes it, at `position`; SqlError where there is none."""
+    """(schema, name) of a qualified name as pg_dump writes it, at `position`; SqlError where there
+    is none."""
     first = _NAME.match(text, position)
     second = _NAME.match(text, first.end() + 1) if first and text[first.end() : first.end() + 1] == b"." else None
     if not first or not second:

@@ -1,4 +1,5 @@
-"""Whether a database can be reached and backed up, as a run would find it: who and where it is, its version, what its user may read."""
+"""Whether a database can be reached and backed up, as a run would find it: who and where it is, its
+version, what its user may read."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ _NAMED = 5
 
 
 def execute(run: Run) -> None:
-    """`run.facts["database"]`, told before anything else can fail; warnings of what a backup would stumble over; or Failure."""
+    """`run.facts["database"]`, told before anything else can fail; warnings of what a backup would
+    stumble over; or Failure."""
     if run.spec.database is None:
         raise Failure("InvalidSpec", "the run tells no database")
     info = load(run.spec.database, run.paths)

@@ -1,7 +1,9 @@
-"""A pod that hands a person what lies in the storage: artifacts as they are stored, or decompressed, manifests, and what there is.
+"""A pod that hands a person what lies in the storage: artifacts as they are stored, or
+decompressed, manifests, and what there is.
 
-It listens on its own loopback only, so that a port-forward reaches it and no other pod; asks for a token that only its maker knows; gives nothing
-from outside of the namespace's directory; and ends by itself. What it sends can be checked at the other end: a stored artifact by its manifest,
+It listens on its own loopback only, so that a port-forward reaches it and no other pod; asks for a
+token that only its maker knows; gives nothing from outside of the namespace's directory; and ends
+by itself. What it sends can be checked at the other end: a stored artifact by its manifest,
 anything else by the digest beside it, since a forwarded stream may lose bytes without a word.
 """
 
@@ -36,7 +38,8 @@ from dbbackup.storage.reader import ArtifactReader
 
 HOST = "127.0.0.1"
 PIECE = 1 << 20
-"""Bytes read from the storage at a time: with a slow one, a client must not take the time for the next for silence."""
+"""Bytes read from the storage at a time: with a slow one, a client must not take the time for the
+next for silence."""
 AHEAD = 4
 """Pieces read at a time; one more is held in memory for each answer."""
 PREFETCH = 2
@@ -53,7 +56,8 @@ def execute(run: Run) -> None:
     options = run.spec.serve
     if options is None or not options.token_sha256:
         raise Failure("InvalidSpec", "a serving run tells no token")
-    # It listens before it has opened the bucket, so that whoever waits for it need not wait for the storage, and hears what is wrong with it.
+    # It listens before it has opened the bucket, so that whoever waits for it need not wait for the
+    # storage, and hears what is wrong with it.
     with Server((HOST, options.port), Shelf(run), options) as server:
         run.stop.on_stop(server.finish)
         run.reporter.info(f"serving on {HOST}:{server.server_address[1]}, for {run.spec.timeout_seconds} s at most")
@@ -62,7 +66,8 @@ def execute(run: Run) -> None:
 
 
 class Shelf:
-    """What may be handed out: the artifacts below the namespace's directory of the run's storage. Thread-safe."""
+    """What may be handed out: the artifacts below the namespace's directory of the run's storage.
+    Thread-safe."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -73,7 +78,8 @@ class Shelf:
         self._told: set[str] = set()
 
     def tell(self, action: str, target: str = "") -> None:
-        """One audit line for each artifact that is handed out, however many requests that takes. Who asks, the pod's annotation tells."""
+        """One audit line for each artifact that is handed out, however many requests that takes.
+        Who asks, the pod's annotation tells."""
         with self._lock:
             told = f"{action} {target}".rstrip()
             if told in self._told:
@@ -89,7 +95,8 @@ class Shelf:
             return self._storage
 
     def list(self) -> Iterator[str]:
-        """Every artifact as a line of JSON: an `InventoryItem` each, with its manifest's summary."""
+        """Every artifact as a line of JSON: an `InventoryItem` each, with its manifest's
+        summary."""
         for item in look(self._run, self.storage, self._below):
             yield item.to_json() + "\n"
 
@@ -105,7 +112,8 @@ class Shelf:
         return self._manifests[key]
 
     def stored(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """Bytes from `start` up to and without `end` of the stored artifact, unchecked: whoever takes them has the manifest's digests."""
+        """Bytes from `start` up to and without `end` of the stored artifact, unchecked: whoever
+        takes them has the manifest's digests."""
         name, storage = f"{self._inside(key)}/{self.manifest(key).artifact.name}", self.storage
         spans = [(at, min(PIECE, end - at)) for at in range(start, end, PIECE)]
         with ThreadPoolExecutor(AHEAD, "read") as pool:
@@ -120,7 +128,8 @@ class Shelf:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def decompressed(self, key: str) -> Iterator[bytes]:
-        """The dump, each part of the stored artifact held to its digest before a byte of it is let through."""
+        """The dump, each part of the stored artifact held to its digest before a byte of it is let
+        through."""
         manifest = self.manifest(key)
         reader = ArtifactReader(self.storage, self._inside(key), manifest.artifact, prefetch=PREFETCH)
         try:
@@ -178,8 +187,8 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """GET only. `key` in the query names an artifact's directory.
 
-    /v1/hello; /v1/artifacts, lines of JSON; /v1/manifest?key=; /v1/artifact?key=, with Range; /v1/sql?key=&from=, frames: see `frames`.
-    Failures are JSON: reason, message, hint.
+    /v1/hello; /v1/artifacts, lines of JSON; /v1/manifest?key=; /v1/artifact?key=, with Range;
+    /v1/sql?key=&from=, frames: see `frames`. Failures are JSON: reason, message, hint.
     """
 
     server: Server
@@ -285,8 +294,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def frames(chunks: Iterator[bytes], skip: int) -> Iterator[bytes]:
-    """A stream that can be checked as it comes and begun again anywhere: frames of a 4-byte length (big-endian), 32 bytes of SHA-256, the data. One
-    of no length ends it: its digest is that of the whole stream, what was skipped included."""
+    """A stream that can be checked as it comes and begun again anywhere: frames of a 4-byte length
+    (big-endian), 32 bytes of SHA-256, the data. One of no length ends it: its digest is that of the
+    whole stream, what was skipped included."""
     whole = hashlib.sha256()
     for chunk in chunks:
         whole.update(chunk)

@@ -16,7 +16,8 @@ from dbbackup.dataplane.postgres.conninfo import Conninfo, load, read_secret, re
 from dbbackup.dataplane.postgres.locks import cancel
 
 _MAINTENANCE = "postgres"
-# datconnlimit -2 (in the minor versions that know it) marks what an interrupted DROP DATABASE left: nobody can connect to it any more.
+# datconnlimit -2 (in the minor versions that know it) marks what an interrupted DROP DATABASE left:
+# nobody can connect to it any more.
 _QUERY = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 ORDER BY datname"
 
 
@@ -35,7 +36,8 @@ def execute(run: Run) -> None:
 
 
 def _candidates(run: Run, target: DatabaseTarget) -> list[str]:
-    """The database that the target names, where it names one, is the one that its user may surely connect to."""
+    """The database that the target names, where it names one, is the one that its user may surely
+    connect to."""
     try:
         own = resolve(target, read_secret(run.paths.database_secret)).name
     except Failure:
@@ -44,7 +46,8 @@ def _candidates(run: Run, target: DatabaseTarget) -> list[str]:
 
 
 def _names(run: Run, connection: Connection, info: Conninfo) -> list[str]:
-    """Names are bytes of whatever encoding their creator used: those that are not UTF-8 can't be named by a Kubernetes object."""
+    """Names are bytes of whatever encoding their creator used: those that are not UTF-8 can't be
+    named by a Kubernetes object."""
     try:
         connection.execute("SET client_encoding = 'SQL_ASCII'")
         rows = connection.execute(_QUERY).fetchall()

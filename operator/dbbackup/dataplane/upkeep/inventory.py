@@ -1,4 +1,5 @@
-"""An inventory: the storage is tried, everything of the namespace is listed once, and what dead runs left behind is swept.
+"""An inventory: the storage is tried, everything of the namespace is listed once, and what dead
+runs left behind is swept.
 
 Nothing that is not this operator's, by its place and name, is ever touched.
 """
@@ -32,7 +33,8 @@ _PROBLEM_LIMIT = 300
 
 @dataclass(slots=True)
 class Directory:
-    """An artifact's directory as the listing told it. `others` counts objects of names that are none of ours."""
+    """An artifact's directory as the listing told it. `others` counts objects of names that are
+    none of ours."""
 
     key: str
     leaf: Leaf
@@ -62,7 +64,8 @@ def execute(run: Run) -> None:
 
 
 def look(run: Run, storage: Storage, below: str) -> Iterator[InventoryItem]:
-    """Every artifact below the root `below`, with what its manifest says. Nothing is tried, and nothing removed."""
+    """Every artifact below the root `below`, with what its manifest says. Nothing is tried, and
+    nothing removed."""
     never = datetime.fromtimestamp(0, UTC)
     inventory = Inventory(run, storage, below, InventoryOptions(), Probe(never, conditional_writes=False))
     yield from inventory.sealed()
@@ -117,7 +120,8 @@ class Inventory:
         yield from (outcome for outcome in in_order(self._run.stop, work) if isinstance(outcome, InventoryItem))
 
     def _work(self) -> Iterator[Callable[[], InventoryItem | int]]:
-        """What is to be done for each artifact, directory without a manifest, and upload. The result: its item, or how much was swept."""
+        """What is to be done for each artifact, directory without a manifest, and upload. The
+        result: its item, or how much was swept."""
         for directory in self._directories():
             if directory.sealed:
                 self._foreign += directory.others
@@ -136,7 +140,8 @@ class Inventory:
     # what is there
 
     def _directories(self) -> Iterator[Directory]:
-        """Those of artifacts, by their place and name. A server lists what is in one directory together, so one is held at a time."""
+        """Those of artifacts, by their place and name. A server lists what is in one directory
+        together, so one is held at a time."""
         current: Directory | None = None
         for info in self._storage.list(self._below):
             self._run.stop.check()
@@ -202,7 +207,8 @@ class Inventory:
         return InventoryItem(key=directory.key, size_bytes=directory.size, modified=modified, manifest=manifest, problem=problem)
 
     def _summary(self, directory: Directory) -> tuple[ManifestSummary, str | None]:
-        """What the manifest says, and why no restore could use the artifact; Failure where it says nothing that could be used."""
+        """What the manifest says, and why no restore could use the artifact; Failure where it says
+        nothing that could be used."""
         manifest, digest = read_manifest(self._storage, directory.key, directory.own[MANIFEST].size)
         where = f"{directory.key}/{MANIFEST}"
         owner = manifest.owner
@@ -248,7 +254,8 @@ class Inventory:
         return self._remove(f"{', '.join(keys)}: {why}", lambda: self._storage.delete(keys))
 
     def _remove(self, what: str, call: Callable[[], None]) -> int:
-        """1 where it was removed. What a lock or a policy of the bucket holds is told, and fails nothing."""
+        """1 where it was removed. What a lock or a policy of the bucket holds is told, and fails
+        nothing."""
         try:
             call()
         except Failure as failure:

@@ -16,9 +16,11 @@ T = TypeVar("T")
 
 
 def in_order(stop: Stop, tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """The results of `tasks` in their order. At most THREADS of them run at a time, and `tasks` is read at most _AHEAD ahead of the results.
+    """The results of `tasks` in their order. At most THREADS of them run at a time, and `tasks` is
+    read at most _AHEAD ahead of the results.
 
-    The first exception of a task is raised, that of `stop` as soon as it is set; none begins after either.
+    The first exception of a task is raised, that of `stop` as soon as it is set; none begins after
+    either.
     """
     waiting: deque[Future[T]] = deque()
 

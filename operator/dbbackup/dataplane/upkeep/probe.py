@@ -22,14 +22,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`now` is the storage's clock; `conditional_writes` whether of two writers of one key only the first wins."""
+    """`now` is the storage's clock; `conditional_writes` whether of two writers of one key only the
+    first wins."""
 
     now: datetime
     conditional_writes: bool
 
 
 def probe(storage: Storage, below: str, stop: Stop) -> Probe:
-    """Tries the storage below the root `below`, under a name that nobody else uses, and leaves nothing behind.
+    """Tries the storage below the root `below`, under a name that nobody else uses, and leaves
+    nothing behind.
 
     Failure with the storage's reason, and which step it was.
     """
@@ -67,7 +69,8 @@ def _step(stop: Stop, name: str, call: Callable[[], T]) -> T:
 
 
 def _refused(storage: Storage, key: str, body: bytes) -> bool:
-    """Whether a second writer of `key` is told of the first. Its body is another, since the same one may be its own of a lost reply."""
+    """Whether a second writer of `key` is told of the first. Its body is another, since the same
+    one may be its own of a lost reply."""
     try:
         storage.put(key, body, _TYPE, if_absent=True)
     except Failure as failure:

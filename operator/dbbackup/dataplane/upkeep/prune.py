@@ -1,6 +1,8 @@
-"""Deletion of many artifacts by one run: the manifests first, so that what is left of a run cut short is never taken for a backup.
+"""Deletion of many artifacts by one run: the manifests first, so that what is left of a run cut
+short is never taken for a backup.
 
-Only what the manifest shows to be the item's own is deleted, and only objects of this operator's names. What is not there counts as deleted.
+Only what the manifest shows to be the item's own is deleted, and only objects of this operator's
+names. What is not there counts as deleted.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class Artifact:
 
 
 def execute(run: Run) -> None:
-    """A prune: its pages, one PrunedItem for each item, and `run.facts`; Failure where the storage as a whole does not answer."""
+    """A prune: its pages, one PrunedItem for each item, and `run.facts`; Failure where the storage
+    as a whole does not answer."""
     if run.spec.prune is None:
         raise Failure("InvalidSpec", "a prune's run tells no items")
     below = root(run.spec.storage.prefix, run.spec.owner.namespace)
@@ -103,7 +106,8 @@ def _look(storage: Storage, artifact: Artifact) -> None:
 
 
 def _delete(run: Run, storage: Storage, artifacts: list[Artifact], keys: Callable[[Artifact], list[str]]) -> None:
-    """In as few requests as the server allows; where it refuses, artifact by artifact, each with its own problem."""
+    """In as few requests as the server allows; where it refuses, artifact by artifact, each with
+    its own problem."""
     wanted = [key for artifact in artifacts for key in keys(artifact)]
     if not wanted:
         return

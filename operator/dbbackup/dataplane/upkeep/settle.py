@@ -1,6 +1,8 @@
-"""What became of a run that left no report, and the removal of an artifact. Neither guesses: both look.
+"""What became of a run that left no report, and the removal of an artifact. Neither guesses: both
+look.
 
-A backup is what its manifest says, or nothing. A restore is what the server says of its transaction; where nobody can tell, it is OutcomeUnknown.
+A backup is what its manifest says, or nothing. A restore is what the server says of its
+transaction; where nobody can tell, it is OutcomeUnknown.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ T = TypeVar("T")
 
 _POLL = 1.0
 _PATIENCE = 0.8
-"""Part of the run's time in which a server is asked again that does not answer, before the outcome is said to be unknown."""
+"""Part of the run's time in which a server is asked again that does not answer, before the outcome
+is said to be unknown."""
 
 
 def execute(run: Run) -> None:
@@ -52,7 +55,8 @@ def execute(run: Run) -> None:
 
 
 def _clean_up(run: Run) -> None:
-    """Deletes the artifact of the run's owner, and only that. What is not there counts as deleted, the bucket too."""
+    """Deletes the artifact of the run's owner, and only that. What is not there counts as deleted,
+    the bucket too."""
     owner, prefix = run.spec.owner, run.spec.storage.prefix
     key = run.spec.cleanup.key if run.spec.cleanup else None
     if key is not None:
@@ -110,7 +114,8 @@ def _check_restore(run: Run, options: CheckOptions) -> None:
 
 
 def _settle(run: Run) -> str | None:
-    """None where the restore was committed, with its facts; else why nothing changed. Failure where it can't be told."""
+    """None where the restore was committed, with its facts; else why nothing changed. Failure where
+    it can't be told."""
     storage = open_bucket(run, create=False)
     _find_safety_backup(run, storage)
     key = transaction_key(run.spec.storage.prefix, run.spec.owner)
@@ -130,7 +135,8 @@ def _settle(run: Run) -> str | None:
 
 
 def _record(storage: Storage, key: str, owner: Owner) -> TransactionRecord | None:
-    """What the restore wrote before it changed anything. Where it wrote nothing a tombstone is put, so that it can't begin after all."""
+    """What the restore wrote before it changed anything. Where it wrote nothing a tombstone is put,
+    so that it can't begin after all."""
     if storage.head(key) is None:
         try:
             storage.put(key, Tombstone(owner=owner).to_json().encode(), "application/json", if_absent=True)
@@ -146,7 +152,8 @@ def _record(storage: Storage, key: str, owner: Owner) -> TransactionRecord | Non
 
 
 def _artifact(run: Run, storage: Storage, directory: str) -> ArtifactReport | None:
-    """Of the restored artifact; None where it has been deleted since, as the outcome does not depend on it."""
+    """Of the restored artifact; None where it has been deleted since, as the outcome does not
+    depend on it."""
     try:
         manifest, digest = load_manifest(storage, directory, None)
     except Failure as failure:
@@ -156,7 +163,8 @@ def _artifact(run: Run, storage: Storage, directory: str) -> ArtifactReport | No
 
 
 def _find_safety_backup(run: Run, storage: Storage) -> None:
-    """A sealed safety backup is told whatever became of the restore; an unfinished one is removed."""
+    """A sealed safety backup is told whatever became of the restore; an unfinished one is
+    removed."""
     for directory in find_directories(storage, run.spec.storage.prefix, run.spec.owner, SAFETY_SUFFIX):
         found = find_artifact(storage, directory, run.spec.owner)
         if found:
@@ -166,7 +174,8 @@ def _find_safety_backup(run: Run, storage: Storage) -> None:
 
 
 def _created(run: Run, storage: Storage) -> str:
-    """Drops the database that the restore had created, if it had; what to tell of one that stays."""
+    """Drops the database that the restore had created, if it had; what to tell of one that
+    stays."""
     key = creation_key(run.spec.storage.prefix, run.spec.owner)
     if storage.head(key) is None:
         return ""
@@ -199,7 +208,8 @@ def _committed(run: Run, record: TransactionRecord) -> bool:
 
 
 def _ask(run: Run, question: Callable[[Conninfo], T], unanswered: str = "nobody can tell") -> T:
-    """Asks the database again for most of the run's time; Failure OutcomeUnknown where it does not answer."""
+    """Asks the database again for most of the run's time; Failure OutcomeUnknown where it does not
+    answer."""
     if run.spec.database is None:
         raise Failure("InvalidSpec", "a restore's check tells no database")
     while True:

@@ -1,4 +1,5 @@
-"""What a restore decides without a server: order of drops, problems of the preflight, grants, refusals, CREATE DATABASE, a selection."""
+"""What a restore decides without a server: order of drops, problems of the preflight, grants,
+refusals, CREATE DATABASE, a selection."""
 
 from __future__ import annotations
 

@@ -199,7 +199,8 @@ def test_qualified_name_refuses_what_is_none() -> None:
 
 
 def test_speed_of_copy_data() -> None:
-    """The bench holds it to 0.9 GB/s; here only a fault of kind (row by row) fails, on a busy machine too."""
+    """The bench holds it to 0.9 GB/s; here only a fault of kind (row by row) fails, on a busy
+    machine too."""
     chunk = (b"123456\thello world\t\\N\t3.14159\t2026-01-01\n" * 7000)[:262144]
     splitter = Splitter()
     list(splitter.feed(b"COPY t FROM stdin;\n"))

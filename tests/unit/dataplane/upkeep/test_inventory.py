@@ -171,7 +171,8 @@ def test_an_empty_bucket(inventory: Callable[..., Told]) -> None:
 
 
 def test_directories_come_in_whatever_order_the_server_lists_them(bucket: Memory, inventory: Callable[..., Told]) -> None:
-    """SeaweedFS lists directory by directory, where AWS sorts whole keys: `app-2/` comes before `app/` on one, after it on the other."""
+    """SeaweedFS lists directory by directory, where AWS sorts whole keys: `app-2/` comes before
+    `app/` on one, after it on the other."""
     for number, database in enumerate(["app", "app-2", "app.3"]):
         bucket.fill(objects_of(owner_of(number), database=database))
 
@@ -234,7 +235,8 @@ def test_a_known_artifact_without_its_dump_is_told(bucket: Memory, inventory: Ca
     [("StorageAccessDenied", 0, 2), ("ArtifactMissing", 0, 1), ("ArtifactCorrupt", 0, 2), ("StorageUnavailable", 10, None)],
 )
 def test_a_manifest_that_cannot_be_read(bucket: Memory, inventory: Callable[..., Told], reason: str, code: int, items: int | None) -> None:
-    """A storage that is away fails the run. An artifact that was deleted since it was listed is none."""
+    """A storage that is away fails the run. An artifact that was deleted since it was listed is
+    none."""
     bucket.fill(objects_of(owner_of(1)) | objects_of(owner_of(2)))
     bucket.before = failing("get", reason, key_of(owner_of(1)))
     told = inventory()
