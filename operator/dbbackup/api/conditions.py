@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from dbbackup.text import cut
+
 Condition = dict[str, Any]
 State = Literal["progressing", "done", "failed"]
 
@@ -58,7 +60,7 @@ def build(
     which have no Finished.
     """
     wanted = {kind: status for kind, status in _STATUSES[state].items() if finishes or kind != "Finished"}
-    message = message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
+    message = cut(message, MESSAGE_LIMIT)
     old = {str(condition.get("type")): condition for condition in previous}
     result: list[Condition] = []
     for kind, status in wanted.items():

@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 from dbbackup.contract.formats import Algorithm, Format
 from dbbackup.contract.model import Model
 from dbbackup.contract.run import Owner, RunKind
+from dbbackup.text import cut, few
 
 REPORT_LIMIT = 4096
 """Bytes: the kubelet cuts a termination message there."""
@@ -164,22 +165,16 @@ class Report(Model):
 
     def fit(self) -> str:
         """JSON of at most REPORT_LIMIT bytes and WARNINGS warnings."""
-        report, budget = self.model_copy(update={"warnings": few(self.warnings, WARNINGS)}), 1500
+        report, budget = self.model_copy(update={"warnings": tuple(few(self.warnings, WARNINGS))}), 1500
         while len(text := report.to_json()) > REPORT_LIMIT or len(text.encode()) > REPORT_LIMIT:
             budget //= 2
-            changes: dict[str, object] = {"warnings": tuple(w[:budget] for w in few(self.warnings, 4))}
+            changes: dict[str, object] = {"warnings": tuple(cut(warning, budget) for warning in few(self.warnings, 4))}
             if self.failure:
                 changes["failure"] = self.failure.model_copy(
-                    update={"message": self.failure.message[:budget] + "…", "hint": self.failure.hint[:budget]}
+                    update={"message": cut(self.failure.message, budget), "hint": cut(self.failure.hint, budget)}
                 )
             report = self.model_copy(update=changes)
         return text
-
-
-def few(warnings: tuple[str, ...], limit: int) -> tuple[str, ...]:
-    """At most so many, the last of which says how many more there are."""
-    rest = len(warnings) - limit + 1
-    return warnings if rest <= 1 else (*warnings[: limit - 1], f"and {rest} more")
 
 
 class Progress(Model):

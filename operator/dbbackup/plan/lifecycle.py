@@ -21,6 +21,7 @@ from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import Decision, Facts, Note
 from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_manifest
 from dbbackup.plan.observe import RunState, instant, observe, of_run, pods_of_run
+from dbbackup.text import cut
 
 QUIET_START = 3.0
 """Seconds that a pod may take to start before Events are asked for the reason: pulled images start
@@ -166,7 +167,7 @@ def _retrying(facts: Facts, state: RunState) -> Decision:
     if state.report is not None and state.report.failure is not None:
         why = f"{state.report.failure.reason}: {state.report.failure.message}"
     message = f"attempt {state.attempts} failed, another follows: {why}"
-    note = Note("Retrying", statuses.cut(message, 900), warning=True, key=str(state.attempts))
+    note = Note("Retrying", cut(message, 900), warning=True, key=str(state.attempts))
     return Decision(
         status=statuses.running(facts, state, "Retrying", message), notes=(note,), holds_slot=True, requeue=facts.settings.progress_interval
     )
@@ -195,7 +196,7 @@ def _starting(facts: Facts, run: Run) -> Decision:
         return Decision(status=stopping, delete=jobs, holds_slot=True, requeue=statuses.LOOK_AGAIN)
     reason = hindrance.reason if hindrance and detail and hindrance.reason != "StartDeadlineExceeded" else "Starting"
     return Decision(
-        status=statuses.pending(facts, reason, statuses.cut(message, 1000), jobName=name),
+        status=statuses.pending(facts, reason, cut(message, 1000), jobName=name),
         holds_slot=True,
         requeue=timedelta(seconds=QUIET_START) if hindrance is None else statuses.LOOK_AGAIN,
     )
@@ -221,7 +222,7 @@ def _lost(facts: Facts, run: Run, state: RunState) -> Decision:
             return _unsettled(facts, run, state, reason, message, problem)
         status = {**_uncertain(facts, state, f"{message}; {problem}"), "waitingSince": timestamp(since)}
         return Decision(status=status, requeue=statuses.LOOK_AGAIN)
-    message = statuses.cut(message, CHECKED_LIMIT)
+    message = cut(message, CHECKED_LIMIT)
     xid = facts.log.xid or facts.status.get("transactionID")
     check = CheckOptions(run=run.kind, lost_reason=reason, lost_message=message, xid=xid)
     spec = run.spec.model_copy(update={"run": "check", "check": check, "timeout_seconds": SMALL_RUN_SECONDS})

@@ -23,7 +23,7 @@ from dbbackup.contract.model import Model
 from dbbackup.plan.facts import Note
 from dbbackup.plan.observe import instant
 from dbbackup.plan.sinks import EventName, Sink
-from dbbackup.plan.status import cut
+from dbbackup.text import cut
 
 NOTIFIED = "Notified"
 TEXT_LIMIT = 2000

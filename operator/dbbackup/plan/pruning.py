@@ -24,6 +24,7 @@ from dbbackup.plan.auxiliary_run import SideRun, read_items, side_job, side_runs
 from dbbackup.plan.candidates import lies_in
 from dbbackup.plan.facts import Decision, Effect, Facts, Note
 from dbbackup.plan.observe import instant
+from dbbackup.text import cut
 
 BATCH = 250
 BATCH_BYTES = 90_000
@@ -168,7 +169,7 @@ def _failed(facts: Facts, run: SideRun, why: str) -> Decision:
 
 
 def _held_up(facts: Facts, status: Mapping[str, Any], why: str) -> dict[str, Any]:
-    message = statuses.cut(f"{why}; it is tried again", 1000)
+    message = cut(f"{why}; it is tried again", 1000)
     return {**status, "pruneFailedAt": timestamp(facts.now), "pruneMessage": message}
 
 
@@ -247,7 +248,7 @@ def with_preview(facts: Facts, own: Sequence[retention.Candidate], due: datetime
         "next": [
             {
                 "name": coming.candidate.name,
-                "reason": statuses.cut(coming.reason, 500),
+                "reason": cut(coming.reason, 500),
                 # What goes now has no time to be told: it would be another one at each look, for as
                 # long as a person is waited for.
                 **({"time": timestamp(coming.when)} if coming.when is not None and coming.when > facts.now else {}),
@@ -264,5 +265,5 @@ def _with_held(facts: Facts, status: dict[str, Any], held: retention.Stopped | N
     if held is None:
         rest = [dict(item) for item in existing if item.get("type") != "PruneHeld"]
         return {key: value for key, value in {**status, "conditions": rest, "retention": kept}.items() if key != "retention" or kept}
-    told = {**kept, "held": {"token": held.token, "count": len(held.names), "message": statuses.cut(held.message, 1000)}}
+    told = {**kept, "held": {"token": held.token, "count": len(held.names), "message": cut(held.message, 1000)}}
     return {**status, "retention": told, "conditions": statuses.put_condition(existing, "PruneHeld", True, reason, held.message, facts)}

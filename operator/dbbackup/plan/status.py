@@ -18,6 +18,7 @@ from dbbackup.contract.report import LogEvent, Report
 from dbbackup.contract.run import RunSpec
 from dbbackup.plan.facts import Facts
 from dbbackup.plan.observe import RunState, instant, of_run
+from dbbackup.text import cut, few
 
 Status = dict[str, Any]
 
@@ -42,14 +43,9 @@ _LOOKED_UP = {
 }
 
 
-def cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def capped(warnings: Sequence[str]) -> list[str]:
     """At most WARNINGS, each cut; the last one then says how many more there are."""
-    told = [cut(warning, WARNING_LIMIT) for warning in warnings]
-    return told if len(told) <= WARNINGS else [*told[: WARNINGS - 1], f"and {len(told) - WARNINGS + 1} more"]
+    return few((cut(warning, WARNING_LIMIT) for warning in warnings), WARNINGS)
 
 
 def bounded(value: Any, path: str = "") -> Any:

@@ -23,6 +23,7 @@ from dbbackup.dataplane.backup import catalog
 from dbbackup.dataplane.postgres import table_patterns
 from dbbackup.dataplane.postgres.connection import Connection, one, server_version, to_failure, uses_tls
 from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.text import listed
 
 if TYPE_CHECKING:
     from dbbackup.dataplane.context import Stop
@@ -93,7 +94,7 @@ def select(relations: Iterable[Relation], schemas: Sequence[str], options: Backu
     """Pure: which relations are dumped, and which without rows. `schemas` are the database's."""
     missing = [schema for schema in options.schemas if schema not in schemas]
     if missing:
-        raise Failure("InvalidSpec", f"the database has no schema {', '.join(missing)}; it has {some(schemas)}")
+        raise Failure("InvalidSpec", f"the database has no schema {', '.join(missing)}; it has {listed(schemas, _NAMED) or 'none'}")
     chosen = tuple(schema for schema in schemas if not options.schemas or schema in options.schemas)
     inside = [relation for relation in relations if relation.schema in chosen]
     keys = [relation.key for relation in inside if relation.kind not in "Sv"]
@@ -136,17 +137,11 @@ def refuse_unreadable(selection: Selection, who: str) -> None:
     dump with rows missing, or not at all."""
     hidden = [".".join(r.key) for r in selection.relations if r.hidden_rows and r.kind in "rp" and r.key not in selection.without_data]
     unreadable = [".".join(r.key) for r in selection.relations if not r.readable and r.kind in "rpS"]
-    also = f"; and it may not read {some(unreadable)}" if unreadable else ""
+    also = f"; and it may not read {listed(unreadable, _NAMED)}" if unreadable else ""
     if hidden:
-        raise Failure("RowSecurity", f"{who}: row-level security would hide rows of {some(hidden)}{also}")
+        raise Failure("RowSecurity", f"{who}: row-level security would hide rows of {listed(hidden, _NAMED)}{also}")
     if unreadable:
-        raise Failure("InsufficientPrivilege", f"{who}: no SELECT on (or no USAGE on the schema of) {some(unreadable)}")
-
-
-def some(items: Sequence[str]) -> str:
-    """A list for a message: the first _NAMED, and how many more."""
-    rest = len(items) - _NAMED
-    return ", ".join(items[:_NAMED]) + (f" and {rest} more" if rest > 0 else "") if items else "none"
+        raise Failure("InsufficientPrivilege", f"{who}: no SELECT on (or no USAGE on the schema of) {listed(unreadable, _NAMED)}")
 
 
 class Snapshot:

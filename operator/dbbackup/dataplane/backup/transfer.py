@@ -13,7 +13,7 @@ from dbbackup.contract.report import Progress
 from dbbackup.contract.run import BackupOptions
 from dbbackup.dataplane.backup.dump import Dump, arguments
 from dbbackup.dataplane.backup.plain import PlainStream
-from dbbackup.dataplane.backup.snapshot import Relation, Snapshot, Source, some
+from dbbackup.dataplane.backup.snapshot import Relation, Snapshot, Source
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.clients import Client
 from dbbackup.dataplane.postgres.connection import child_environment
@@ -23,6 +23,7 @@ from dbbackup.storage.base import Storage
 from dbbackup.storage.codec import CONTENT_TYPE, compressor
 from dbbackup.storage.sink import Sink
 from dbbackup.storage.writer import ArtifactWriter
+from dbbackup.text import listed
 
 ATTEMPTS = 3
 """Snapshots taken, where a statement that wants an exclusive lock comes between the coordinator's
@@ -59,11 +60,11 @@ class Transfer:
 
     def _warn(self, snapshot: Snapshot, source: Source) -> None:
         if snapshot.standby and (unlogged := [".".join(r.key) for r in snapshot.selection.relations if r.unlogged]):
-            self._run.warn(f"a standby has no rows of unlogged tables, so the dump has none of {some(unlogged)}")
+            self._run.warn(f"a standby has no rows of unlogged tables, so the dump has none of {listed(unlogged, 20)}")
         if outside := source.contents.outside:
-            self._run.warn(f"what is dumped refers to what is left out, and restores only where that is already: {some(outside)}")
+            self._run.warn(f"what is dumped refers to what is left out, and restores only where that is already: {listed(outside, 20)}")
         if unmatched := snapshot.selection.unmatched:
-            self._run.warn(f"no table is called {some(unmatched)}: nothing was left out for that")
+            self._run.warn(f"no table is called {listed(unmatched, 20)}: nothing was left out for that")
 
     def _dump(self, snapshot: Snapshot, source: Source, client: Client) -> StoredObject:
         algorithm = self._options.compression.algorithm
@@ -122,7 +123,7 @@ class Transfer:
         self.bytes = stream.bytes_kept
         missing = [".".join(table.key) for table in snapshot.selection.data_tables if table.key not in stream.rows]
         if missing:
-            raise Failure("DumpFailed", f"{self._info.who}: pg_dump ended well but wrote no rows section for {', '.join(missing[:20])}")
+            raise Failure("DumpFailed", f"{self._info.who}: pg_dump ended well but wrote no rows section for {listed(missing, 20)}")
 
     def _custom(self, dump: Dump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
         counter = _Counter(snapshot) if self._options.row_counts == "Exact" else None

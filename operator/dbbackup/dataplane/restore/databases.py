@@ -17,6 +17,7 @@ from dbbackup.dataplane.postgres.connection import Connection, connect, connect_
 from dbbackup.dataplane.postgres.conninfo import Conninfo
 from dbbackup.dataplane.restore.target import user_objects
 from dbbackup.storage.base import Storage
+from dbbackup.text import listed
 
 MAINTENANCE = ("postgres", "template1")
 _DUPLICATE = "42P04"
@@ -156,8 +157,7 @@ def drop_database(run: Run, info: Conninfo, oid: int) -> str:
         with closing(connect(info, "dbbackup drop")) as session:
             names, count = user_objects(session, 3)
         if count:
-            more = f" and {count - len(names)} more" if count > len(names) else ""
-            return f"stays: somebody else has made objects in it meanwhile ({', '.join(names)}{more})"
+            return f"stays: somebody else has made objects in it meanwhile ({listed(names, total=count)})"
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(info.name)))
     run.reporter.info(f"database {info.identity}, which this restore had created, was dropped again")
     return ""

@@ -16,11 +16,11 @@ from dbbackup.dataplane.postgres import clients
 from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.restore import selection
 from dbbackup.dataplane.restore.drop_section import Drop
-from dbbackup.dataplane.restore.preflight import some
 from dbbackup.dataplane.restore.source import Source
 from dbbackup.dataplane.restore.target import find_roots
 from dbbackup.dataplane.restore.toc import Entry, TocError, read_toc
 from dbbackup.storage.base import Storage
+from dbbackup.text import listed
 
 _FLAGS = ("--file=-", "--no-owner", "--no-privileges", "--no-tablespaces", "--clean", "--if-exists")
 
@@ -85,7 +85,7 @@ def completed(planned: Plan, connection: Connection, run: Run) -> Iterator[Plan]
     if selected.needed:
         run.reporter.info(f"the selection needs, and the target lacks: {', '.join(selected.needed)}")
     if selected.left_out:
-        run.warn(f"foreign keys left out, as the tables that they refer to are neither selected nor in the target: {some(selected.left_out)}")
+        run.warn(f"foreign keys left out, as the tables that they refer to are neither selected nor in the target: {listed(selected.left_out)}")
     with closing(tempfile.NamedTemporaryFile("w", dir=run.paths.scratch, prefix="list-")) as file:
         file.write(selected.listing())
         file.flush()

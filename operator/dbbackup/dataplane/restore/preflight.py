@@ -3,7 +3,7 @@ told at once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dbbackup.contract.errors import REASONS, Failure
@@ -11,8 +11,8 @@ from dbbackup.contract.manifest import Contents, ExtensionEntry, Manifest
 from dbbackup.dataplane.postgres.clients import OLDEST_SERVER
 from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.restore.dependants import Replaced
+from dbbackup.text import listed
 
-_NAMED = 8
 _SLACK = 1.5
 """An idle server with default settings takes about 1.6 times the locks that its settings promise,
 out of spare shared memory. Up to this factor a restore is tried, and rolled back where the memory
@@ -173,7 +173,7 @@ def cannot_replace(connection: Connection, needs: Needs) -> list[Problem]:
     there = [name for (name,) in connection.execute(_THERE, names)]
     if not there:
         return []
-    return [Problem("TargetNotEmpty", f"the artifact was made with `clean: false`, so it cannot replace what is there: {some(there)}")]
+    return [Problem("TargetNotEmpty", f"the artifact was made with `clean: false`, so it cannot replace what is there: {listed(there)}")]
 
 
 def judge(facts: Facts, needs: Needs, replaced: Replaced) -> list[Problem]:
@@ -218,53 +218,53 @@ def may_create(state: ExtensionState, server: Server) -> bool:
 
 def _roles(facts: Facts) -> Iterable[Problem]:
     if facts.missing_roles:
-        yield Problem("RoleMissing", f"roles that policies or user mappings name: {some(facts.missing_roles)}")
+        yield Problem("RoleMissing", f"roles that policies or user mappings name: {listed(facts.missing_roles)}")
 
 
 def _superuser(server: Server, needs: Needs) -> Iterable[Problem]:
     if server.privileged:
         return
     if needs.contents.event_triggers:
-        yield Problem("RequiresSuperuser", f"{server.user} is no superuser: event triggers {some(needs.contents.event_triggers)}")
+        yield Problem("RequiresSuperuser", f"{server.user} is no superuser: event triggers {listed(needs.contents.event_triggers)}")
     if needs.contents.superuser_publications:
-        yield Problem("RequiresSuperuser", f"{server.user} is no superuser: publications {some(needs.contents.superuser_publications)}")
+        yield Problem("RequiresSuperuser", f"{server.user} is no superuser: publications {listed(needs.contents.superuser_publications)}")
 
 
 def _privileges(facts: Facts) -> Iterable[Problem]:
     missing = sorted(name for name, (exists, _) in facts.schemas.items() if not exists)
     if missing and not facts.server.may_create:
-        yield Problem("InsufficientPrivilege", f"{facts.server.user} may not create the schemas {some(missing)}: it lacks CREATE on the database")
+        yield Problem("InsufficientPrivilege", f"{facts.server.user} may not create the schemas {listed(missing)}: it lacks CREATE on the database")
     closed = sorted(name for name, (exists, create) in facts.schemas.items() if exists and not create)
     if closed:
-        yield Problem("InsufficientPrivilege", f"{facts.server.user} lacks CREATE on the schemas {some(closed)}")
+        yield Problem("InsufficientPrivilege", f"{facts.server.user} lacks CREATE on the schemas {listed(closed)}")
 
 
 def _ownership(facts: Facts, replaced: Replaced) -> Iterable[Problem]:
     foreign = [f"{root.identity} ({root.owner})" for root in replaced.roots if not root.owned]
     if foreign:
-        yield Problem("NotOwner", f"{facts.server.user} does not own {some(foreign)}")
+        yield Problem("NotOwner", f"{facts.server.user} does not own {listed(foreign)}")
     keys = sorted({f"table {key.table} ({key.owner})" for key in replaced.foreign_keys if not key.owned})
     if keys:
-        yield Problem("NotOwner", f"{facts.server.user} does not own {some(keys)}, whose foreign keys must be dropped and made again")
+        yield Problem("NotOwner", f"{facts.server.user} does not own {listed(keys)}, whose foreign keys must be dropped and made again")
     if replaced.publications:
-        told = f"{facts.server.user} does not own the publications {some(replaced.publications)}, and could not put replaced tables back into them"
+        told = f"{facts.server.user} does not own the publications {listed(replaced.publications)}, and could not put replaced tables back into them"
         yield Problem("NotOwner", told)
     strangers = {root.owner for root in replaced.roots if root.owner and root.owned} - facts.members_of - {facts.server.user}
     if strangers and not facts.server.superuser:
-        yield Problem("NotOwner", f"{facts.server.user} cannot give replaced objects back to their owners {some(sorted(strangers))}")
+        yield Problem("NotOwner", f"{facts.server.user} cannot give replaced objects back to their owners {listed(sorted(strangers))}")
 
 
 def _dependants(replaced: Replaced) -> Iterable[Problem]:
     strangers = [f"{root.identity} has the name of a {root.drop.kind.lower()} of the artifact" for root in replaced.roots if not root.fits]
     if strangers:
-        yield Problem("DependentObjects", some(strangers))
+        yield Problem("DependentObjects", listed(strangers))
     if replaced.outside:
-        yield Problem("DependentObjects", some([f"{d.description} needs {d.on}" for d in replaced.outside]))
+        yield Problem("DependentObjects", listed([f"{d.description} needs {d.on}" for d in replaced.outside]))
     if replaced.partitions:
-        yield Problem("DependentObjects", f"partitions that the artifact lacks would go with their tables: {some(replaced.partitions)}")
+        yield Problem("DependentObjects", f"partitions that the artifact lacks would go with their tables: {listed(replaced.partitions)}")
     if replaced.subscriptions:
         cure = "take the tables out of the publication and refresh the subscription, or drop the subscription, and restore then"
-        yield Problem("DependentObjects", f"replication into replaced tables would end: {some(replaced.subscriptions)}: {cure}")
+        yield Problem("DependentObjects", f"replication into replaced tables would end: {listed(replaced.subscriptions)}: {cure}")
 
 
 def _locks(server: Server, needs: Needs, replaced: Replaced) -> Iterable[Problem]:
@@ -296,12 +296,6 @@ def refuse(problems: Sequence[Problem], who: str) -> None:
     told = "; ".join(f"{number}. {problem.reason}: {problem.message}" for number, problem in enumerate(ordered, 1))
     hints = " ".join(dict.fromkeys(REASONS[problem.reason].hint for problem in ordered))
     raise Failure(first, f"{who}: {len(ordered)} reasons why the restore would fail, nothing was touched: {told}", hints)
-
-
-def some(names: Collection[str]) -> str:
-    """The first few, and how many more."""
-    rest = len(names) - _NAMED
-    return ", ".join(list(names)[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def extension_order(wanted: Sequence[ExtensionEntry], states: Sequence[ExtensionState]) -> list[ExtensionEntry]:

@@ -23,6 +23,7 @@ from dbbackup.dataplane.restore.drop_section import RELATIONS, ROUTINES
 from dbbackup.dataplane.restore.ordering import components
 from dbbackup.dataplane.restore.refusals import statement_failure
 from dbbackup.dataplane.restore.target import Address, Root
+from dbbackup.text import listed
 
 _LOCKABLE = """
 SELECT c.oid::regclass::text FROM pg_catalog.pg_class c WHERE c.oid = ANY(%s::oid[]) AND c.relkind IN ('r', 'p') ORDER BY c.oid
@@ -207,7 +208,7 @@ class Replacement:
             "newer than the artifact, so gone with what was replaced": lost,
             "in the database's own tablespace now, as tablespaces are not in an artifact": moved,
         }
-        return [f"{text}: {_first(sorted(names))}" for text, names in told.items() if names]
+        return [f"{text}: {listed(sorted(names))}" for text, names in told.items() if names]
 
     def _run(self, statement: str) -> None:
         try:
@@ -216,11 +217,6 @@ class Replacement:
             raise statement_failure(error, statement, self._who) from None
         if self._connection.pgconn.transaction_status != TransactionStatus.INTRANS:
             raise Failure("InternalError", f"{statement} ended the transaction")
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more
 
 
 def _tops(replaced: Replaced, address: Address, tops: dict[Address, Root]) -> set[Address]:

@@ -34,6 +34,7 @@ from dbbackup.dataplane.restore.source import Source
 from dbbackup.dataplane.restore.target import find_roots, user_objects
 from dbbackup.dataplane.restore.transaction import Opened, Transaction
 from dbbackup.storage.base import Storage
+from dbbackup.text import listed
 
 _ANALYZE_LOCK_TIMEOUT = "5s"
 
@@ -141,8 +142,7 @@ class Restore:
         names, count = user_objects(connection)
         if not count:
             return []
-        more = f" and {count - len(names)} more" if count > len(names) else ""
-        return [preflight.Problem("TargetNotEmpty", f"the target holds {count} objects: {', '.join(names)}{more}")]
+        return [preflight.Problem("TargetNotEmpty", f"the target holds {count} objects: {listed(names, total=count)}")]
 
     def _safety_backup(self, connection: Connection) -> None:
         if not self._replacing or not self._options.safety_backup or not user_objects(connection, 1)[1]:
@@ -238,7 +238,7 @@ class Restore:
         if self._manifest.rows is None:
             return
         if wrong := differences(self._manifest.format, self._plan.contents.tables, restored.rows):
-            raise Failure("RowCountMismatch", f"{self._info.who}: {preflight.some(wrong)}; everything was rolled back")
+            raise Failure("RowCountMismatch", f"{self._info.who}: {listed(wrong)}; everything was rolled back")
 
     def _progress(self, source: Source) -> Callable[[Restored], None]:
         total = self._manifest.dump_bytes

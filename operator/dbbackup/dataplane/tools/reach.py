@@ -14,6 +14,7 @@ from dbbackup.dataplane.postgres import clients
 from dbbackup.dataplane.postgres.connection import Connection, connect, one, server_version, to_failure, uses_tls
 from dbbackup.dataplane.postgres.conninfo import Conninfo, load
 from dbbackup.dataplane.postgres.locks import cancel
+from dbbackup.text import listed
 
 # What an extension brings is not dumped, and its tables are often not for everybody.
 _TABLES = """
@@ -54,6 +55,5 @@ def _look(run: Run, connection: Connection, info: Conninfo) -> int:
     )
     closed = [str(name) for name, readable in tables if not readable]
     if closed:
-        more = f" and {len(closed) - _NAMED} more" if len(closed) > _NAMED else ""
-        run.warn(f"user {info.user} may not read {', '.join(closed[:_NAMED])}{more}: a backup of the whole database fails (InsufficientPrivilege)")
+        run.warn(f"user {info.user} may not read {listed(closed, _NAMED)}: a backup of the whole database fails (InsufficientPrivilege)")
     return number

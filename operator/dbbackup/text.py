@@ -1,0 +1,24 @@
+"""Texts kept short for people: cut with an ellipsis, or the first few of many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def cut(text: str, limit: int) -> str:
+    """`text`, at most `limit` characters of it."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def few(items: Iterable[str], limit: int) -> list[str]:
+    """At most `limit` items, the last of which says how many more there are."""
+    found = list(items)
+    rest = len(found) - limit + 1
+    return found if rest <= 1 else [*found[: limit - 1], f"and {rest} more"]
+
+
+def listed(names: Iterable[str], limit: int = 10, *, total: int | None = None) -> str:
+    """The first `limit` names, and how many more there are of `total` (default: all that came)."""
+    found = list(names)
+    rest = (len(found) if total is None else total) - min(len(found), limit)
+    return ", ".join(found[:limit]) + (f" and {rest} more" if rest > 0 else "")
