@@ -2,9 +2,9 @@
 by `make gen`.
 
     crds/source/*.yaml  -> crds/*.yaml, charts/.../templates/crds/*.yaml, docs/reference.md
-    errors.REASONS      -> docs/failure-reasons.md
+    contract.errors.REASONS -> docs/failure-reasons.md
     cli                 -> docs/cli-reference.md
-    artifact.Manifest   -> docs/manifest-v1.schema.json
+    contract.manifest.Manifest -> docs/manifest-v1.schema.json
     plan.notify.Payload -> docs/notification-v1.schema.json, the table in docs/notifications.md
     charts/.../values.yaml -> the values table in the chart's README.md
     metrics.catalog, charts/.../files/alerts.yaml -> the tables in docs/monitoring.md
@@ -199,8 +199,8 @@ def reference() -> str:
     lines = [
         f"<!-- {NOTICE} Source: crds/source -->",
         "# Reference of every field",
-        "`kubectl explain databasebackup.spec --recursive` tells the same. A reference never leaves the object's namespace. What cannot be changed",
-        "after creation is refused by the API server, as is every value that breaks a limit below.",
+        "`kubectl explain databasebackup.spec --recursive` shows the same. A reference never leaves the object's namespace. The API server refuses",
+        "every value that breaks a limit below, and every change of a field that cannot be changed after creation.",
     ]
     for plural in KINDS:
         spec = crd(plural)["spec"]
@@ -242,18 +242,19 @@ GROUPS = {
 def reasons() -> str:
     """docs/failure-reasons.md: every reason with its cure."""
     lines = [
-        f"<!-- {NOTICE} Source: operator/dbbackup/errors.py -->",
+        f"<!-- {NOTICE} Source: operator/dbbackup/contract/errors.py -->",
         "# Failure reasons and their cure",
-        "A run that fails says why in `status.failure`: `reason` is one of the words below and stable, `message` says what happened to which",
-        "object, `hint` what to do. The reason also stands in the conditions Ready and Stalled. Exit codes are those of the Job's container: 20 to",
-        "29 fail at once, since trying again cannot help; after others a backup is tried again, up to `spec.retries` times. A restore is never tried",
-        "again by itself. Kubernetes, not the Job, ended or never began a run with `DeadlineExceeded`, `StartDeadlineExceeded`,",
-        "`ImagePullFailed`, `PodRefused` or `RunLost`: no attempt follows. An object runs once and its spec cannot be changed: when the cause is",
-        "cured, create it again under a new name, with whatever field the cure names.",
+        "A failed run says why in `status.failure`: `reason` is one of the words below and stable, `message` says what happened to which object,",
+        "`hint` says what to do. The conditions Ready and Stalled have the same reason.",
         "",
-        "In each of these cases, `OutcomeUnknown` excepted, nothing was published in the bucket and nothing in a restore's target changed.",
-        "Where a message says `what the run has left could not be removed`, objects that no manifest makes a backup still lie in the bucket, or an",
-        "empty database that a restore has created is still there.",
+        "Exit codes are those of the Job's container. 20 to 29 fail at once, since trying again cannot help. After other codes a backup is tried",
+        "again, up to `spec.retries` times. A restore is never tried again by itself. With `DeadlineExceeded`, `StartDeadlineExceeded`,",
+        "`ImagePullFailed`, `PodRefused` and `RunLost`, Kubernetes ended the run or never began it: no attempt follows. An object runs once and its",
+        "spec cannot be changed: when the cause is fixed, create a new object under a new name, with the field changed that the cure names.",
+        "",
+        "In each of these cases except `OutcomeUnknown`, nothing was published in the bucket and nothing in a restore's target changed.",
+        "If a message says `what the run has left could not be removed`, then objects without a manifest, which are no backup, are still in the",
+        "bucket, or an empty database that the restore created is still on the server.",
     ]
     for code, title in GROUPS.items():
         found = [reason for reason in REASONS.values() if reason.exit_code is code]

@@ -131,7 +131,7 @@ _ALL = (
         "RowSecurity",
         _D,
         "Row-level security would hide rows from the backup's user, so the dump would be incomplete.",
-        "Use the tables' owner (unless it is forced on it) or a user with BYPASSRLS, or exclude the tables that the message names.",
+        "Use the tables' owner (unless row security is forced on owners too) or a user with BYPASSRLS, or exclude the tables that the message names.",
     ),
     Reason(
         "ServerTooNew",
@@ -143,13 +143,13 @@ _ALL = (
     Reason(
         "LockTimeout",
         _X,
-        "A lock on a table could not be had in time.",
+        "A lock on a table was not granted in time.",
         "End the transactions that hold the tables that the message names, or raise a restore's `lockTimeout`; then create a new object.",
     ),
     Reason(
         "DatabaseBusy",
         _X,
-        "Another backup or restore held the database until the run's time was over.",
+        "Another backup or restore held the database until this run timed out.",
         "Wait for the other run to end, or raise `timeout`.",
     ),
     Reason(
@@ -162,7 +162,7 @@ _ALL = (
         "ConnectionLost",
         _X,
         "The connection to the database server was lost during the run.",
-        "Look at the database server's log; once the server is well, create a new object.",
+        "Look at the database server's log; once the server is up again, create a new object.",
     ),
     Reason(
         "ValueTooLarge",
@@ -174,7 +174,7 @@ _ALL = (
         "DumpFailed",
         _X,
         "pg_dump ended with an error.",
-        "Read what pg_dump said in the message and in `status.failure.logTail`; cure that, then create a new backup.",
+        "Read pg_dump's error in the message and in `status.failure.logTail`; fix that, then create a new backup.",
     ),
     # storage
     Reason("BucketNotFound", _S, "The bucket does not exist.", "Create the bucket, or set `createBucket: true` on the BackupStorage."),
@@ -215,7 +215,7 @@ _ALL = (
     Reason(
         "ArtifactTooLarge",
         _S,
-        "The artifact outgrew `maxArtifactSize`; the upload was aborted.",
+        "The artifact grew beyond `maxArtifactSize`; the upload was aborted.",
         "Raise `maxArtifactSize` on the BackupStorage, or exclude tables.",
     ),
     # artifact
@@ -241,7 +241,7 @@ _ALL = (
     Reason(
         "SelectionUnsupported",
         _A,
-        "A selective restore was asked of a plain artifact, which cannot be taken apart.",
+        "Single schemas or tables were requested from a plain artifact, which can only be restored as a whole.",
         "Restore the whole artifact, or make backups with `format: custom`.",
     ),
     Reason(
@@ -260,14 +260,14 @@ _ALL = (
     Reason(
         "DependentObjects",
         _T,
-        "Objects outside the artifact depend on what would be replaced, or stand where something of it belongs.",
-        "Drop or change the objects that the message names, then restore; they are never dropped for you.",
+        "Objects outside the artifact depend on what would be replaced, or have the name of an object in the artifact.",
+        "Drop or change the objects that the message names, then restore; the operator never drops them.",
     ),
     Reason(
         "NotOwner",
         _T,
-        "The user does not own objects that would be replaced, or a publication that would lose a table by it.",
-        "Restore as the owner that the message names, or as a member of that role (of each, where it names several).",
+        "The user does not own objects that would be replaced, or a publication that would lose a table.",
+        "Restore as the owner that the message names, or as a member of that role (of all roles, if it names several).",
     ),
     Reason(
         "ExtensionMissing",
@@ -291,7 +291,7 @@ _ALL = (
     Reason(
         "VersionMismatch",
         _T,
-        "The target server cannot take an artifact of that version.",
+        "The target server is too old for the artifact.",
         "Restore into a server at least as new as the artifact's.",
     ),
     Reason(
@@ -309,14 +309,14 @@ _ALL = (
     Reason(
         "RowCountMismatch",
         _T,
-        "The server took another number of rows than the manifest promises; everything was rolled back.",
+        "The server received a different number of rows than the manifest records; everything was rolled back.",
         "Look for triggers or rules on the target that drop rows.",
     ),
     Reason(
         "TargetReadOnly",
         _T,
         "The target is a standby or read-only.",
-        "Restore into the primary; where only `default_transaction_read_only` is on, set it off for the user or the database.",
+        "Restore into the primary; where only `default_transaction_read_only` is on, turn it off for the user or the database.",
     ),
     Reason(
         "RestoreFailed",
@@ -328,24 +328,29 @@ _ALL = (
         "SafetyBackupFailed",
         _T,
         "The safety backup failed, so the target was not touched.",
-        "Cure the cause that the message names, or set `safetyBackup: false`.",
+        "Fix the cause that the message names, or set `safetyBackup: false`.",
     ),
     Reason(
         "OutcomeUnknown",
         ExitCode.OUTCOME_UNKNOWN,
-        "The connection was lost during a restore's COMMIT, or a backup left no report and the bucket could not be looked at: nobody can tell"
-        " whether it took effect.",
-        "Compare the target with the backup before you decide (docs/restore-runbook.md, 5); nothing was tried again. Of a backup look for"
-        " manifest.json in its directory.",
+        "The connection was lost during a restore's COMMIT, or a backup left no report and the bucket could not be read: it is"
+        " unknown whether the run took effect.",
+        "Compare the target with the backup before you decide (docs/restore-runbook.md, 5); nothing was tried again. For a backup,"
+        " look for manifest.json in its directory.",
     ),
     # the run itself
-    Reason("Timeout", ExitCode.TIMEOUT, "The run was not done within `timeout`.", "Raise `timeout`, or look for what slowed the run."),
-    Reason("DeadlineExceeded", _X, "The Job was not done within its deadline, all attempts included.", "Look at the Job's Events; raise `timeout`."),
+    Reason("Timeout", ExitCode.TIMEOUT, "The run did not finish within `timeout`.", "Raise `timeout`, or look for what slowed the run."),
+    Reason(
+        "DeadlineExceeded",
+        _X,
+        "The Job did not finish within its deadline, which includes all attempts.",
+        "Look at the Job's Events; raise `timeout`.",
+    ),
     Reason(
         "StartDeadlineExceeded",
         _X,
         "The Job's pod did not start in time.",
-        "The message repeats the scheduler's or the kubelet's last Event: cure what it names, or raise `startDeadline`, and create a new object.",
+        "The message repeats the scheduler's or the kubelet's last Event: fix what it names, or raise `startDeadline`, and create a new object.",
     ),
     Reason(
         "ImagePullFailed",
@@ -356,7 +361,7 @@ _ALL = (
     Reason(
         "PodRefused",
         _X,
-        "Kubernetes refused to make the Job's pod.",
+        "Kubernetes refused to create the Job's pod.",
         "The message names the quota, limit range or pod security rule that forbids it: change that, or `spec.job`, and create a new object.",
     ),
     Reason(
@@ -372,7 +377,7 @@ _ALL = (
         "Create a new object; raise the Job's resource requests or priority if it happens again.",
     ),
     Reason("RunLost", _X, "The Job or its pod was deleted before it could report.", "Create a new object; find out who deleted the Job."),
-    Reason("Terminated", _X, "The run was told to stop before it was done.", "The Job's pod was deleted or its node drained; create a new object."),
+    Reason("Terminated", _X, "The run was stopped before it finished.", "The Job's pod was deleted or its node drained; create a new object."),
     Reason("InternalError", ExitCode.INTERNAL, "A defect of the operator.", "Please report it, with the log of the Job's pod."),
 )
 
