@@ -1,7 +1,7 @@
 """Writes everything that is derived from something else, so that nothing is kept twice by hand. Run
 by `make gen`.
 
-    crds/source/*.yaml  -> crds/*.yaml, charts/.../templates/crds/*.yaml, docs/reference.md
+    crds/source/*.yaml  -> charts/.../files/crds/*.yaml, docs/reference.md
     contract.errors.REASONS -> docs/failure-reasons.md
     cli                 -> docs/cli-reference.md
     contract.manifest.Manifest -> docs/manifest-v1.schema.json
@@ -128,22 +128,6 @@ def crd_text(plural: str) -> str:
 
 def dump(data: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=140, allow_unicode=True)
-
-
-def chart_crd(plural: str) -> str:
-    """The CRD as the chart's template: with labels, the keep policy, and crds.create around it."""
-    whole = crd(plural)
-    spec = ("spec:\n" + crd_text(plural).split("\nspec:\n", 1)[1]).replace("{{", '{{ "{{" }}')
-    return f"""{{{{- /* {NOTICE} Source: crds/source/{plural}.yaml */}}}}
-{{{{- if .Values.crds.create }}}}
-apiVersion: {whole["apiVersion"]}
-kind: {whole["kind"]}
-metadata:
-  name: {whole["metadata"]["name"]}
-  {{{{- $annotations := ternary (dict "helm.sh/resource-policy" "keep") (dict) .Values.crds.keep }}}}
-  {{{{- include "dbbackup.metadata" (dict "root" . "annotations" $annotations) | nindent 2 }}}}
-{spec}{{{{- end }}}}
-"""
 
 
 def type_text(schema: Schema) -> str:
@@ -368,8 +352,7 @@ def outputs() -> dict[Path, str]:
     """Every generated file with its content."""
     files: dict[Path, str] = {}
     for plural in KINDS:
-        files[ROOT / "crds" / f"{plural}.yaml"] = f"# {NOTICE} Source: crds/source/{plural}.yaml\n{crd_text(plural)}"
-        files[CHART / "templates" / "crds" / f"{plural}.yaml"] = chart_crd(plural)
+        files[CHART / "files" / "crds" / f"{plural}.yaml"] = f"# {NOTICE} Source: crds/source/{plural}.yaml\n{crd_text(plural)}"
     files[ROOT / "docs" / "reference.md"] = reference()
     files[ROOT / "docs" / "failure-reasons.md"] = reasons()
     files[ROOT / "docs" / "cli-reference.md"] = cli_reference.reference(NOTICE)

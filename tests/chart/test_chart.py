@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.chart.conftest import CHART, Helm, Object, of_kind, one
-from tests.root import ROOT
+from tests.root import CRDS
 
 from dbbackup import __version__, kube
 from dbbackup.api.specs import parse_backup, parse_restore, parse_schedule, parse_storage
@@ -354,7 +354,7 @@ def test_common_labels_and_annotations_are_on_everything(helm: Helm) -> None:
 
 def test_crds(helm: Helm, default: list[Object]) -> None:
     for name, crd in of_kind(default, "CustomResourceDefinition").items():
-        assert crd["spec"] == yaml.safe_load((ROOT / "crds" / f"{name.split('.')[0]}.yaml").read_text())["spec"]
+        assert crd["spec"] == yaml.safe_load((CRDS / f"{name.split('.')[0]}.yaml").read_text())["spec"]
         assert crd["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert len(of_kind(default, "CustomResourceDefinition")) == 4
     assert not of_kind(helm.template({"crds": {"create": False}}), "CustomResourceDefinition")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.root import ROOT
+from tests.root import CRDS, ROOT
 
 Schema = dict[str, Any]
 
@@ -21,7 +21,7 @@ def load(path: Path) -> Schema:
 
 
 OLD = {path.stem: load(path) for path in sorted((ROOT / "tests" / "data" / "crds-0.1").glob("*.yaml"))}
-NEW = {plural: load(ROOT / "crds" / f"{plural}.yaml") for plural in OLD}
+NEW = {plural: load(CRDS / f"{plural}.yaml") for plural in OLD}
 
 SAME = ("type", "format", "default", "x-kubernetes-int-or-string", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "pattern")
 AT_MOST = ("maximum", "maxLength", "maxItems", "maxProperties")

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from tests.root import ROOT
+from tests.root import CRDS, ROOT
 from tests.unit.support.crd_status import problems
 
 from dbbackup.api import specs, units
@@ -37,7 +37,7 @@ KEYWORDS = {
 @functools.cache
 def crd(plural: str) -> Schema:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return dict(yaml.load((ROOT / "crds" / f"{plural}.yaml").read_text(), Loader=loader))
+    return dict(yaml.load((CRDS / f"{plural}.yaml").read_text(), Loader=loader))
 
 
 def version(plural: str) -> Schema:

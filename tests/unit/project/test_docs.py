@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from tests.root import ROOT
+from tests.root import CRDS, ROOT
 
 from dbbackup.contract.errors import REASONS
 from dbbackup.contract.run import DatabaseTarget
@@ -49,7 +49,7 @@ def _anchors(page: Path) -> set[str]:
 def _schemas() -> dict[str, dict[str, Any]]:
     """Kind -> its schema, in which a field that is not listed is an error."""
     found: dict[str, dict[str, Any]] = {}
-    for path in (ROOT / "crds").glob("*.yaml"):
+    for path in CRDS.glob("*.yaml"):
         spec = yaml.safe_load(path.read_text())["spec"]
         schema = _closed(spec["versions"][0]["schema"]["openAPIV3Schema"])
         schema["properties"]["metadata"] = {"type": "object", "required": ["name"]}

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 from tests.health import GITOPS
-from tests.root import ROOT
+from tests.root import CRDS, ROOT
 from tests.unit.support.crd_status import _closed
 
 from dbbackup import __version__
@@ -73,7 +73,7 @@ def ours() -> list[tuple[str, Raw]]:
 
 def test_our_kinds_fit_the_crds() -> None:
     schemas = {}
-    for path in (ROOT / "crds").glob("*.yaml"):
+    for path in CRDS.glob("*.yaml"):
         spec = yaml.load(path.read_text(), Loader=LOADER)["spec"]
         schemas[spec["names"]["kind"]] = _closed(spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"])
     assert {doc["kind"] for _, doc in ours()} == {"BackupStorage", "DatabaseBackup", "DatabaseBackupSchedule"}

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from tests.root import ROOT
+from tests.root import CRDS, ROOT
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -57,7 +57,7 @@ def test_the_image_says_what_it_is() -> None:
 
 def test_the_chart_names_each_kind() -> None:
     told = yaml.safe_load(CHART["annotations"]["artifacthub.io/crds"])
-    found = {path.stem for path in (ROOT / "crds").glob("*.yaml")}
+    found = {path.stem for path in CRDS.glob("*.yaml")}
     assert {entry["name"] for entry in told} == {f"{plural}.dbbackup.io" for plural in found}
     for entry in told:
         assert set(entry) == {"kind", "version", "name", "displayName", "description"}

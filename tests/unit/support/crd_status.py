@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 import yaml
-from tests.root import ROOT
+from tests.root import CRDS
 
 
 def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
 @functools.cache
 def _validators() -> dict[str, jsonschema.Draft202012Validator]:
     found = {}
-    for path in (ROOT / "crds").glob("*.yaml"):
+    for path in CRDS.glob("*.yaml"):
         spec = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["spec"]
         status = spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
         found[spec["names"]["kind"]] = jsonschema.Draft202012Validator(_closed(status))

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import jsonschema
 import yaml
-from tests.root import ROOT
+from tests.root import CRDS
 from tests.unit.support.crd_status import _closed, problems
 from tests.unit.support.plan_world import T0
 
@@ -85,7 +85,7 @@ class Killed(Exception):
 
 @functools.cache
 def _schema(kind: str) -> Raw:
-    path = ROOT / "crds" / f"{kind.lower()}s.yaml"
+    path = CRDS / f"{kind.lower()}s.yaml"
     crd = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     schema: Raw = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
     return schema
