@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from dbbackup import audit
+from dbbackup.audit import Line
 from dbbackup.process import JsonFormatter
 
 Lines = Callable[[], list[dict[str, object]]]
@@ -16,21 +17,22 @@ Lines = Callable[[], list[dict[str, object]]]
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Lines:
-    """What the operator's log would hold."""
+    """The audit lines of the log, as the operator writes them."""
     return lambda: [json.loads(JsonFormatter().format(item)) for item in caplog.records if item.name == "dbbackup.audit"]
 
 
-def test_a_line_tells_who_did_what_to_which_object(lines: Lines) -> None:
+def test_a_line_says_who_did_what_to_which_object(lines: Lines) -> None:
     audit.record(
-        "download",
-        who="alice",
-        via="console",
-        outcome="allowed",
-        kind="DatabaseBackup",
-        namespace="shop",
-        name="nightly",
-        source="192.0.2.7",
-        request="42",
+        Line(
+            "download",
+            who="alice",
+            via="console",
+            kind="DatabaseBackup",
+            namespace="shop",
+            name="nightly",
+            source="192.0.2.7",
+            extra={"request": "42"},
+        )
     )
     [line] = lines()
     line.pop("ts")
@@ -52,19 +54,19 @@ def test_a_line_tells_who_did_what_to_which_object(lines: Lines) -> None:
 
 
 def test_a_refusal_is_a_security_warning(lines: Lines) -> None:
-    audit.record("restore", who="mallory", via="console", outcome="refused", reason="Forbidden")
+    audit.record(Line("restore", who="mallory", via="console", outcome="refused", reason="Forbidden"))
     [line] = lines()
     assert (line["level"], line["security"], line["message"]) == ("warning", True, "mallory: restore: refused")
 
 
-def test_it_is_told_where_the_rest_logs_warnings_only(lines: Lines) -> None:
+def test_it_is_logged_where_the_rest_logs_warnings_only(lines: Lines) -> None:
     assert logging.getLogger().level == logging.WARNING
-    audit.record("list", who="alice", via="console", outcome="allowed")
+    audit.record(Line("list", who="alice", via="console"))
     assert len(lines()) == 1
 
 
-def test_a_name_forges_no_line_and_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
-    audit.record("create", who='eve\n{"audit": true, "who": "alice"}', via="x" * 100_000, outcome="allowed")
+def test_a_name_neither_forges_a_line_nor_fills_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    audit.record(Line("create", who='eve\n{"audit": true, "who": "alice"}', via="x" * 100_000))
     text = JsonFormatter().format(caplog.records[-1])
     assert "\n" not in text
     assert json.loads(text)["who"].startswith("eve\n")

@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from dbbackup.api.objects import Raw
 from dbbackup.api.specs import SpecError, parse_storage
 from dbbackup.api.targets import storage_target
+from dbbackup.audit import Outcome
 from dbbackup.console.people import Remembered, Right
 from dbbackup.console.problems import Problem, from_api
 from dbbackup.console.resources import BACKUPS, SECRETS
@@ -160,7 +161,7 @@ class Downloads:
         if head:
             ending.close()
 
-        def told(outcome: str, reason: str = "") -> None:
+        def told(outcome: Outcome, reason: str = "") -> None:
             service.told("download", caller, outcome, "DatabaseBackup", namespace, name, directory, reason)
 
         told("allowed")

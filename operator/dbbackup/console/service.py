@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 from dbbackup import audit
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.objects import Raw
+from dbbackup.audit import Line, Outcome
 from dbbackup.console.actions import Change
 from dbbackup.console.cache import Cache
 from dbbackup.console.config import Config
@@ -58,19 +59,10 @@ class Service:
         if wait := self._reads.take(caller.person.key):
             raise too_many("requests", wait)
 
-    def told(self, action: str, caller: Caller, outcome: str, kind: str, namespace: str, name: str = "", target: str = "", reason: str = "") -> None:
-        audit.record(
-            action,
-            who=caller.person.name,
-            via=VIA,
-            outcome=outcome,
-            kind=kind,
-            namespace=namespace,
-            name=name,
-            target=target,
-            source=caller.source,
-            reason=reason,
-        )
+    def told(
+        self, action: str, caller: Caller, outcome: Outcome, kind: str, namespace: str, name: str = "", target: str = "", reason: str = ""
+    ) -> None:
+        audit.record(Line(action, caller.person.name, VIA, outcome, kind, namespace, name, target, caller.source, reason))
 
     async def demand(self, action: str, caller: Caller, right: Right, kind: str, name: str = "") -> None:
         """Problem 403, with its line in the audit log, where Kubernetes does not let them."""
@@ -78,7 +70,7 @@ class Service:
             await self.people.demand(caller.person, right)
         except Problem as problem:
             if problem.status == 403:
-                self.told(action, caller, audit.REFUSED, kind, right.namespace, name, reason=problem.message)
+                self.told(action, caller, "refused", kind, right.namespace, name, reason=problem.message)
             raise
 
     async def visible(self, caller: Caller, kind: str, namespace: str = "") -> set[str] | None:
@@ -128,7 +120,7 @@ class Service:
         """Does it, or Problem; either way one audit line. The object as it is then; None after a
         deletion."""
         if wait := self._writes.take(caller.person.key):
-            self.told(change.action, caller, audit.REFUSED, change.kind, change.namespace, change.name, change.target, "too many changes")
+            self.told(change.action, caller, "refused", change.kind, change.namespace, change.name, change.target, "too many changes")
             raise too_many("changes", wait)
         for right in change.rights:
             await self.demand(change.action, caller, right, change.kind, change.name)

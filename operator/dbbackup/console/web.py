@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dbbackup import audit
+from dbbackup.audit import Line
 from dbbackup.console.guard import Limit, same_origin, same_token
 from dbbackup.console.people import EXPIRED, People
 from dbbackup.console.problems import Problem, not_signed_in, too_many
@@ -107,16 +108,16 @@ class Gate:
             refuse("sign-in", audit.UNKNOWN, source, "", why)
             raise Problem(403, "CrossSiteRequest", f"The sign-in was refused: {why}.", "Open the console's own page and sign in there.")
         person = await self._review(token, source)
-        audit.record("sign-in", who=person.name, via=VIA, outcome="succeeded", source=source)
+        audit.record(Line("sign-in", person.name, VIA, "succeeded", source=source))
         return self.sessions.begin(person, token)
 
     def sign_out(self, request: Request, caller: Caller) -> None:
         self.sessions.end(request.cookies.get(cookie_name(request), ""))
-        audit.record("sign-out", who=caller.person.name, via=VIA, outcome="succeeded", source=caller.source)
+        audit.record(Line("sign-out", caller.person.name, VIA, "succeeded", source=caller.source))
 
 
 def refuse(action: str, who: str, source: str, target: str, reason: str) -> None:
-    audit.record(action, who=who, via=VIA, outcome=audit.REFUSED, source=source, target=target, reason=reason)
+    audit.record(Line(action, who, VIA, "refused", source=source, target=target, reason=reason))
 
 
 def set_cookie(request: Request, response: Response, cookie: str, seconds: float) -> None:

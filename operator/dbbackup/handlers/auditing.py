@@ -1,16 +1,17 @@
-"""Audit lines of what is done to objects, whoever does it: from every object that a watch or a list
-shows."""
+"""Writes audit lines of what is done to objects, by anyone: derived from every object that a watch
+or a list shows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dbbackup import audit
 from dbbackup.api.objects import Raw
+from dbbackup.audit import Line
 from dbbackup.handlers.cache import REMEMBERED, Key, key_of, version_of
 from dbbackup.plan import audited
-from dbbackup.plan.audited import Line, Seen
+from dbbackup.plan.audited import Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +22,11 @@ class _Known:
 
 
 class Auditor:
-    """Compares what it is shown with what it has seen, so that neither the order in which watches
-    and lists tell nor that they tell twice matters.
+    """Compares each object with what it remembers of it: watches and lists may show objects in any
+    order, and more than once.
 
-    Until `ready`, objects that an operator has worked on already are taken as they are: what was
-    done to them was told then, or while none ran.
+    Until `ready`, an object that an operator has worked on already is remembered without lines:
+    what was done to it was logged then, or happened while no operator ran.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,8 @@ class Auditor:
         self._ready = False
 
     def ready(self) -> None:
-        """The first whole list has been shown: what is new from now on was made from now on."""
+        """The first whole list has been shown: an object that is new after this call was created
+        after it."""
         self._ready = True
 
     def show(self, obj: Raw, *, deleted: bool = False) -> None:
@@ -48,7 +50,7 @@ class Auditor:
         known = self._known.get(uid)
         if known is None:
             new = self._ready or audited.untouched(obj)
-            lines = audited.created(obj, own=key in self._making) if new else audited.open_wishes(obj)
+            lines = audited.created(obj, own=key in self._making) if new else audited.open_requests(obj)
             self._making.discard(key)
         elif version > known.version:
             lines = audited.changed(known.seen, obj, own=self._deleting.get(uid))
@@ -56,27 +58,27 @@ class Auditor:
             lines = []
         if known is None or version > known.version:
             self._known[uid] = _Known(key, version, audited.seen(obj))
-        self._tell(key, uid, lines)
+        self._record(key, uid, lines)
         if deleted:
             self.forget(key, uid)
 
     def show_pod(self, pod: Raw) -> None:
-        """Any pod of a run. Told of, once, is one that a person has made, as `kubectl dbbackup`
-        does to read a storage or reach a database."""
+        """Any pod of a run. One that a person has made is logged once: `kubectl dbbackup` makes
+        them to read a storage or reach a database."""
         metadata = pod["metadata"]
         line = audited.tool(pod)
         if line is None or metadata["uid"] in self._tools:
             return
         _remember(self._tools, metadata["uid"])
         if self._ready:
-            self._tell(Key("Pod", metadata["namespace"], metadata["name"]), metadata["uid"], [line])
+            self._record(Key("Pod", metadata["namespace"], metadata["name"]), metadata["uid"], [line])
 
     def forget(self, key: Key, uid: str) -> None:
         """The object is gone."""
         known = self._known.pop(uid, None)
         own = self._deleting.pop(uid, None)
         if known is not None and not known.seen.deleting:
-            self._tell(key, uid, [audited.deleted(known.seen, own=own)])
+            self._record(key, uid, [audited.deleted(known.seen, own=own)])
         if known is not None:
             _remember(self._gone, uid)
 
@@ -84,12 +86,13 @@ class Auditor:
         """A run's phase has been written."""
         line = audited.ended(obj, status)
         if line is not None and before not in ("Completed", "Failed"):
-            self._tell(key_of(obj), obj["metadata"]["uid"], [line])
+            self._record(key_of(obj), obj["metadata"]["uid"], [line])
 
-    # What the operator itself is about to do
+    # Announced by the operator before it acts, so that the line names it
 
     def making(self, key: Key) -> None:
-        """To be called before: the watch may tell of the object before the API server answers."""
+        """To be called before the request: the watch may show the object before the API server
+        answers."""
         self._making.add(key)
 
     def not_made(self, key: Key) -> None:
@@ -99,21 +102,10 @@ class Auditor:
         self._deleting[uid] = why
 
     @staticmethod
-    def _tell(key: Key, uid: str, lines: Iterable[Line]) -> None:
+    def _record(key: Key, uid: str, lines: Iterable[Line]) -> None:
         for line in lines:
-            audit.record(
-                line.action,
-                who=line.who,
-                via=line.via,
-                outcome=line.outcome,
-                kind=key.kind,
-                namespace=key.namespace,
-                name=key.name,
-                target=line.target,
-                source=line.source,
-                reason=line.reason,
-                **{**(line.more or {}), "uid": uid},
-            )
+            extra = {**line.extra, "uid": uid}
+            audit.record(replace(line, kind=key.kind, namespace=key.namespace, name=key.name, extra=extra))
 
 
 def _remember(uids: dict[str, None], uid: str) -> None:

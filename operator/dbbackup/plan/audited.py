@@ -1,9 +1,9 @@
-"""What people have done to an object, told from how it looks before and after: plain kubectl and
-GitOps leave no other trace here.
+"""Audit lines, derived from an object before and after a change: what people do with plain kubectl
+or GitOps leaves no other trace here. The lines name no object; `handlers.auditing` fills that in.
 
 An object does not say who wrote it, only which field manager did, a name that every writer chooses
 freely. So `who` is the annotation `dbbackup.io/requested-by`, which the chart's admission policy
-keeps honest, or nobody known; the manager is told as `via` and `source`.
+keeps honest, or UNKNOWN; the manager stands in `via` and `source`.
 """
 
 from __future__ import annotations
@@ -16,33 +16,19 @@ from typing import Any
 
 from dbbackup.api.metadata import APPROVE_PRUNE, CHECK_NOW, IMPORT, OWNER_UID, PIN, REQUESTED_BY, RUN, RUN_NOW, SUSPEND, TOOL
 from dbbackup.api.objects import Raw, annotation, artifact_key
-from dbbackup.audit import UNKNOWN
+from dbbackup.audit import UNKNOWN, Line, Outcome
 
 OPERATOR = "operator"
 """`who` and `via` of what the operator did by itself: a schedule's runs, imports, retention."""
 OPERATOR_MANAGER = "dbbackup-operator"
 _VIA = {"dbbackup-cli": "cli", "dbbackup-console": "console"}
 _MARKS = {RUN_NOW: "run-now", CHECK_NOW: "check-now", IMPORT: "import", APPROVE_PRUNE: "approve-prune"}
-"""Annotations whose every new value is a wish of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What `audit.record` is to tell, besides the object itself. `more` holds further fields."""
-
-    action: str
-    who: str
-    via: str
-    source: str = ""
-    target: str = ""
-    reason: str = ""
-    outcome: str = "allowed"
-    more: Mapping[str, str] | None = None
+"""Annotation to action: every new value of it is a new request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What has been taken in of an object: as much as is needed to tell what is done to it next."""
+    """What is remembered of an object: enough to see what the next change does to it."""
 
     requested_by: str
     generation: int
@@ -50,7 +36,7 @@ class Seen:
     marks: tuple[str | None, ...]
     pinned: bool
     suspended: tuple[bool, bool]
-    """By its spec, by the annotation."""
+    """By its spec; by the annotation."""
     deleting: bool
     target: str
     policy: str
@@ -72,62 +58,63 @@ def seen(obj: Raw) -> Seen:
 
 
 def untouched(obj: Raw) -> bool:
-    """Whether no operator has written its status yet: then nobody has told of its creation
+    """Whether no operator has written its status yet: then its creation is not in the audit log
     either."""
     return not (obj.get("status") or {}).get("conditions")
 
 
 def created(obj: Raw, *, own: bool = False) -> list[Line]:
-    """Of an object that is new. `own`: this operator made it, for a schedule or an import."""
+    """Lines of a new object. `own`: this operator made it, for a schedule or an import."""
     manager = _creator(obj)
     if own and manager.name == OPERATOR_MANAGER:
         who, via = OPERATOR, OPERATOR
     else:
         who, via = annotation(obj, REQUESTED_BY) or UNKNOWN, manager.via
     action = "restore" if obj["kind"] == "DatabaseRestore" else "create"
-    first = Line(action, who, via, manager.source, _target(obj), more=_told(obj))
+    first = Line(action, who, via, source=manager.source, target=_target(obj), extra=_restored_from(obj))
     now = seen(obj)
     nothing = replace(now, marks=(None,) * len(_MARKS), pinned=False, suspended=(False, False))
-    lines = [first, *_wishes(nothing, obj, now, who)]
+    lines = [first, *_requests(nothing, obj, now, who)]
     return [*lines, deleted(now)] if now.deleting else lines
 
 
-def open_wishes(obj: Raw) -> list[Line]:
-    """Of an object that was there before this operator: what was asked of it and has not been done
-    yet."""
+def open_requests(obj: Raw) -> list[Line]:
+    """Lines of an object that existed before this operator started: what was requested by
+    annotation and has not been done yet."""
     status = obj.get("status") or {}
     done = (status.get("lastRunNow"), status.get("lastCheck"), (status.get("lastImport") or {}).get("token"), annotation(obj, APPROVE_PRUNE))
     now = seen(obj)
     before = tuple(mark if mark == past else None for mark, past in zip(now.marks, done, strict=True))
-    return list(_wishes(replace(now, marks=before), obj, now, UNKNOWN))
+    return list(_requests(replace(now, marks=before), obj, now, UNKNOWN))
 
 
 def changed(before: Seen, obj: Raw, *, own: str | None = None) -> list[Line]:
-    """Of an object that was `before`. `own`: why the operator itself deletes it, if it does."""
+    """Lines of an object that looked like `before`. `own`: why the operator itself deletes it, if
+    it does."""
     after = seen(obj)
-    # Only those whom the policy trusts can change the annotation: they name the person for whom
-    # they write.
+    # Only those whom the policy trusts can change the annotation: they name the person they write
+    # for.
     who = after.requested_by if after.requested_by != before.requested_by and after.requested_by else UNKNOWN
-    lines = list(_wishes(before, obj, after, who))
+    lines = list(_requests(before, obj, after, who))
     if after.generation != before.generation and after.spec != before.spec:
         manager = _writer(obj, "f:spec")
-        lines.append(Line("update", who, manager.via, manager.source, after.target))
+        lines.append(Line("update", who, manager.via, source=manager.source, target=after.target))
     if after.deleting and not before.deleting:
         lines.append(deleted(after, own=own, who=who))
     return lines
 
 
 def deleted(before: Seen, *, own: str | None = None, who: str = UNKNOWN) -> Line:
-    """Objects do not tell who deleted them."""
-    more = {"deletion_policy": before.policy} if before.policy else None
+    """An object does not say who deleted it; `who` is known only if the same change names them."""
+    extra = {"deletion_policy": before.policy} if before.policy else {}
     if own is not None:
-        return Line("delete", OPERATOR, OPERATOR, target=before.target, reason=own, more=more)
-    return Line("delete", who, UNKNOWN, target=before.target, more=more)
+        return Line("delete", OPERATOR, OPERATOR, target=before.target, reason=own, extra=extra)
+    return Line("delete", who, UNKNOWN, target=before.target, extra=extra)
 
 
 def tool(pod: Raw) -> Line | None:
-    """Of a pod that a person has made with the operator's image; None for those of the operator's
-    own Jobs."""
+    """The line of a pod that a person has made with the operator's image, as `kubectl dbbackup`
+    does; None for the pods of the operator's own Jobs."""
     metadata = pod["metadata"]
     labels = metadata.get("labels") or {}
     if OWNER_UID in labels or labels.get(TOOL) is None:
@@ -136,41 +123,42 @@ def tool(pod: Raw) -> Line | None:
     action = {"serve": "transfer"}.get(str(labels.get(RUN)), str(labels.get(RUN)))
     owner = next(iter(metadata.get("ownerReferences") or ()), None)
     target = f"{owner['kind']} {owner['name']}" if owner else ""
-    return Line(action, annotation(pod, REQUESTED_BY) or UNKNOWN, manager.via, manager.source, target)
+    return Line(action, annotation(pod, REQUESTED_BY) or UNKNOWN, manager.via, source=manager.source, target=target)
 
 
 def ended(obj: Raw, status: Raw) -> Line | None:
-    """How a run went, where `status` says so."""
+    """The line of a run that has ended, or None where `status` does not say so."""
     action = "restore" if obj["kind"] == "DatabaseRestore" else "backup"
-    outcome = {"Completed": "succeeded", "Failed": "failed"}.get(str(status.get("phase")))
+    outcomes: dict[str, Outcome] = {"Completed": "succeeded", "Failed": "failed"}
+    outcome = outcomes.get(str(status.get("phase")))
     if outcome is None or (obj.get("spec") or {}).get("origin") == "Discovered":
         return None
     who = annotation(obj, REQUESTED_BY) or UNKNOWN
     reason = str((status.get("failure") or {}).get("reason") or "") if outcome == "failed" else ""
     key = artifact_key({"metadata": obj["metadata"], "status": status})
-    return Line(f"{action}-ended", who, OPERATOR, target=_target(obj), reason=reason, outcome=outcome, more={"artifact": key} if key else None)
+    return Line(f"{action}-ended", who, OPERATOR, target=_target(obj), reason=reason, outcome=outcome, extra={"artifact": key} if key else {})
 
 
-# What is told of an object
+# Parts of a line
 
 
-def _wishes(before: Seen, obj: Raw, after: Seen, who: str) -> Iterator[Line]:
+def _requests(before: Seen, obj: Raw, after: Seen, who: str) -> Iterator[Line]:
     for (name, action), old, new in zip(_MARKS.items(), before.marks, after.marks, strict=True):
         if new is not None and new != old:
             manager = _writer(obj, "f:metadata", "f:annotations", f"f:{name}")
-            yield Line(action, who, manager.via, manager.source, new)
+            yield Line(action, who, manager.via, source=manager.source, target=new)
     if after.pinned != before.pinned:
         manager = _writer(obj, "f:metadata", "f:annotations", f"f:{PIN}")
-        yield Line("pin" if after.pinned else "unpin", who, manager.via, manager.source, after.target)
+        yield Line("pin" if after.pinned else "unpin", who, manager.via, source=manager.source, target=after.target)
     if any(after.suspended) != any(before.suspended):
         by_annotation = after.suspended[1] != before.suspended[1]
         path = ("f:metadata", "f:annotations", f"f:{SUSPEND}") if by_annotation else ("f:spec", "f:suspend")
         manager = _writer(obj, *path)
-        yield Line("suspend" if any(after.suspended) else "resume", who, manager.via, manager.source)
+        yield Line("suspend" if any(after.suspended) else "resume", who, manager.via, source=manager.source)
 
 
-def _told(obj: Raw) -> dict[str, str] | None:
-    """Of a restore: what it takes."""
+def _restored_from(obj: Raw) -> dict[str, str]:
+    """For a restore: what it restores."""
     source = (obj.get("spec") or {}).get("source") or {}
     if name := (source.get("backupRef") or {}).get("name"):
         return {"from": f"DatabaseBackup {name}"}
@@ -178,11 +166,11 @@ def _told(obj: Raw) -> dict[str, str] | None:
         return {"from": f"DatabaseBackupSchedule {name}"}
     if key := (source.get("artifact") or {}).get("key"):
         return {"from": str(key)}
-    return None
+    return {}
 
 
 def _target(obj: Raw) -> str:
-    """What the object is about: the database as its spec names it, or the bucket."""
+    """What the object is about: the database as its spec names it, or bucket and prefix."""
     spec = obj.get("spec") or {}
     if obj["kind"] == "BackupStorage":
         s3 = spec.get("s3") or {}
@@ -204,7 +192,7 @@ def _digest(spec: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Manager:
-    """Who claims to have written a field; the name is empty where nobody is known."""
+    """A field manager: who claims to have written a field. Empty where none is known."""
 
     name: str = ""
     operation: str = ""
@@ -222,7 +210,8 @@ class Manager:
 
 
 def _managers(obj: Raw, *path: str) -> list[Manager]:
-    """Those that own something at that path, the subresource `status` aside; the earliest first."""
+    """Those that own something at that path, earliest first; the subresource `status` does not
+    count."""
     found = []
     for entry in obj["metadata"].get("managedFields") or ():
         node: Any = entry.get("fieldsV1") or {}
