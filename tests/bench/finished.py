@@ -14,7 +14,7 @@ from dbbackup.api.specs import API_VERSION
 from dbbackup.contract.keys import directory
 from dbbackup.contract.report import InventoryItem, ManifestSummary
 from dbbackup.contract.run import Owner
-from dbbackup.dataplane.bucket import Artifact
+from dbbackup.dataplane.bucket import SealedArtifact
 from dbbackup.plan import cron, discovered
 from dbbackup.plan.facts import Effect, Facts, Related
 from dbbackup.plan.settings import Settings
@@ -44,7 +44,7 @@ def _item(storage: Raw, number: int, schedules: int, newest: datetime, every: ti
     )
     key = directory(storage["spec"]["s3"].get("prefix", ""), owner, "db", 5432, database)
     manifest = manifest_of(owner, database, schedule=schedule)
-    artifact = Artifact(key, manifest, manifest.artifact.sha256)
+    artifact = SealedArtifact(key, manifest, manifest.artifact.sha256)
     summary = ManifestSummary(
         owner=owner,
         artifact=artifact.report(),

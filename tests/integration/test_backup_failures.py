@@ -27,7 +27,7 @@ from dbbackup.contract.run import BackupOptions, Compression, DatabaseTarget
 from dbbackup.dataplane.backup.run import BackupRun
 from dbbackup.dataplane.context import Run, Stop
 from dbbackup.dataplane.logs import Reporter
-from dbbackup.dataplane.postgres.conninfo import load
+from dbbackup.dataplane.postgres.conninfo import load_conninfo
 from dbbackup.dataplane.postgres.locks import KEY
 from dbbackup.storage.base import Storage
 
@@ -228,7 +228,7 @@ def test_a_seal_that_fails(job: Job, everything: str, name: str, stored: bool) -
 
     run = Run(job.spec(), job.paths, Reporter(io.StringIO()), Stop())
     with pytest.raises(Failure, match=name):
-        BackupRun(run, load(job.target, job.paths), BackupOptions(), lambda: cast("Storage", Faulty(job.storage))).execute()
+        BackupRun(run, load_conninfo(job.target, job.paths), BackupOptions(), lambda: cast("Storage", Faulty(job.storage))).execute()
     assert job.leftovers() == []
 
 

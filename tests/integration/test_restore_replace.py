@@ -12,7 +12,7 @@ from tests.integration.test_restore_refused import SOURCE, restore, untouched
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.run import RestoreOptions
-from dbbackup.dataplane.postgres.locks import hold
+from dbbackup.dataplane.postgres.locks import hold_run_lock
 
 
 @pytest.fixture
@@ -281,9 +281,9 @@ def test_a_created_database_stays_when_somebody_has_used_it(
 
     def migrate(*arguments: Any) -> None:
         postgres.execute("CREATE TABLE public.migrated AS SELECT 1 AS version", target)
-        hold(*arguments)
+        hold_run_lock(*arguments)
 
-    monkeypatch.setattr("dbbackup.dataplane.restore.run.hold", migrate)
+    monkeypatch.setattr("dbbackup.dataplane.restore.run.hold_run_lock", migrate)
     ended = restore(job, backup, target, create_database=True)
     assert ended.reason == "TargetNotEmpty", ended.log
     assert postgres.execute("SELECT version FROM migrated", target) == [(1,)]
@@ -303,7 +303,7 @@ def test_a_created_database_that_could_not_be_dropped_again_is_a_checks_to_drop(
     assert backup.report.artifact
     target = drop_afterwards(new_database, postgres)
     with monkeypatch.context() as patched:
-        patched.setattr("dbbackup.dataplane.restore.run.hold", break_down)
+        patched.setattr("dbbackup.dataplane.restore.run.hold_run_lock", break_down)
         patched.setattr("dbbackup.dataplane.restore.databases.drop_database", break_down)
         other = job.another("restore", "DatabaseRestore")
         other.connect_to(target)

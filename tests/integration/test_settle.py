@@ -20,8 +20,8 @@ from dbbackup.contract.run import BackupOptions, CheckOptions, CleanupOptions, R
 from dbbackup.dataplane.backup.run import BackupRun
 from dbbackup.dataplane.context import Run, Stop
 from dbbackup.dataplane.logs import Reporter
-from dbbackup.dataplane.postgres.conninfo import load
-from dbbackup.dataplane.restore.databases import Creation
+from dbbackup.dataplane.postgres.conninfo import load_conninfo
+from dbbackup.dataplane.restore.databases import DatabaseCreation
 
 SOURCE = SourceDatabase(
     identity="", host="", port=1, name="", server_version="15", server_version_num=150000, size_bytes=1, encoding="UTF8", collate="C", ctype="C"
@@ -244,7 +244,7 @@ def test_a_database_that_the_lost_restore_had_created(restored: tuple[Job, Trans
     job, record, target = restored
     postgres.execute(f"DROP DATABASE {target}")
     run = Run(job.spec("restore", restore=RestoreOptions(key="x")), job.paths, Reporter(), Stop())
-    creation = Creation(run, load(job.target, job.paths), job.storage)
+    creation = DatabaseCreation(run, load_conninfo(job.target, job.paths), job.storage)
     assert creation.make(SOURCE)  # and then it is killed
     key = creation_key(job.storage_target.prefix, job.owner)
     if how == "rolled back":
@@ -275,7 +275,7 @@ def test_a_database_that_a_committed_restore_had_created_stays(restored: tuple[J
     job, record, target = restored
     postgres.execute(f"DROP DATABASE {target}")
     run = Run(job.spec("restore", restore=RestoreOptions(key="x")), job.paths, Reporter(), Stop())
-    assert Creation(run, load(job.target, job.paths), job.storage).make(SOURCE)
+    assert DatabaseCreation(run, load_conninfo(job.target, job.paths), job.storage).make(SOURCE)
     put(job, record.model_copy(update=transact(postgres, target, "COMMIT") | {"created_database": True}))
     assert check_restore(job).code == 0
     assert postgres.execute("SELECT count(*) FROM public.made", target) == [(0,)]
@@ -347,7 +347,7 @@ def test_what_nobody_can_tell_is_unknown(restored: tuple[Job, TransactionRecord,
 def test_a_safety_backup_is_told_whatever_became_of_the_restore(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
     job, _, _ = restored
     run = Run(job.spec("restore", restore=RestoreOptions(key="x")), job.paths, Reporter(), Stop())
-    safety = BackupRun(run, load(job.target, job.paths), BackupOptions(), lambda: job.storage, suffix="-safety").execute()
+    safety = BackupRun(run, load_conninfo(job.target, job.paths), BackupOptions(), lambda: job.storage, suffix="-safety").execute()
     ended = check_restore(job)
     assert ended.reason == "RunLost"
     assert ended.report.safety_backup

@@ -21,7 +21,7 @@ _one_large = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
+class SealedArtifact:
     """A sealed artifact. `key` is its directory."""
 
     key: str
@@ -80,7 +80,7 @@ def read_manifest(storage: Storage, directory: str, size: int, pinned: str | Non
         return parse_manifest(data, key, pinned), sha256_hex(data)
 
 
-def refuse_unreadable(directory: str, manifest: Manifest) -> None:
+def refuse_unsupported(directory: str, manifest: Manifest) -> None:
     """Failure FormatUnsupported where this operator could not restore the artifact."""
     if manifest.encrypted:
         raise Failure("FormatUnsupported", f"{directory}/{MANIFEST}: the artifact is encrypted; this operator cannot read it")
@@ -122,5 +122,5 @@ def load_manifest(storage: Storage, directory: str, pinned: str | None) -> tuple
     """The manifest and its SHA-256; Failure ArtifactMissing, ManifestDigestMismatch,
     FormatUnsupported, ManifestInvalid."""
     manifest, digest = read_manifest(storage, directory, 0, pinned)
-    refuse_unreadable(directory, manifest)
+    refuse_unsupported(directory, manifest)
     return manifest, digest

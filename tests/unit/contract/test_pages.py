@@ -18,7 +18,7 @@ from dbbackup.contract import pages
 from dbbackup.contract.pages import Pager, PagesError
 from dbbackup.contract.report import DiscoveredItem, InventoryItem, ManifestSummary, PagesReport
 from dbbackup.contract.run import PruneItem
-from dbbackup.dataplane.bucket import Artifact
+from dbbackup.dataplane.bucket import SealedArtifact
 from dbbackup.dataplane.logs import Reporter
 
 
@@ -149,7 +149,7 @@ def test_a_log_of_ten_thousand_artifacts_fits_what_a_kubelet_keeps() -> None:
         )
         key = key_of(owner, database="customers")
         manifest = manifest_of(owner, body=str(number).encode())
-        artifact = Artifact(key, manifest, f"{random.Random(number).getrandbits(256):064x}")
+        artifact = SealedArtifact(key, manifest, f"{random.Random(number).getrandbits(256):064x}")
         summary = ManifestSummary(
             owner=owner,
             artifact=artifact.report(),

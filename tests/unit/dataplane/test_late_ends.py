@@ -25,13 +25,13 @@ from dbbackup.contract.report import Report, RestoredReport
 from dbbackup.contract.run import BackupOptions, Owner, RunSpec, StorageTarget
 from dbbackup.dataplane import main
 from dbbackup.dataplane.backup.run import BackupRun
-from dbbackup.dataplane.backup.transfer import Transfer
+from dbbackup.dataplane.backup.transfer import DumpTransfer
 from dbbackup.dataplane.context import Run, Stop
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths
 from dbbackup.dataplane.postgres.conninfo import Conninfo
 from dbbackup.dataplane.restore.run import differences
-from dbbackup.dataplane.restore.transaction import Opened, Transaction
+from dbbackup.dataplane.restore.transaction import OpenTransaction, Transaction
 from dbbackup.storage.base import ObjectInfo, UploadInfo
 from dbbackup.storage.s3 import S3Storage
 from dbbackup.storage.writer import ArtifactWriter
@@ -187,7 +187,7 @@ def test_a_commit_over_which_the_server_broke_down_is_asked_after(
 
     run = run_of(tmp_path)
     transaction = Transaction(cast("Any", Broken()), INFO, run.stop, run.reporter)
-    transaction._opened = Opened("1", 1, "00000001")
+    transaction._opened = OpenTransaction("1", 1, "00000001")
     settled: list[str] = []
     monkeypatch.setattr(transaction, "_settle", settled.append)
     if asked:
@@ -212,7 +212,7 @@ def test_a_count_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
             run.stop.check()
             return 1
 
-    transfer = Transfer(run, INFO, BackupOptions(format="custom"), cast("Any", Bucket()), "key")
+    transfer = DumpTransfer(run, INFO, BackupOptions(format="custom"), cast("Any", Bucket()), "key")
     dump, sink, writer = SimpleNamespace(chunks=lambda: iter([b"x"])), SimpleNamespace(put=bytes), SimpleNamespace(bytes_stored=0)
     threading.Timer(0.1, run.stop.set, (Failure("Timeout", "too long"),)).start()
     began = time.monotonic()
@@ -269,7 +269,7 @@ def test_an_upload_to_a_slow_storage_ends_when_the_run_is_stopped(tmp_path: Path
 
     threading.Thread(target=stop).start()
     with pytest.raises(Failure, match=r"too long|was aborted"):
-        Transfer(run, INFO, options, cast("Any", storage), "key")._dump(
+        DumpTransfer(run, INFO, options, cast("Any", storage), "key")._dump(
             cast("Any", snapshot), cast("Any", source), cast("Any", SimpleNamespace(pg_dump=str(pg_dump)))
         )
     assert time.monotonic() - since[0] < 10

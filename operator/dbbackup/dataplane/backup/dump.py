@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.run import BackupOptions
-from dbbackup.dataplane.backup.snapshot import Selection
+from dbbackup.dataplane.backup.snapshot import TableSelection
 from dbbackup.dataplane.context import Stop
 from dbbackup.dataplane.postgres.clients import Client
 from dbbackup.dataplane.postgres.connection import classify, redact
@@ -28,7 +28,9 @@ stands before pg_dump, and waits for us."""
 _STDERR_LINES = 60
 
 
-def arguments(client: Client, options: BackupOptions, selection: Selection, extensions: Sequence[str], snapshot: str, *, encoding: str) -> list[str]:
+def pg_dump_arguments(
+    client: Client, options: BackupOptions, selection: TableSelection, extensions: Sequence[str], snapshot: str, *, encoding: str
+) -> list[str]:
     """pg_dump's argv. The database is told by the environment; every name is quoted, so that none
     is a pattern or an option.
 
@@ -52,7 +54,7 @@ def arguments(client: Client, options: BackupOptions, selection: Selection, exte
     return argv
 
 
-class Dump:
+class PgDump:
     """A running pg_dump. The end of its output counts as the end of the dump only when it also
     exits with 0."""
 

@@ -15,15 +15,15 @@ from dbbackup.contract.keys import MANIFEST, RESTORE_NOTE, directory
 from dbbackup.contract.manifest import MANIFEST_LIMIT, Contents, Manifest, Options, StoredObject, TableEntry, sha256_hex
 from dbbackup.contract.run import BackupOptions, Lifetime
 from dbbackup.dataplane.backup.restore_note import restore_note
-from dbbackup.dataplane.backup.snapshot import Snapshot, Source
-from dbbackup.dataplane.backup.transfer import Transfer
-from dbbackup.dataplane.bucket import Artifact, find_artifact, find_directories, open_bucket
+from dbbackup.dataplane.backup.snapshot import Snapshot, SourceDescription
+from dbbackup.dataplane.backup.transfer import DumpTransfer
+from dbbackup.dataplane.bucket import SealedArtifact, find_artifact, find_directories, open_bucket
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres import clients
 from dbbackup.dataplane.postgres.clients import Client
 from dbbackup.dataplane.postgres.connection import connect
-from dbbackup.dataplane.postgres.conninfo import Conninfo, load
-from dbbackup.dataplane.postgres.locks import hold
+from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
+from dbbackup.dataplane.postgres.locks import hold_run_lock
 from dbbackup.storage.base import Storage
 from dbbackup.storage.directories import delete_directory
 
@@ -40,7 +40,7 @@ def execute(run: Run) -> None:
     with ThreadPoolExecutor(1, "storage") as executor:
         opening = executor.submit(open_bucket, run)
         try:
-            info = load(run.spec.database, run.paths)
+            info = load_conninfo(run.spec.database, run.paths)
         except Failure:
             artifact = _sealed_before(run, opening.result)
             if artifact is None:
@@ -53,7 +53,7 @@ def execute(run: Run) -> None:
     run.facts["bytes_read"] = artifact.manifest.dump_bytes
 
 
-def _sealed_before(run: Run, storage: Callable[[], Storage]) -> Artifact | None:
+def _sealed_before(run: Run, storage: Callable[[], Storage]) -> SealedArtifact | None:
     """What an earlier attempt sealed, found without the database's Secret, which may have gone
     since."""
     with suppress(Failure):
@@ -63,12 +63,12 @@ def _sealed_before(run: Run, storage: Callable[[], Storage]) -> Artifact | None:
     return None
 
 
-def _adopt(run: Run, storage: Storage, key: str) -> Artifact | None:
+def _adopt(run: Run, storage: Storage, key: str) -> SealedArtifact | None:
     found = find_artifact(storage, key, run.spec.owner)
     if not found:
         return None
     run.reporter.info(f"an earlier attempt sealed {key}; nothing is done twice")
-    return Artifact(key, *found)
+    return SealedArtifact(key, *found)
 
 
 class BackupRun:
@@ -91,7 +91,7 @@ class BackupRun:
         self.key = directory(target.prefix, owner, info.host, info.port, info.name, suffix)
         self._name = artifact_name(options.format, options.compression.algorithm)
 
-    def execute(self) -> Artifact:
+    def execute(self) -> SealedArtifact:
         """The sealed artifact. Failure with nothing left in the bucket. An artifact that an earlier
         attempt sealed is returned as it is."""
         try:
@@ -105,7 +105,7 @@ class BackupRun:
             if adopted := _adopt(self._run, storage, self.key):
                 return adopted
             if not self._locked:
-                hold(connection, self._info, "shared", self._run.stop, self._run.reporter)
+                hold_run_lock(connection, self._info, "shared", self._run.stop, self._run.reporter)
             delete_directory(storage, self.key, (self._name,))
             snapshot = Snapshot(connection, self._info, self._options, self._run.stop)
             least = LEAST_CLIENT_FOR_SCHEMAS if self._options.schemas else 0
@@ -113,13 +113,13 @@ class BackupRun:
             self._run.reporter.key(self.key)
             return self._seal(storage, snapshot, client)
 
-    def _seal(self, storage: Storage, snapshot: Snapshot, client: Client) -> Artifact:
+    def _seal(self, storage: Storage, snapshot: Snapshot, client: Client) -> SealedArtifact:
         started_at = datetime.now(UTC)
         data: bytes | None = None
         left = f"what was stored at {self.key}"
         self._run.uncleared.add(left)
         try:
-            transfer = Transfer(self._run, self._info, self._options, storage, f"{self.key}/{self._name}")
+            transfer = DumpTransfer(self._run, self._info, self._options, storage, f"{self.key}/{self._name}")
             stored, source = transfer.run(snapshot, client)
             manifest = self._manifest(stored, source, transfer, client, started_at)
             data = manifest.to_bytes()
@@ -139,7 +139,7 @@ class BackupRun:
                 self._run.uncleared.discard(left)
             raise
         self._run.uncleared.discard(left)
-        return Artifact(self.key, manifest, sha256_hex(data))
+        return SealedArtifact(self.key, manifest, sha256_hex(data))
 
     def _look_again(self, storage: Storage, stored: StoredObject) -> None:
         """Another attempt, on a node that was cut off, may have cleared away what this one stored:
@@ -166,7 +166,7 @@ class BackupRun:
             return False
         return True
 
-    def _manifest(self, stored: StoredObject, source: Source, transfer: Transfer, client: Client, started_at: datetime) -> Manifest:
+    def _manifest(self, stored: StoredObject, source: SourceDescription, transfer: DumpTransfer, client: Client, started_at: datetime) -> Manifest:
         options = self._options
         lifetime = self._run.spec.lifetime or Lifetime()
         rows = transfer.rows if options.row_counts == "Exact" else None

@@ -56,7 +56,7 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class TableSelection:
     """What the options mean in this database: every name is exact, so that pg_dump and the manifest
     can't differ. `relations` without plain views."""
 
@@ -77,20 +77,20 @@ class Selection:
         return [r for r in self.relations if r.kind == "r" and r.has_columns and r.key not in self.without_data]
 
     @property
-    def same(self) -> set[tuple[int, str, str]]:
+    def table_identities(self) -> set[tuple[int, str, str]]:
         """What must not change between listing and snapshot."""
         return {(relation.oid, *relation.key) for relation in self.tables}
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceDescription:
     """What the snapshot showed."""
 
     database: SourceDatabase
     contents: Contents
 
 
-def select(relations: Iterable[Relation], schemas: Sequence[str], options: BackupOptions, *, standby: bool = False) -> Selection:
+def select_tables(relations: Iterable[Relation], schemas: Sequence[str], options: BackupOptions, *, standby: bool = False) -> TableSelection:
     """Pure: which relations are dumped, and which without rows. `schemas` are the database's."""
     missing = [schema for schema in options.schemas if schema not in schemas]
     if missing:
@@ -104,7 +104,7 @@ def select(relations: Iterable[Relation], schemas: Sequence[str], options: Backu
     unmatched: list[str] = []
     for patterns, found, known in ((options.exclude_tables, excluded, keys + views), (options.exclude_table_data, without_data, keys)):
         for pattern in patterns:
-            matched = table_patterns.matches(pattern, known)
+            matched = table_patterns.matching_tables(pattern, known)
             found.update(matched)
             if not matched:
                 unmatched.append(pattern)
@@ -118,7 +118,7 @@ def select(relations: Iterable[Relation], schemas: Sequence[str], options: Backu
         without_data |= {relation.key for relation in inside if relation.unlogged}
     kept = tuple(relation for relation in inside if relation.key not in excluded and relation.kind != "v")
     gone = tuple(relation.oid for relation in inside if relation.key in excluded)
-    return Selection(chosen, kept, frozenset(excluded), frozenset(without_data - excluded), tuple(unmatched), gone)
+    return TableSelection(chosen, kept, frozenset(excluded), frozenset(without_data - excluded), tuple(unmatched), gone)
 
 
 def _descendants(relations: Sequence[Relation], keys: set[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -132,7 +132,7 @@ def _descendants(relations: Sequence[Relation], keys: set[tuple[str, str]]) -> s
     return result
 
 
-def refuse_unreadable(selection: Selection, who: str) -> None:
+def refuse_unreadable_tables(selection: TableSelection, who: str) -> None:
     """Failure RowSecurity or InsufficientPrivilege that names every relation which this user would
     dump with rows missing, or not at all."""
     hidden = [".".join(r.key) for r in selection.relations if r.hidden_rows and r.kind in "rp" and r.key not in selection.without_data]
@@ -154,7 +154,7 @@ class Snapshot:
         self.options = options
         self._stop = stop
         self.identifier = ""
-        self.selection = Selection((), (), frozenset(), frozenset())
+        self.selection = TableSelection((), (), frozenset(), frozenset())
         self.version_num, self.version = server_version(connection)
         self.standby = False
 
@@ -169,21 +169,21 @@ class Snapshot:
                     self.connection.execute("SET row_security = on")
                     self.standby = bool(one(self.connection, "SELECT pg_catalog.pg_is_in_recovery()")[0])
                     listed = self._select()
-                    refuse_unreadable(listed, self.info.who)
+                    refuse_unreadable_tables(listed, self.info.who)
                     doing = "locking the tables"
                     if not self._lock(listed):
                         continue
                     doing = "exporting the snapshot"
                     self.identifier = str(one(self.connection, "SELECT pg_catalog.pg_export_snapshot()")[0])
                     self.selection = self._select()
-                    if self.selection.same <= listed.same:
+                    if self.selection.table_identities <= listed.table_identities:
                         return
         except psycopg.Error as error:
             self._stop.check()
             raise to_failure(error, self.info, doing, "DumpFailed") from None
         raise Failure("LockTimeout", f"{self.info.who}: tables were made or dropped each time while they were being locked, {ATTEMPTS} times")
 
-    def _lock(self, listed: Selection) -> bool:
+    def _lock(self, listed: TableSelection) -> bool:
         """Whether all tables could be locked; false where one has been dropped meanwhile."""
         self.connection.execute("SET row_security = off")
         self.connection.execute(sql.SQL("SET lock_timeout = {}").format(LOCK_TIMEOUT))
@@ -197,12 +197,12 @@ class Snapshot:
             return False
         return True
 
-    def _select(self) -> Selection:
+    def _select(self) -> TableSelection:
         schemas = [str(row[0]) for row in self.connection.execute(catalog.SCHEMAS).fetchall()]
         relations = [_relation(row) for row in self.connection.execute(catalog.RELATIONS).fetchall()]
-        return select(relations, schemas, self.options, standby=self.standby)
+        return select_tables(relations, schemas, self.options, standby=self.standby)
 
-    def describe(self) -> Source:
+    def describe(self) -> SourceDescription:
         """What the dump of this snapshot holds and needs."""
         try:
             with self._stop.calling(self.connection.cancel_safe):
@@ -211,7 +211,7 @@ class Snapshot:
             self._stop.check()
             raise to_failure(error, self.info, "reading the catalogs", "DumpFailed") from None
 
-    def _describe(self) -> Source:
+    def _describe(self) -> SourceDescription:
         every = not self.options.schemas
         parameters: dict[str, Any] = {
             "all": every,
@@ -234,7 +234,7 @@ class Snapshot:
             routines=routines,
             outside=tuple(row[0] for row in self._rows(catalog.OUTSIDE, parameters)) if not every or self.selection.excluded else (),
         )
-        return Source(self._database(), contents)
+        return SourceDescription(self._database(), contents)
 
     def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return self.connection.execute(query.encode(), parameters).fetchall()

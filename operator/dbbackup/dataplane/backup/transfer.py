@@ -11,9 +11,9 @@ from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import StoredObject
 from dbbackup.contract.report import Progress
 from dbbackup.contract.run import BackupOptions
-from dbbackup.dataplane.backup.dump import Dump, arguments
-from dbbackup.dataplane.backup.plain import PlainStream
-from dbbackup.dataplane.backup.snapshot import Relation, Snapshot, Source
+from dbbackup.dataplane.backup.dump import PgDump, pg_dump_arguments
+from dbbackup.dataplane.backup.plain_stream import PlainStream
+from dbbackup.dataplane.backup.snapshot import Relation, Snapshot, SourceDescription
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.clients import Client
 from dbbackup.dataplane.postgres.connection import child_environment
@@ -30,7 +30,7 @@ ATTEMPTS = 3
 locks and pg_dump's."""
 
 
-class Transfer:
+class DumpTransfer:
     """The dump's way from the snapshot into one stored object."""
 
     def __init__(self, run: Run, info: Conninfo, options: BackupOptions, storage: Storage, key: str) -> None:
@@ -43,7 +43,7 @@ class Transfer:
         self.bytes = 0
         """Of the uncompressed artifact."""
 
-    def run(self, snapshot: Snapshot, client: Client) -> tuple[StoredObject, Source]:
+    def run(self, snapshot: Snapshot, client: Client) -> tuple[StoredObject, SourceDescription]:
         for attempt in range(1, ATTEMPTS + 1):
             snapshot.take()
             source = snapshot.describe()
@@ -58,7 +58,7 @@ class Transfer:
                 )
         raise AssertionError
 
-    def _warn(self, snapshot: Snapshot, source: Source) -> None:
+    def _warn(self, snapshot: Snapshot, source: SourceDescription) -> None:
         if snapshot.standby and (unlogged := [".".join(r.key) for r in snapshot.selection.relations if r.unlogged]):
             self._run.warn(f"a standby has no rows of unlogged tables, so the dump has none of {listed(unlogged, 20)}")
         if outside := source.contents.outside:
@@ -66,7 +66,7 @@ class Transfer:
         if unmatched := snapshot.selection.unmatched:
             self._run.warn(f"no table is called {listed(unmatched, 20)}: nothing was left out for that")
 
-    def _dump(self, snapshot: Snapshot, source: Source, client: Client) -> StoredObject:
+    def _dump(self, snapshot: Snapshot, source: SourceDescription, client: Client) -> StoredObject:
         algorithm = self._options.compression.algorithm
         expected = sum(table.size for table in snapshot.selection.data_tables)
         writer = ArtifactWriter(
@@ -78,7 +78,7 @@ class Transfer:
             if_absent=True,
         )
         extensions = [extension.name for extension in source.contents.extensions]
-        argv = arguments(client, self._options, snapshot.selection, extensions, snapshot.identifier, encoding=source.database.encoding)
+        argv = pg_dump_arguments(client, self._options, snapshot.selection, extensions, snapshot.identifier, encoding=source.database.encoding)
         try:
             with self._run.stop.calling(writer.cancel):  # parts don't wait for a slow storage any more: the time left is for clearing up
                 return self._transfer(argv, writer, snapshot)
@@ -88,7 +88,7 @@ class Transfer:
 
     def _transfer(self, argv: list[str], writer: ArtifactWriter, snapshot: Snapshot) -> StoredObject:
         with child_environment(self._info, self._run.paths.scratch, "dbbackup pg_dump") as environment:
-            dump = Dump(argv, environment, self._info, self._run.stop, self._run.reporter.debug)
+            dump = PgDump(argv, environment, self._info, self._run.stop, self._run.reporter.debug)
             sink = Sink(compressor(self._options.compression.algorithm, self._options.compression.level), writer)
             try:
                 self._stream(dump, sink, writer, snapshot)
@@ -106,34 +106,34 @@ class Transfer:
         except Failure as failure:
             self._run.reporter.error(f"the upload of {self._key} could not be aborted: {failure}")
 
-    def _stream(self, dump: Dump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
+    def _stream(self, dump: PgDump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
         if self._options.format == "custom":
             self._custom(dump, sink, writer, snapshot)
         else:
             self._plain(dump, sink, writer, snapshot)
         sink.finish()
 
-    def _plain(self, dump: Dump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
+    def _plain(self, dump: PgDump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
         stream = PlainStream(dump.chunks())
         progress = _Progress(self._run, snapshot.selection.data_tables)
-        for chunk in _telling_locked_out(stream):
+        for chunk in _detecting_lock_failure(stream):
             sink.put(chunk)
-            progress.tell(stream.bytes_read, writer.bytes_stored, stream.rows, stream.table, stream.table_bytes)
+            progress.report(stream.bytes_read, writer.bytes_stored, stream.rows, stream.table, stream.table_bytes)
         self.rows = stream.rows
         self.bytes = stream.bytes_kept
         missing = [".".join(table.key) for table in snapshot.selection.data_tables if table.key not in stream.rows]
         if missing:
             raise Failure("DumpFailed", f"{self._info.who}: pg_dump ended well but wrote no rows section for {listed(missing, 20)}")
 
-    def _custom(self, dump: Dump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
+    def _custom(self, dump: PgDump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
         counter = _Counter(snapshot) if self._options.row_counts == "Exact" else None
         progress = _Progress(self._run, snapshot.selection.data_tables)
         try:
             with self._run.stop.calling(lambda: cancel(snapshot.connection)):  # a count may last longer than the dump
-                for chunk in _telling_locked_out(dump.chunks()):
+                for chunk in _detecting_lock_failure(dump.chunks()):
                     self.bytes += len(chunk)
                     sink.put(chunk)
-                    progress.tell(self.bytes, writer.bytes_stored)
+                    progress.report(self.bytes, writer.bytes_stored)
                 self.rows = counter.result() if counter else {}
         finally:
             if counter:
@@ -148,7 +148,7 @@ class _LockedOut(Exception):
         self.failure = failure
 
 
-def _telling_locked_out(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _detecting_lock_failure(chunks: Iterable[bytes]) -> Iterator[bytes]:
     written = False
     try:
         for chunk in chunks:
@@ -204,7 +204,7 @@ class _Progress:
         self._total = sum(self._sizes.values())
         self._tables = len(tables)
 
-    def tell(
+    def report(
         self,
         read: int,
         stored: int,

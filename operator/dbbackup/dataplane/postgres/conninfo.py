@@ -60,7 +60,7 @@ class Conninfo:
         return replace(self, name=name)
 
 
-def load(target: DatabaseTarget, paths: Paths, sleep: Callable[[float], None] = time.sleep) -> Conninfo:
+def load_conninfo(target: DatabaseTarget, paths: Paths, sleep: Callable[[float], None] = time.sleep) -> Conninfo:
     """The connection that `target` and its mounted Secret describe.
 
     Waits up to `paths.secret_grace` seconds for a Secret or key that is not there yet, then Failure

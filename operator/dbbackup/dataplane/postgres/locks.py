@@ -34,7 +34,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = 
 """
 
 
-def hold(connection: Connection, info: Conninfo, mode: Mode, stop: Stop, reporter: Reporter) -> None:
+def hold_run_lock(connection: Connection, info: Conninfo, mode: Mode, stop: Stop, reporter: Reporter) -> None:
     """Takes the lock for as long as the session lives; waits, and says so, until the run is
     stopped: then DatabaseBusy, or the stop's own reason."""
     suffix = "_shared" if mode == "shared" else ""

@@ -16,13 +16,13 @@ _PART = r'"(?:[^"]|"")+"|[^."]+'
 _PATTERN = re.compile(rf"(?:(?P<schema>{_PART})\.)?(?P<name>{_PART})\Z")
 
 
-def matches(pattern: str, tables: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+def matching_tables(pattern: str, tables: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """The (schema, name) pairs that `pattern` means; Failure InvalidSpec where it is none."""
     schema, name = (re.compile(_regex(part)) for part in _parts(pattern))
     return {(s, n) for s, n in tables if schema.fullmatch(s) and name.fullmatch(n)}
 
 
-def called(name: str, tables: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+def tables_named(name: str, tables: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """The (schema, name) pairs that an exact name means, `*` and `?` in it being nothing special;
     Failure InvalidSpec where it is none."""
     schema, table = _parts(name)

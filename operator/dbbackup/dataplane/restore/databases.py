@@ -33,7 +33,7 @@ def created_database(run: Run, info: Conninfo, storage: Storage, like: SourceDat
     nobody knows whether it was, or somebody else has made something in it since. A record in the
     bucket makes a check Job do so where the run dies before.
     """
-    creation = Creation(run, info, storage)
+    creation = DatabaseCreation(run, info, storage)
     try:
         yield wanted and creation.make(like)
     except BaseException as error:
@@ -46,7 +46,7 @@ def created_database(run: Run, info: Conninfo, storage: Storage, like: SourceDat
     creation.forget()
 
 
-class Creation:
+class DatabaseCreation:
     """CREATE DATABASE with its record. After `make`, whatever it did, call `undo` or `forget`."""
 
     def __init__(self, run: Run, info: Conninfo, storage: Storage) -> None:

@@ -46,7 +46,7 @@ _DROP = re.compile(rf"DROP ({'|'.join(sorted(_KINDS, key=len, reverse=True))})\s
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
+class DroppedObject:
     """One object that the dump replaces. `schema` is empty for kinds without one; `rest` is what
     follows the name: arguments, `USING btree`."""
 
@@ -56,11 +56,11 @@ class Drop:
     rest: str = ""
 
 
-def parse_drop(statement: str) -> Drop | bool:
+def parse_drop_statement(statement: str) -> DroppedObject | bool:
     """The object that a statement of the head drops; True where it drops only a part of one; False
     where it belongs to the head no longer."""
     if found := _LARGE_OBJECT.match(statement):
-        return Drop("LARGE OBJECT", "", found[1])
+        return DroppedObject("LARGE OBJECT", "", found[1])
     if _PART.match(statement) or (_DUMMY_VIEW.match(statement) and _DUMMY_COLUMN.search(statement)):
         return True
     found = _DROP.match(statement)
@@ -70,14 +70,14 @@ def parse_drop(statement: str) -> Drop | bool:
     if kind in ("SCHEMA", "EXTENSION"):
         return True
     if kind in BY_TEXT:
-        return Drop(kind, "", tail)
-    names, rest = split_names(tail)
+        return DroppedObject(kind, "", tail)
+    names, rest = split_qualified_name(tail)
     if not names:
         return False
-    return Drop(kind, names[-2] if len(names) > 1 else "", names[-1], rest)
+    return DroppedObject(kind, names[-2] if len(names) > 1 else "", names[-1], rest)
 
 
-def split_names(text: str) -> tuple[list[str], str]:
+def split_qualified_name(text: str) -> tuple[list[str], str]:
     """`app."We.ird"(a int)` -> (["app", "We.ird"], "(a int)")."""
     names: list[str] = []
     at = 0
@@ -90,20 +90,20 @@ def split_names(text: str) -> tuple[list[str], str]:
     return names, text[at:].strip()
 
 
-def plain(text: str) -> str:
+def normalized(text: str) -> str:
     """The same for each way to write one thing: white space but within quotes is one blank, and
     only names that must be are quoted."""
     return _QUOTED.sub(lambda found: found[1] if _SAFE.fullmatch(found[1]) else found[0], _SPACE.sub(lambda found: found[1] or " ", text)).strip()
 
 
-def arguments(rest: str) -> str:
+def argument_list(rest: str) -> str:
     """What stands between the outer parentheses, with `*` (an aggregate of nothing) as nothing."""
     inner = rest.strip()
     inner = inner[1:-1] if inner.startswith("(") and inner.endswith(")") else inner
     return "" if inner.strip() == "*" else _SPACE.sub(lambda found: found[1] or " ", inner).strip()
 
 
-def takes(arguments: str, types: Sequence[str]) -> bool:
+def takes_types(arguments: str, types: Sequence[str]) -> bool:
     """Whether a routine's arguments, `a integer, VARIADIC b text[], OUT c text`, take exactly these
     types, `["integer", "text[]"]`, as the server writes them.
     """

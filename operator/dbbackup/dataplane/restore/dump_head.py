@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dbbackup.dataplane.restore.drop_section import Drop, parse_drop
+from dbbackup.dataplane.restore.drop_section import DroppedObject, parse_drop_statement
 from dbbackup.dataplane.restore.executor import refuse_meta
 from dbbackup.dataplane.sql.splitter import Kind, Piece
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class DumpHead:
     """`preamble`: the session's settings. `drops`: what the dump means to replace. Then follow
     `first` and `rest`.
 
@@ -19,16 +19,16 @@ class Head:
     """
 
     preamble: tuple[Piece, ...]
-    drops: tuple[Drop, ...]
+    drops: tuple[DroppedObject, ...]
     first: tuple[Piece, ...]
     rest: Iterator[Piece]
     bytes: int
 
 
-def read_head(pieces: Iterator[Piece]) -> Head:
+def read_dump_head(pieces: Iterator[Piece]) -> DumpHead:
     """Takes no more from `pieces` than it must; memory is bounded by the number of objects."""
     preamble: list[Piece] = []
-    drops: list[Drop] = []
+    drops: list[DroppedObject] = []
     size = 0
     for piece in pieces:
         if piece.kind is Kind.META:
@@ -38,12 +38,12 @@ def read_head(pieces: Iterator[Piece]) -> Head:
             if text.startswith((b"SET ", b"SELECT pg_catalog.set_config(")) and not drops:
                 preamble.append(piece)
                 continue
-            found = parse_drop(text.decode("utf-8", "surrogateescape"))
+            found = parse_drop_statement(text.decode("utf-8", "surrogateescape"))
             if found is False:
-                return Head(tuple(preamble), tuple(drops), (piece,), pieces, size)
-            if isinstance(found, Drop):
+                return DumpHead(tuple(preamble), tuple(drops), (piece,), pieces, size)
+            if isinstance(found, DroppedObject):
                 drops.append(found)
         elif piece.kind is not Kind.BLANK:
-            return Head(tuple(preamble), tuple(drops), (piece,), pieces, size)
+            return DumpHead(tuple(preamble), tuple(drops), (piece,), pieces, size)
         size += len(piece.data)
-    return Head(tuple(preamble), tuple(drops), (), pieces, size)
+    return DumpHead(tuple(preamble), tuple(drops), (), pieces, size)

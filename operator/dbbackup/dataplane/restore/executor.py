@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 
 from dbbackup.contract.errors import Failure
 from dbbackup.dataplane.postgres.connection import Connection
-from dbbackup.dataplane.restore.refusals import describe, statement_failure
+from dbbackup.dataplane.restore.statement_errors import describe, statement_failure
 from dbbackup.dataplane.sql.splitter import Kind, Piece, copy_table, unquote
 
 _HARMLESS_META = re.compile(rb"\\(?:un)?restrict\b")

@@ -85,13 +85,13 @@ Grant = tuple[str, str, bool, str]
 """(grantee, privilege, with grant option, who granted it: empty for the owner)."""
 Statement = tuple[str, str]
 """(SQL, the role in whose name it is to be run: empty for the owner's)."""
-Key = tuple[str, str]
+ObjectKey = tuple[str, str]
 """(type, identity) as pg_identify_object tells them: the same for an object and for what replaces
 it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ObjectGrants:
     address: Address
     owner: str
     owner_settable: bool
@@ -99,7 +99,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Publication:
+class PublishedTable:
     name: str
     oid: int
     table: str
@@ -114,19 +114,19 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
-class Inventory:
+class GrantInventory:
     """Owners and privileges of every user object, and which table is in which publication."""
 
-    objects: dict[Key, Held] = field(default_factory=dict)
+    objects: dict[ObjectKey, ObjectGrants] = field(default_factory=dict)
     columns: dict[tuple[str, str], tuple[Grant, ...]] = field(default_factory=dict)
     """(table, column), both quoted."""
-    publications: tuple[Publication, ...] = ()
+    publications: tuple[PublishedTable, ...] = ()
 
 
-def capture(connection: Connection) -> Inventory:
-    objects: dict[Key, Held] = {}
+def capture(connection: Connection) -> GrantInventory:
+    objects: dict[ObjectKey, ObjectGrants] = {}
     for classid, objid, kind, identity, owner, settable, acl in connection.execute(_INVENTORY):
-        objects[kind, identity] = Held(
+        objects[kind, identity] = ObjectGrants(
             (classid, objid), owner, settable, tuple((grantee, privilege, option == "true", grantor) for grantee, privilege, option, grantor in acl)
         )
     columns: dict[tuple[str, str], list[Grant]] = defaultdict(list)
@@ -137,20 +137,20 @@ def capture(connection: Connection) -> Inventory:
         columns=_PUBLISHED_COLUMNS if fifteen else "NULL",
         condition="'(' || pg_catalog.pg_get_expr(r.prqual, r.prrelid) || ')'" if fifteen else "NULL",
     )
-    published = tuple(Publication(*row) for row in connection.execute(query.encode()))
-    return Inventory(objects, {key: tuple(grants) for key, grants in columns.items()}, published)
+    published = tuple(PublishedTable(*row) for row in connection.execute(query.encode()))
+    return GrantInventory(objects, {key: tuple(grants) for key, grants in columns.items()}, published)
 
 
-def put_back(before: Inventory, after: Inventory, again: Collection[Address]) -> Iterator[str]:
+def owner_statements(before: GrantInventory, after: GrantInventory, again: Collection[Address]) -> Iterator[str]:
     """Statements that give replaced objects their owners: run them, `capture` once more, then run
-    those of `regrant`. `again` keeps its address."""
+    those of `grant_statements`. `again` keeps its address."""
     for key, old, new in _replaced(before, after, again):
         if old.owner != new.owner and old.owner_settable and new.owner_settable:
             kind, identity = key
             yield f"ALTER {_ALTER.get(kind, kind.upper())} {identity} OWNER TO {old.owner}"
 
 
-def regrant(before: Inventory, after: Inventory, again: Collection[Address]) -> Iterator[Statement]:
+def grant_statements(before: GrantInventory, after: GrantInventory, again: Collection[Address]) -> Iterator[Statement]:
     """What gives replaced objects exactly the privileges that their old selves had, and tables
     their place in publications."""
     tables: set[str] = set()
@@ -172,7 +172,7 @@ def regrant(before: Inventory, after: Inventory, again: Collection[Address]) -> 
             yield publication.statement(), ""
 
 
-def _replaced(before: Inventory, after: Inventory, again: Collection[Address]) -> Iterator[tuple[Key, Held, Held]]:
+def _replaced(before: GrantInventory, after: GrantInventory, again: Collection[Address]) -> Iterator[tuple[ObjectKey, ObjectGrants, ObjectGrants]]:
     for key, new in after.objects.items():
         old = before.objects.get(key)
         if old and (old.address != new.address or old.address in again):

@@ -15,10 +15,10 @@ from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres import clients
 from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.restore import selection
-from dbbackup.dataplane.restore.drop_section import Drop
-from dbbackup.dataplane.restore.source import Source
+from dbbackup.dataplane.restore.archive_toc import TocEntry, TocError, read_toc
+from dbbackup.dataplane.restore.drop_section import DroppedObject
+from dbbackup.dataplane.restore.source import ArtifactSource
 from dbbackup.dataplane.restore.target import find_roots
-from dbbackup.dataplane.restore.toc import Entry, TocError, read_toc
 from dbbackup.storage.base import Storage
 from dbbackup.text import listed
 
@@ -26,36 +26,36 @@ _FLAGS = ("--file=-", "--no-owner", "--no-privileges", "--no-tablespaces", "--cl
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RestorePlan:
     """`argv` is that of pg_restore, empty for a plain artifact; `contents` is what is restored.
     `entries`, `chosen`: of a selection."""
 
     argv: tuple[str, ...]
     contents: Contents
     partial: bool = False
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[TocEntry, ...] = ()
     chosen: frozenset[int] = frozenset()
 
 
-def plan(run: Run, storage: Storage, options: RestoreOptions, manifest: Manifest) -> Plan:
+def make_plan(run: Run, storage: Storage, options: RestoreOptions, manifest: Manifest) -> RestorePlan:
     """As far as the artifact alone tells. Failure SelectionUnsupported, SelectionEmpty,
     FormatUnsupported."""
     selective = bool(options.schemas or options.tables)
     if manifest.format == "plain":
         if selective:
             raise Failure("SelectionUnsupported", f"{options.key} is a plain artifact: it is restored whole or not at all")
-        return Plan((), manifest.contents)
+        return RestorePlan((), manifest.contents)
     argv = (_pg_restore(run, options.key, manifest), *_FLAGS)
     if not selective:
-        return Plan(argv, manifest.contents)
-    source = Source(storage, options.key, manifest, run.stop)
+        return RestorePlan(argv, manifest.contents)
+    source = ArtifactSource(storage, options.key, manifest, run.stop)
     try:
         entries = read_toc(source.chunks())
     except TocError as error:
         raise Failure("FormatUnsupported", f"{options.key}: {error}; restore it whole, or with the commands in RESTORE.md") from None
     finally:
         source.close()
-    return Plan(argv, manifest.contents, True, tuple(entries), frozenset(selection.choose(entries, options.schemas, options.tables)))
+    return RestorePlan(argv, manifest.contents, True, tuple(entries), frozenset(selection.choose(entries, options.schemas, options.tables)))
 
 
 def _pg_restore(run: Run, key: str, manifest: Manifest) -> str:
@@ -68,14 +68,14 @@ def _pg_restore(run: Run, key: str, manifest: Manifest) -> str:
 
 
 @contextmanager
-def completed(planned: Plan, connection: Connection, run: Run) -> Iterator[Plan]:
+def completed_plan(planned: RestorePlan, connection: Connection, run: Run) -> Iterator[RestorePlan]:
     """With what a selection needs and the target lacks. The list for pg_restore is a file that goes
     with the block."""
     if not planned.partial:
         yield planned
         return
 
-    def exists(drops: Sequence[Drop]) -> set[Drop]:
+    def exists(drops: Sequence[DroppedObject]) -> set[DroppedObject]:
         schemas = [drop.name for drop in drops if drop.kind == "SCHEMA"]
         there = {name for (name,) in connection.execute("SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY(%s::text[])", (schemas,))}
         found = {root.drop for root in find_roots(connection, [drop for drop in drops if drop.kind != "SCHEMA"]) if root.fits}

@@ -69,13 +69,13 @@ SELECT r.rolname, pg_catalog.pg_has_role(r.oid, 'MEMBER') FROM pg_catalog.pg_rol
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class PreflightProblem:
     reason: str
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class TargetServer:
     version_num: int
     version: str
     standby: bool
@@ -113,7 +113,7 @@ class ExtensionState:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class ArtifactNeeds:
     """What the part of the artifact that is restored needs."""
 
     manifest: Manifest
@@ -121,10 +121,10 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class TargetFacts:
     """What the target's catalogs said: all that `judge` decides on."""
 
-    server: Server
+    server: TargetServer
     extensions: tuple[ExtensionState, ...] = ()
     missing_roles: tuple[str, ...] = ()
     schemas: dict[str, tuple[bool, bool]] = field(default_factory=dict)
@@ -135,13 +135,13 @@ class Facts:
         return self.schemas.get(name, (False, False))[0]
 
 
-def ask(connection: Connection, needs: Needs, replaced: Replaced) -> Facts:
+def gather_facts(connection: Connection, needs: ArtifactNeeds, replaced: Replaced) -> TargetFacts:
     row = connection.execute(_SERVER, (_MANAGED,)).fetchone()
     if row is None:
         raise Failure("RestoreFailed", "the server told nothing about its user")
     owners = sorted({key.owner for key in replaced.foreign_keys} | {root.owner for root in replaced.roots if root.owner})
-    return Facts(
-        server=Server(*row),
+    return TargetFacts(
+        server=TargetServer(*row),
         extensions=tuple(
             ExtensionState(name, available, schema, superuser, trusted, tuple(requires or ()))
             for name, available, schema, superuser, trusted, requires in connection.execute(
@@ -154,18 +154,18 @@ def ask(connection: Connection, needs: Needs, replaced: Replaced) -> Facts:
     )
 
 
-def _schemas(needs: Needs) -> list[str]:
+def _schemas(needs: ArtifactNeeds) -> list[str]:
     used = {table.schema_ for table in needs.contents.tables} | set(needs.contents.schemas)
     return sorted(used)
 
 
-def refuse_old(server_version_num: int) -> None:
+def refuse_old_server(server_version_num: int) -> None:
     """Failure ServerTooOld."""
     if server_version_num < OLDEST_SERVER * 10000:
         raise Failure("ServerTooOld", f"the target is PostgreSQL {server_version_num // 10000}; the oldest supported is {OLDEST_SERVER}")
 
 
-def cannot_replace(connection: Connection, needs: Needs) -> list[Problem]:
+def cannot_replace(connection: Connection, needs: ArtifactNeeds) -> list[PreflightProblem]:
     """An artifact that was made with `clean: false` holds no DROP statements: its tables must not
     be there."""
     tables = needs.contents.tables
@@ -173,10 +173,10 @@ def cannot_replace(connection: Connection, needs: Needs) -> list[Problem]:
     there = [name for (name,) in connection.execute(_THERE, names)]
     if not there:
         return []
-    return [Problem("TargetNotEmpty", f"the artifact was made with `clean: false`, so it cannot replace what is there: {listed(there)}")]
+    return [PreflightProblem("TargetNotEmpty", f"the artifact was made with `clean: false`, so it cannot replace what is there: {listed(there)}")]
 
 
-def judge(facts: Facts, needs: Needs, replaced: Replaced) -> list[Problem]:
+def judge(facts: TargetFacts, needs: ArtifactNeeds, replaced: Replaced) -> list[PreflightProblem]:
     """Pure: all problems, in no order."""
     return [
         *_server(facts.server, needs.manifest),
@@ -190,91 +190,93 @@ def judge(facts: Facts, needs: Needs, replaced: Replaced) -> list[Problem]:
     ]
 
 
-def _server(server: Server, manifest: Manifest) -> Iterable[Problem]:
+def _server(server: TargetServer, manifest: Manifest) -> Iterable[PreflightProblem]:
     if server.standby or server.read_only:
-        yield Problem("TargetReadOnly", "the target is a standby" if server.standby else "the target's default_transaction_read_only is on")
+        yield PreflightProblem("TargetReadOnly", "the target is a standby" if server.standby else "the target's default_transaction_read_only is on")
     source = manifest.database
     if server.version_num // 10000 < source.server_version_num // 10000:
-        yield Problem("VersionMismatch", f"the target is PostgreSQL {server.version}, the artifact is of the newer {source.server_version}")
+        yield PreflightProblem("VersionMismatch", f"the target is PostgreSQL {server.version}, the artifact is of the newer {source.server_version}")
 
 
-def _extensions(facts: Facts, needs: Needs) -> Iterable[Problem]:
+def _extensions(facts: TargetFacts, needs: ArtifactNeeds) -> Iterable[PreflightProblem]:
     wanted = {extension.name: extension for extension in needs.contents.extensions}
     for state in facts.extensions:
         schema = wanted[state.name].schema_
         if state.schema is not None:
             if state.schema != schema:
-                yield Problem("ExtensionMissing", f"extension {state.name} is in schema {state.schema}, the artifact has it in {schema}")
+                yield PreflightProblem("ExtensionMissing", f"extension {state.name} is in schema {state.schema}, the artifact has it in {schema}")
         elif not state.available:
-            yield Problem("ExtensionMissing", f"extension {state.name} is not installed on the server")
+            yield PreflightProblem("ExtensionMissing", f"extension {state.name} is not installed on the server")
         elif not may_create(state, facts.server):
-            yield Problem("ExtensionMissing", f"extension {state.name} can be created by a superuser only, and {facts.server.user} is none")
+            yield PreflightProblem("ExtensionMissing", f"extension {state.name} can be created by a superuser only, and {facts.server.user} is none")
 
 
-def may_create(state: ExtensionState, server: Server) -> bool:
+def may_create(state: ExtensionState, server: TargetServer) -> bool:
     """Whether the user can run CREATE EXTENSION for it."""
     return state.available and (server.privileged or (server.may_create and (state.trusted or not state.superuser)))
 
 
-def _roles(facts: Facts) -> Iterable[Problem]:
+def _roles(facts: TargetFacts) -> Iterable[PreflightProblem]:
     if facts.missing_roles:
-        yield Problem("RoleMissing", f"roles that policies or user mappings name: {listed(facts.missing_roles)}")
+        yield PreflightProblem("RoleMissing", f"roles that policies or user mappings name: {listed(facts.missing_roles)}")
 
 
-def _superuser(server: Server, needs: Needs) -> Iterable[Problem]:
+def _superuser(server: TargetServer, needs: ArtifactNeeds) -> Iterable[PreflightProblem]:
     if server.privileged:
         return
     if needs.contents.event_triggers:
-        yield Problem("RequiresSuperuser", f"{server.user} is no superuser: event triggers {listed(needs.contents.event_triggers)}")
+        yield PreflightProblem("RequiresSuperuser", f"{server.user} is no superuser: event triggers {listed(needs.contents.event_triggers)}")
     if needs.contents.superuser_publications:
-        yield Problem("RequiresSuperuser", f"{server.user} is no superuser: publications {listed(needs.contents.superuser_publications)}")
+        yield PreflightProblem("RequiresSuperuser", f"{server.user} is no superuser: publications {listed(needs.contents.superuser_publications)}")
 
 
-def _privileges(facts: Facts) -> Iterable[Problem]:
+def _privileges(facts: TargetFacts) -> Iterable[PreflightProblem]:
     missing = sorted(name for name, (exists, _) in facts.schemas.items() if not exists)
     if missing and not facts.server.may_create:
-        yield Problem("InsufficientPrivilege", f"{facts.server.user} may not create the schemas {listed(missing)}: it lacks CREATE on the database")
+        yield PreflightProblem(
+            "InsufficientPrivilege", f"{facts.server.user} may not create the schemas {listed(missing)}: it lacks CREATE on the database"
+        )
     closed = sorted(name for name, (exists, create) in facts.schemas.items() if exists and not create)
     if closed:
-        yield Problem("InsufficientPrivilege", f"{facts.server.user} lacks CREATE on the schemas {listed(closed)}")
+        yield PreflightProblem("InsufficientPrivilege", f"{facts.server.user} lacks CREATE on the schemas {listed(closed)}")
 
 
-def _ownership(facts: Facts, replaced: Replaced) -> Iterable[Problem]:
+def _ownership(facts: TargetFacts, replaced: Replaced) -> Iterable[PreflightProblem]:
     foreign = [f"{root.identity} ({root.owner})" for root in replaced.roots if not root.owned]
     if foreign:
-        yield Problem("NotOwner", f"{facts.server.user} does not own {listed(foreign)}")
+        yield PreflightProblem("NotOwner", f"{facts.server.user} does not own {listed(foreign)}")
     keys = sorted({f"table {key.table} ({key.owner})" for key in replaced.foreign_keys if not key.owned})
     if keys:
-        yield Problem("NotOwner", f"{facts.server.user} does not own {listed(keys)}, whose foreign keys must be dropped and made again")
+        yield PreflightProblem("NotOwner", f"{facts.server.user} does not own {listed(keys)}, whose foreign keys must be dropped and made again")
     if replaced.publications:
         told = f"{facts.server.user} does not own the publications {listed(replaced.publications)}, and could not put replaced tables back into them"
-        yield Problem("NotOwner", told)
+        yield PreflightProblem("NotOwner", told)
     strangers = {root.owner for root in replaced.roots if root.owner and root.owned} - facts.members_of - {facts.server.user}
     if strangers and not facts.server.superuser:
-        yield Problem("NotOwner", f"{facts.server.user} cannot give replaced objects back to their owners {listed(sorted(strangers))}")
+        yield PreflightProblem("NotOwner", f"{facts.server.user} cannot give replaced objects back to their owners {listed(sorted(strangers))}")
 
 
-def _dependants(replaced: Replaced) -> Iterable[Problem]:
+def _dependants(replaced: Replaced) -> Iterable[PreflightProblem]:
     strangers = [f"{root.identity} has the name of a {root.drop.kind.lower()} of the artifact" for root in replaced.roots if not root.fits]
     if strangers:
-        yield Problem("DependentObjects", listed(strangers))
+        yield PreflightProblem("DependentObjects", listed(strangers))
     if replaced.outside:
-        yield Problem("DependentObjects", listed([f"{d.description} needs {d.on}" for d in replaced.outside]))
+        yield PreflightProblem("DependentObjects", listed([f"{d.description} needs {d.on}" for d in replaced.outside]))
     if replaced.partitions:
-        yield Problem("DependentObjects", f"partitions that the artifact lacks would go with their tables: {listed(replaced.partitions)}")
+        yield PreflightProblem("DependentObjects", f"partitions that the artifact lacks would go with their tables: {listed(replaced.partitions)}")
     if replaced.subscriptions:
         cure = "take the tables out of the publication and refresh the subscription, or drop the subscription, and restore then"
-        yield Problem("DependentObjects", f"replication into replaced tables would end: {listed(replaced.subscriptions)}: {cure}")
+        yield PreflightProblem("DependentObjects", f"replication into replaced tables would end: {listed(replaced.subscriptions)}: {cure}")
 
 
-def _locks(server: Server, needs: Needs, replaced: Replaced) -> Iterable[Problem]:
+def _locks(server: TargetServer, needs: ArtifactNeeds, replaced: Replaced) -> Iterable[PreflightProblem]:
     wanted = estimate_locks(needs, replaced)
     if wanted > server.lock_capacity * _SLACK:
         room = f"the restore takes about {wanted} locks, the server has room for {server.lock_capacity}"
-        yield Problem("TooManyLocks", f"{room}: {server.locks_wanted(wanted)}")
+        yield PreflightProblem("TooManyLocks", f"{room}: {server.locks_wanted(wanted)}")
 
 
-def estimate_locks(needs: Needs, replaced: Replaced) -> int:
+def estimate_locks(needs: ArtifactNeeds, replaced: Replaced) -> int:
     """Locks of one transaction, as measured.
 
     One for each object that is dropped, with all its parts (types, defaults and constraints among
@@ -285,7 +287,7 @@ def estimate_locks(needs: Needs, replaced: Replaced) -> int:
     return len(replaced.members) + contents.relations + contents.routines + contents.large_objects
 
 
-def refuse(problems: Sequence[Problem], who: str) -> None:
+def refuse(problems: Sequence[PreflightProblem], who: str) -> None:
     """One Failure that tells all problems, under the reason of the weightiest."""
     if not problems:
         return

@@ -21,7 +21,7 @@ from dbbackup.dataplane.restore import grants
 from dbbackup.dataplane.restore.dependants import Replaced
 from dbbackup.dataplane.restore.drop_section import RELATIONS, ROUTINES
 from dbbackup.dataplane.restore.ordering import components
-from dbbackup.dataplane.restore.refusals import statement_failure
+from dbbackup.dataplane.restore.statement_errors import statement_failure
 from dbbackup.dataplane.restore.target import Address, Root
 from dbbackup.text import listed
 
@@ -77,7 +77,7 @@ class Replacement:
         self._connection = connection
         self._who = who
         self._replaced = Replaced()
-        self._before = grants.Inventory()
+        self._before = grants.GrantInventory()
         self._parts_before: set[str] = set()
         self._placed: set[tuple[str, int]] = set()
 
@@ -165,11 +165,11 @@ class Replacement:
         what could not be put back."""
         again = {root.address for root in self._replaced.roots if root.drop.kind == "LARGE OBJECT"}
         after = grants.capture(self._connection)
-        for statement in list(grants.put_back(self._before, after, again)):
+        for statement in list(grants.owner_statements(self._before, after, again)):
             self._run(statement)
         after = grants.capture(self._connection)
         others = set()
-        for statement, role in list(grants.regrant(self._before, after, again)):
+        for statement, role in list(grants.grant_statements(self._before, after, again)):
             if not self._run_as(role, statement):
                 others.add(role)
         for key in self._replaced.foreign_keys:

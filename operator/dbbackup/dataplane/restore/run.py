@@ -21,18 +21,18 @@ from dbbackup.dataplane.backup.run import BackupRun
 from dbbackup.dataplane.bucket import load_manifest, open_bucket
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.connection import Connection, connect, server_version, to_failure, uses_tls
-from dbbackup.dataplane.postgres.conninfo import Conninfo, load
-from dbbackup.dataplane.postgres.locks import beside_backups, cancel, hold
+from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
+from dbbackup.dataplane.postgres.locks import beside_backups, cancel, hold_run_lock
 from dbbackup.dataplane.restore import preflight
 from dbbackup.dataplane.restore.databases import created_database
 from dbbackup.dataplane.restore.dependants import Replaced, examine
-from dbbackup.dataplane.restore.dump_head import Head, read_head
+from dbbackup.dataplane.restore.dump_head import DumpHead, read_dump_head
 from dbbackup.dataplane.restore.executor import Executor, Restored
-from dbbackup.dataplane.restore.plan import Plan, completed, plan
+from dbbackup.dataplane.restore.plan import RestorePlan, completed_plan, make_plan
 from dbbackup.dataplane.restore.replace import Replacement
-from dbbackup.dataplane.restore.source import Source
+from dbbackup.dataplane.restore.source import ArtifactSource
 from dbbackup.dataplane.restore.target import find_roots, user_objects
-from dbbackup.dataplane.restore.transaction import Opened, Transaction
+from dbbackup.dataplane.restore.transaction import OpenTransaction, Transaction
 from dbbackup.storage.base import Storage
 from dbbackup.text import listed
 
@@ -45,19 +45,19 @@ def execute(run: Run) -> None:
     options = run.spec.restore
     if run.spec.database is None or options is None:
         raise Failure("InvalidSpec", "a restore's run tells neither database nor options")
-    info = load(run.spec.database, run.paths)
+    info = load_conninfo(run.spec.database, run.paths)
     run.reporter.secret(info.password)
     storage = open_bucket(run, create=False)
     manifest, digest = load_manifest(storage, options.key, options.manifest_sha256)
     run.facts["artifact"] = _artifact_report(options.key, manifest, digest)
-    planned = plan(run, storage, options, manifest)
+    planned = make_plan(run, storage, options, manifest)
     with created_database(run, info, storage, manifest.database, wanted=options.create_database) as created, _session(run, info) as connection:
         with beside_backups(connection, info) as busy:
             if busy:  # what would be refused is refused now, not after a long backup
-                with completed(planned, connection, run) as whole:
+                with completed_plan(planned, connection, run) as whole:
                     Restore(run, info, storage, options, manifest, whole, created=created).rehearse(connection)
-        hold(connection, info, "exclusive", run.stop, run.reporter)
-        with completed(planned, connection, run) as whole:
+        hold_run_lock(connection, info, "exclusive", run.stop, run.reporter)
+        with completed_plan(planned, connection, run) as whole:
             Restore(run, info, storage, options, manifest, whole, created=created).execute(connection)
 
 
@@ -72,7 +72,7 @@ class Restore:
     once."""
 
     def __init__(
-        self, run: Run, info: Conninfo, storage: Storage, options: RestoreOptions, manifest: Manifest, planned: Plan, *, created: bool
+        self, run: Run, info: Conninfo, storage: Storage, options: RestoreOptions, manifest: Manifest, planned: RestorePlan, *, created: bool
     ) -> None:
         self._run = run
         self._info = info
@@ -82,10 +82,10 @@ class Restore:
         self._plan = planned
         self._created = created
         self._replacing = options.on_existing == "Replace"
-        self._needs = preflight.Needs(manifest, planned.contents)
+        self._needs = preflight.ArtifactNeeds(manifest, planned.contents)
         self._extensions: list[str] = []
         self._locks = 0
-        self._server: preflight.Server | None = None
+        self._server: preflight.TargetServer | None = None
 
     def rehearse(self, connection: Connection) -> None:
         """The preflight alone."""
@@ -101,19 +101,19 @@ class Restore:
         self._analyze(connection)
 
     @contextmanager
-    def _reading(self, connection: Connection) -> Iterator[tuple[Source, Head]]:
+    def _reading(self, connection: Connection) -> Iterator[tuple[ArtifactSource, DumpHead]]:
         self._run.facts["database"] = self._database_report(connection)
-        source = Source(self._storage, self._options.key, self._manifest, self._run.stop, self._plan.argv, whole=not self._plan.partial)
+        source = ArtifactSource(self._storage, self._options.key, self._manifest, self._run.stop, self._plan.argv, whole=not self._plan.partial)
         try:
-            yield source, read_head(source.pieces())
+            yield source, read_dump_head(source.pieces())
         except psycopg.Error as error:
             raise to_failure(error, self._info, "restoring", "RestoreFailed") from None
         finally:
             source.close()
 
-    def _preflight(self, connection: Connection, head: Head) -> None:
+    def _preflight(self, connection: Connection, head: DumpHead) -> None:
         replaced = self._replaced(connection, head)
-        facts = preflight.ask(connection, self._needs, replaced)
+        facts = preflight.gather_facts(connection, self._needs, replaced)
         self._locks = preflight.estimate_locks(self._needs, replaced)
         self._server = facts.server
         problems = [*preflight.judge(facts, self._needs, replaced), *self._not_empty(connection)]
@@ -131,10 +131,10 @@ class Restore:
             f"its source took {self._manifest.database.size_bytes} on disk"
         )
 
-    def _replaced(self, connection: Connection, head: Head) -> Replaced:
+    def _replaced(self, connection: Connection, head: DumpHead) -> Replaced:
         return examine(connection, find_roots(connection, head.drops)) if self._replacing else Replaced()
 
-    def _not_empty(self, connection: Connection) -> list[preflight.Problem]:
+    def _not_empty(self, connection: Connection) -> list[preflight.PreflightProblem]:
         if self._replacing:
             if self._manifest.format == "plain" and not self._manifest.options.clean:
                 return preflight.cannot_replace(connection, self._needs)
@@ -142,7 +142,7 @@ class Restore:
         names, count = user_objects(connection)
         if not count:
             return []
-        return [preflight.Problem("TargetNotEmpty", f"the target holds {count} objects: {listed(names, total=count)}")]
+        return [preflight.PreflightProblem("TargetNotEmpty", f"the target holds {count} objects: {listed(names, total=count)}")]
 
     def _safety_backup(self, connection: Connection) -> None:
         if not self._replacing or not self._options.safety_backup or not user_objects(connection, 1)[1]:
@@ -158,7 +158,7 @@ class Restore:
             self._run.committing = False
         self._run.facts["safety_backup"] = safety_report(artifact.key, artifact.manifest, artifact.manifest_sha256)
 
-    def _transact(self, connection: Connection, source: Source, head: Head) -> None:
+    def _transact(self, connection: Connection, source: ArtifactSource, head: DumpHead) -> None:
         transaction = Transaction(connection, self._info, self._run.stop, self._run.reporter)
         record = transaction_key(self._run.spec.storage.prefix, self._run.spec.owner)
         given_up = False
@@ -191,7 +191,7 @@ class Restore:
         finally:
             self._run.committing = False
 
-    def _restore(self, connection: Connection, source: Source, head: Head) -> Restored:
+    def _restore(self, connection: Connection, source: ArtifactSource, head: DumpHead) -> Restored:
         """All that happens between BEGIN and COMMIT."""
         executor = Executor(connection, self._info.who, self._progress(source))
         replacement = Replacement(connection, self._info.who)
@@ -213,11 +213,11 @@ class Restore:
                 self._run.warn(warning)
         return executor.restored
 
-    def _make_room(self, connection: Connection, replacement: Replacement, head: Head) -> None:
+    def _make_room(self, connection: Connection, replacement: Replacement, head: DumpHead) -> None:
         """Locks, looks again now that nobody can change it any more, and drops."""
         replacement.lock(self._replaced(connection, head))
         replaced = self._replaced(connection, head)
-        preflight.refuse(preflight.judge(preflight.ask(connection, self._needs, replaced), self._needs, replaced), self._info.who)
+        preflight.refuse(preflight.judge(preflight.gather_facts(connection, self._needs, replaced), self._needs, replaced), self._info.who)
         for table in self._plan.contents.tables:
             if table.data_excluded:
                 self._warn_of_rows(connection, table)
@@ -240,7 +240,7 @@ class Restore:
         if wrong := differences(self._manifest.format, self._plan.contents.tables, restored.rows):
             raise Failure("RowCountMismatch", f"{self._info.who}: {listed(wrong)}; everything was rolled back")
 
-    def _progress(self, source: Source) -> Callable[[Restored], None]:
+    def _progress(self, source: ArtifactSource) -> Callable[[Restored], None]:
         total = self._manifest.dump_bytes
 
         def tick(restored: Restored) -> None:
@@ -259,7 +259,7 @@ class Restore:
 
         return tick
 
-    def _record(self, opened: Opened) -> TransactionRecord:
+    def _record(self, opened: OpenTransaction) -> TransactionRecord:
         return TransactionRecord(
             owner=self._run.spec.owner,
             identity=self._info.identity,
@@ -288,7 +288,7 @@ class Restore:
 
     def _database_report(self, connection: Connection) -> DatabaseReport:
         version_num, version = server_version(connection)
-        preflight.refuse_old(version_num)
+        preflight.refuse_old_server(version_num)
         row = connection.execute("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())").fetchone()
         return DatabaseReport(
             identity=self._info.identity,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents
 from dbbackup.dataplane.postgres import table_patterns
-from dbbackup.dataplane.restore.drop_section import Drop, parse_drop
-from dbbackup.dataplane.restore.toc import Entry
+from dbbackup.dataplane.restore.archive_toc import TocEntry
+from dbbackup.dataplane.restore.drop_section import DroppedObject, parse_drop_statement
 
 RELATIONS = frozenset({"TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"})
 _BY_TAG = frozenset({"DEFAULT", "CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "TRIGGER", "RULE", "POLICY"})
@@ -31,11 +31,11 @@ _NEVER = frozenset({
 })  # fmt: skip
 _LOCKS = {"TABLE": 3, "MATERIALIZED VIEW": 3, "INDEX": 1, "CONSTRAINT": 1, "SEQUENCE": 1, "VIEW": 1, "FOREIGN TABLE": 1}
 
-Exists = Callable[[Sequence[Drop]], set[Drop]]
+Exists = Callable[[Sequence[DroppedObject]], set[DroppedObject]]
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class ArchiveSelection:
     """`ids` in the archive's order; `needed` stand among them only because the target lacks them;
     `left_out` are foreign keys, as `table name`."""
 
@@ -63,7 +63,7 @@ class Selection:
         )
 
 
-def choose(entries: Sequence[Entry], schemas: Sequence[str], tables: Sequence[str]) -> set[int]:
+def choose(entries: Sequence[TocEntry], schemas: Sequence[str], tables: Sequence[str]) -> set[int]:
     """Ids of what was asked for, with what belongs to it; Failure SelectionEmpty names everything
     that the archive does not hold."""
     chosen: set[int] = set()
@@ -74,7 +74,7 @@ def choose(entries: Sequence[Entry], schemas: Sequence[str], tables: Sequence[st
         missing += [] if found else [f"schema {schema}"]
     relations = {(e.schema, e.tag): e.id for e in entries if e.kind in RELATIONS}
     for table in tables:
-        keys = table_patterns.called(table, relations)
+        keys = table_patterns.tables_named(table, relations)
         chosen |= {relations[key] for key in keys}
         missing += [] if keys else [f"table {table}"]
     if missing:
@@ -83,7 +83,7 @@ def choose(entries: Sequence[Entry], schemas: Sequence[str], tables: Sequence[st
     return _belonging(entries, chosen)
 
 
-def complete(entries: Sequence[Entry], chosen: set[int], exists: Exists) -> Selection:
+def complete(entries: Sequence[TocEntry], chosen: set[int], exists: Exists) -> ArchiveSelection:
     """Takes along what the target lacks. Failure InvalidSpec where that is a table: nobody asked
     for its rows."""
     by_id = {entry.id: entry for entry in entries}
@@ -107,7 +107,7 @@ def complete(entries: Sequence[Entry], chosen: set[int], exists: Exists) -> Sele
     left_out = _dangling([by_id[number] for number in foreign_keys], by_id, chosen, exists)
     kept = chosen - {entry.id for entry in left_out}
     selected = [entry for entry in entries if entry.id in kept]
-    return Selection(
+    return ArchiveSelection(
         ids=tuple(entry.id for entry in selected),
         tables=frozenset((e.schema, e.tag) for e in selected if e.kind in RELATIONS and e.kind != "SEQUENCE"),
         extensions=frozenset(extensions),
@@ -118,7 +118,7 @@ def complete(entries: Sequence[Entry], chosen: set[int], exists: Exists) -> Sele
     )
 
 
-def _belonging(entries: Sequence[Entry], chosen: set[int]) -> set[int]:
+def _belonging(entries: Sequence[TocEntry], chosen: set[int]) -> set[int]:
     by_id = {entry.id: entry for entry in entries}
     parents = {e.needs[0]: e.needs[1] for e in entries if e.kind == "TABLE ATTACH" and len(e.needs) > 1}
     chosen = set(chosen)
@@ -130,7 +130,7 @@ def _belonging(entries: Sequence[Entry], chosen: set[int]) -> set[int]:
         chosen |= more
 
 
-def _owner(entry: Entry, by_id: dict[int, Entry]) -> int | None:
+def _owner(entry: TocEntry, by_id: dict[int, TocEntry]) -> int | None:
     """The id of the entry that this one is a part of."""
     needs = [by_id[number] for number in entry.needs if number in by_id]
     if entry.kind in _BY_TAG:
@@ -144,30 +144,30 @@ def _owner(entry: Entry, by_id: dict[int, Entry]) -> int | None:
     return next((e.id for e in needs if e.kind in kinds), None)
 
 
-def _needs(by_id: dict[int, Entry], chosen: Iterable[int]) -> set[int]:
+def _needs(by_id: dict[int, TocEntry], chosen: Iterable[int]) -> set[int]:
     skipped = _NEVER - {"EXTENSION"}
     return {n for number in chosen for n in by_id[number].needs if n in by_id and by_id[n].kind not in skipped and _standing(by_id[n])}
 
 
-def _standing(entry: Entry) -> bool:
+def _standing(entry: TocEntry) -> bool:
     """Whether it is an object of its own, and no part of one."""
     return entry.kind == "EXTENSION" or entry.kind in RELATIONS or entry.kind not in _BY_TAG | _BY_NEED
 
 
-def _lacking(candidates: Sequence[Entry], exists: Exists) -> list[Entry]:
+def _lacking(candidates: Sequence[TocEntry], exists: Exists) -> list[TocEntry]:
     drops = {entry.id: drop for entry in candidates if (drop := _drop(entry)) is not None}
     there = exists(list(drops.values()))
     return [entry for entry in candidates if entry.id in drops and drops[entry.id] not in there]
 
 
-def _drop(entry: Entry) -> Drop | None:
+def _drop(entry: TocEntry) -> DroppedObject | None:
     if entry.kind == "SCHEMA":
-        return Drop("SCHEMA", "", entry.tag)
-    found = parse_drop(entry.drop.strip()) if entry.drop else False
-    return found if isinstance(found, Drop) else None
+        return DroppedObject("SCHEMA", "", entry.tag)
+    found = parse_drop_statement(entry.drop.strip()) if entry.drop else False
+    return found if isinstance(found, DroppedObject) else None
 
 
-def _dangling(foreign_keys: Sequence[Entry], by_id: dict[int, Entry], chosen: set[int], exists: Exists) -> list[Entry]:
+def _dangling(foreign_keys: Sequence[TocEntry], by_id: dict[int, TocEntry], chosen: set[int], exists: Exists) -> list[TocEntry]:
     """Foreign keys onto tables that will not be there."""
     targets = {key.id: [by_id[n] for n in key.needs if n in by_id and by_id[n].kind == "TABLE" and n not in chosen] for key in foreign_keys}
     lacking = {entry.id for entry in _lacking([entry for found in targets.values() for entry in found], exists)}

@@ -31,7 +31,7 @@ _STDERR = 8192
 _END_SECONDS = 20.0
 
 
-class Source:
+class ArtifactSource:
     """One pass over an artifact. `argv` is that of pg_restore for a custom one. `whole` demands
     that every byte was read and held to its digest."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.restore import drop_section
-from dbbackup.dataplane.restore.drop_section import Drop
+from dbbackup.dataplane.restore.drop_section import DroppedObject
 
 Address = tuple[int, int]
 """(oid of the catalog, oid of the object), as pg_depend names objects."""
@@ -141,7 +141,7 @@ class Root:
     """One object of the target that the dump replaces. `owned`: the user has its owner's
     privileges."""
 
-    drop: Drop
+    drop: DroppedObject
     address: Address
     owner: str | None
     owned: bool
@@ -170,14 +170,14 @@ def user_objects(connection: Connection, limit: int = 12) -> tuple[list[str], in
     return [f"{kind} {identity}" for kind, identity, _ in rows], rows[0][2] if rows else 0
 
 
-def find_roots(connection: Connection, wanted: Sequence[Drop]) -> list[Root]:
+def find_roots(connection: Connection, wanted: Sequence[DroppedObject]) -> list[Root]:
     """Those of the dump's objects that the target holds."""
-    by_kind: dict[tuple[str, str], list[Drop]] = defaultdict(list)
+    by_kind: dict[tuple[str, str], list[DroppedObject]] = defaultdict(list)
     for drop in wanted:
         by_kind[_catalog(drop.kind)].append(drop)
         if drop.kind in drop_section.RELATIONS:  # whose row type needs the name too
             by_kind["pg_type", "typ"].append(drop)
-    found: list[tuple[Drop, Address, str | None, bool, str]] = []
+    found: list[tuple[DroppedObject, Address, str | None, bool, str]] = []
     for (catalog, prefix), group in by_kind.items():
         found += [item for item in _find(connection, catalog, prefix, group) if catalog != "pg_type" or _in_the_way(item[0], item[4])]
     names = identities(connection, [address for _, address, *_ in found])
@@ -187,7 +187,7 @@ def find_roots(connection: Connection, wanted: Sequence[Drop]) -> list[Root]:
     return list(roots.values())
 
 
-def _in_the_way(drop: Drop, kind: str) -> bool:
+def _in_the_way(drop: DroppedObject, kind: str) -> bool:
     """Of types: an array type makes room by itself; a row type is found as its relation."""
     return kind != "array" and not (drop.kind in drop_section.RELATIONS and kind.startswith("c"))
 
@@ -199,11 +199,13 @@ def _catalog(kind: str) -> tuple[str, str]:
     return _SCHEMA_KINDS.get(kind) or _GLOBAL_KINDS.get(kind) or others.get(kind, ("", ""))
 
 
-def _find(connection: Connection, catalog: str, prefix: str, group: list[Drop]) -> Iterable[tuple[Drop, Address, str | None, bool, str]]:
+def _find(
+    connection: Connection, catalog: str, prefix: str, group: list[DroppedObject]
+) -> Iterable[tuple[DroppedObject, Address, str | None, bool, str]]:
     parameters: dict[str, list[str]] = {"schemas": [d.schema for d in group], "names": [d.name for d in group]}
     if catalog == "":
-        texts = {drop_section.plain(text): (classid, oid) for classid, oid, text in connection.execute(_OTHERS)}
-        return [(d, texts[drop_section.plain(d.name)], None, True, "") for d in group if drop_section.plain(d.name) in texts]
+        texts = {drop_section.normalized(text): (classid, oid) for classid, oid, text in connection.execute(_OTHERS)}
+        return [(d, texts[drop_section.normalized(d.name)], None, True, "") for d in group if drop_section.normalized(d.name) in texts]
     if catalog == "pg_proc":
         return _routines(connection.execute(_ROUTINES, parameters).fetchall(), group)
     if catalog == "pg_largeobject":
@@ -225,20 +227,20 @@ def _find(connection: Connection, catalog: str, prefix: str, group: list[Drop]) 
     return [
         (group[i - 1], (classid, oid), role, bool(owned), kind)
         for i, classid, oid, _, role, owned, kind in connection.execute(query, parameters)
-        if catalog not in _TOLD_APART or kind == drop_section.arguments(group[i - 1].rest)
+        if catalog not in _TOLD_APART or kind == drop_section.argument_list(group[i - 1].rest)
     ]
 
 
 def _routines(
-    rows: list[tuple[int, int, int, int, str, bool, str, list[str]]], group: list[Drop]
-) -> list[tuple[Drop, Address, str | None, bool, str]]:
+    rows: list[tuple[int, int, int, int, str, bool, str, list[str]]], group: list[DroppedObject]
+) -> list[tuple[DroppedObject, Address, str | None, bool, str]]:
     """By their arguments as the server writes them, or by the types among these: the same types
     make the same routine, whatever its parameters are called. Any other routine of that name stays.
     """
     return [
         (group[i - 1], (classid, oid), role, owned, "")
         for i, classid, oid, _, role, owned, text, types in rows
-        if drop_section.arguments(text) == (told := drop_section.arguments(group[i - 1].rest)) or drop_section.takes(told, types)
+        if drop_section.argument_list(text) == (told := drop_section.argument_list(group[i - 1].rest)) or drop_section.takes_types(told, types)
     ]
 
 

@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 from dbbackup.contract.errors import Failure
 from dbbackup.dataplane.postgres.connection import Connection, connect, to_failure
 from dbbackup.dataplane.postgres.conninfo import Conninfo
-from dbbackup.dataplane.restore.refusals import statement_failure
+from dbbackup.dataplane.restore.statement_errors import statement_failure
 
 if TYPE_CHECKING:
     from dbbackup.dataplane.context import Stop
@@ -40,7 +40,7 @@ SELECT pg_catalog.txid_current()::text, pg_catalog.pg_backend_pid(),
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenTransaction:
     """`xid` is the transaction's id with its epoch; `timeline` that of the server, without which
     the id means nothing after a failover."""
 
@@ -58,9 +58,9 @@ class Transaction:
         self._info = info
         self._stop = stop
         self._reporter = reporter
-        self._opened: Opened | None = None
+        self._opened: OpenTransaction | None = None
 
-    def begin(self, lock_timeout_seconds: int) -> Opened:
+    def begin(self, lock_timeout_seconds: int) -> OpenTransaction:
         """BEGIN, with settings that end with it, and a transaction id."""
         try:
             self._connection.execute("BEGIN")
@@ -73,7 +73,7 @@ class Transaction:
             raise to_failure(error, self._info, "opening the transaction", "RestoreFailed") from None
         if row is None:
             raise Failure("RestoreFailed", f"{self._info.who}: the server told no transaction id")
-        self._opened = Opened(str(row[0]), int(row[1]), str(row[2])[:8])
+        self._opened = OpenTransaction(str(row[0]), int(row[1]), str(row[2])[:8])
         return self._opened
 
     def commit(self) -> None:
@@ -137,7 +137,7 @@ class Transaction:
                 f"server process {self._opened.pid} still runs after {SETTLE_SECONDS:.0f} s; its transaction will be rolled back when it ends"
             )
 
-    def _require(self) -> Opened:
+    def _require(self) -> OpenTransaction:
         if self._opened is None:
             raise Failure("InternalError", "a transaction that was not opened was to be settled")
         return self._opened
@@ -152,7 +152,7 @@ def transaction_status(session: Connection, xid: str) -> tuple[str, str]:
     return (str(row[0] or ""), str(row[1])[:8]) if row else ("", "")
 
 
-def end_backend(info: Conninfo, opened: Opened) -> bool:
+def end_backend(info: Conninfo, opened: OpenTransaction) -> bool:
     """Ends the server process that still runs the transaction, through a second connection; True
     when it is gone."""
     deadline = time.monotonic() + SETTLE_SECONDS

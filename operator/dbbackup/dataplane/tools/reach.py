@@ -12,7 +12,7 @@ from dbbackup.contract.report import DatabaseReport
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres import clients
 from dbbackup.dataplane.postgres.connection import Connection, connect, one, server_version, to_failure, uses_tls
-from dbbackup.dataplane.postgres.conninfo import Conninfo, load
+from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
 from dbbackup.dataplane.postgres.locks import cancel
 from dbbackup.text import listed
 
@@ -34,7 +34,7 @@ def execute(run: Run) -> None:
     stumble over; or Failure."""
     if run.spec.database is None:
         raise Failure("InvalidSpec", "the run tells no database")
-    info = load(run.spec.database, run.paths)
+    info = load_conninfo(run.spec.database, run.paths)
     run.reporter.secret(info.password)
     with closing(connect(info, "dbbackup reach")) as connection, run.stop.calling(lambda: cancel(connection)):
         number = _look(run, connection, info)

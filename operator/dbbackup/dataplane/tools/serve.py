@@ -31,7 +31,7 @@ from dbbackup.contract.manifest import MANIFEST_LIMIT, Manifest, parse_manifest,
 from dbbackup.contract.run import ServeOptions
 from dbbackup.dataplane.bucket import open_bucket
 from dbbackup.dataplane.context import Run
-from dbbackup.dataplane.upkeep.inventory import look
+from dbbackup.dataplane.upkeep.inventory import list_artifacts
 from dbbackup.storage.base import Storage
 from dbbackup.storage.codec import decompress
 from dbbackup.storage.reader import ArtifactReader
@@ -97,7 +97,7 @@ class Shelf:
     def list(self) -> Iterator[str]:
         """Every artifact as a line of JSON: an `InventoryItem` each, with its manifest's
         summary."""
-        for item in look(self._run, self.storage, self._below):
+        for item in list_artifacts(self._run, self.storage, self._below):
             yield item.to_json() + "\n"
 
     def manifest_bytes(self, key: str) -> bytes:

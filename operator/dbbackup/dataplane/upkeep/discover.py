@@ -12,7 +12,7 @@ from dbbackup.contract.report import DiscoveredItem
 from dbbackup.contract.run import DatabaseTarget
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.connection import Connection, connect_first, to_failure
-from dbbackup.dataplane.postgres.conninfo import Conninfo, load, read_secret, resolve
+from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo, read_secret, resolve
 from dbbackup.dataplane.postgres.locks import cancel
 
 _MAINTENANCE = "postgres"
@@ -26,7 +26,7 @@ def execute(run: Run) -> None:
     target = run.spec.database
     if target is None:
         raise Failure("InvalidSpec", "a discovery's run tells no database")
-    info = load(target.model_copy(update={"name": target.name or _MAINTENANCE}), run.paths)
+    info = load_conninfo(target.model_copy(update={"name": target.name or _MAINTENANCE}), run.paths)
     run.reporter.secret(info.password)
     pager = Pager(run.reporter.page)
     with closing(connect_first(info, _candidates(run, target), "dbbackup discover")) as connection, run.stop.calling(lambda: cancel(connection)):

@@ -18,10 +18,10 @@ from dbbackup.contract.manifest import Manifest
 from dbbackup.contract.pages import Pager
 from dbbackup.contract.report import InventoryItem, InventoryReport, ManifestSummary
 from dbbackup.contract.run import InventoryOptions
-from dbbackup.dataplane.bucket import Artifact, open_bucket, read_manifest, refuse_unreadable
+from dbbackup.dataplane.bucket import SealedArtifact, open_bucket, read_manifest, refuse_unsupported
 from dbbackup.dataplane.context import Run
-from dbbackup.dataplane.upkeep.parallel import in_order
-from dbbackup.dataplane.upkeep.probe import Probe, probe
+from dbbackup.dataplane.upkeep.parallel import results_in_order
+from dbbackup.dataplane.upkeep.probe import ProbeResult, probe
 from dbbackup.storage.base import ObjectInfo, Storage, UploadInfo
 
 _PROBE_AGE = timedelta(hours=1)
@@ -63,18 +63,18 @@ def execute(run: Run) -> None:
     Inventory(run, storage, below, run.spec.inventory, probe(storage, below, run.stop)).execute()
 
 
-def look(run: Run, storage: Storage, below: str) -> Iterator[InventoryItem]:
+def list_artifacts(run: Run, storage: Storage, below: str) -> Iterator[InventoryItem]:
     """Every artifact below the root `below`, with what its manifest says. Nothing is tried, and
     nothing removed."""
     never = datetime.fromtimestamp(0, UTC)
-    inventory = Inventory(run, storage, below, InventoryOptions(), Probe(never, conditional_writes=False))
+    inventory = Inventory(run, storage, below, InventoryOptions(), ProbeResult(never, conditional_writes=False))
     yield from inventory.sealed()
 
 
 class Inventory:
     """One pass over everything below the root `below`."""
 
-    def __init__(self, run: Run, storage: Storage, below: str, options: InventoryOptions, tried: Probe) -> None:
+    def __init__(self, run: Run, storage: Storage, below: str, options: InventoryOptions, tried: ProbeResult) -> None:
         self._run = run
         self._storage = storage
         self._below = below
@@ -90,7 +90,7 @@ class Inventory:
         artifacts = swept = 0
         oldest: datetime | None = None
         newest: datetime | None = None
-        for outcome in in_order(stop, self._work()):
+        for outcome in results_in_order(stop, self._work()):
             if not isinstance(outcome, InventoryItem):
                 swept += outcome
                 continue
@@ -117,7 +117,7 @@ class Inventory:
 
     def sealed(self) -> Iterator[InventoryItem]:
         work = (partial(self._item, directory) for directory in self._directories() if directory.sealed)
-        yield from (outcome for outcome in in_order(self._run.stop, work) if isinstance(outcome, InventoryItem))
+        yield from (outcome for outcome in results_in_order(self._run.stop, work) if isinstance(outcome, InventoryItem))
 
     def _work(self) -> Iterator[Callable[[], InventoryItem | int]]:
         """What is to be done for each artifact, directory without a manifest, and upload. The
@@ -221,7 +221,7 @@ class Inventory:
             or leaf(owner, SAFETY_SUFFIX if safety else "") != directory.key.rpartition("/")[2]
         ):
             raise Failure("ManifestInvalid", f"{where} belongs to {owner.kind} {owner.namespace}/{owner.name}"[:_PROBLEM_LIMIT])
-        artifact = Artifact(directory.key, manifest, digest)
+        artifact = SealedArtifact(directory.key, manifest, digest)
         summary = ManifestSummary(
             owner=owner,
             artifact=artifact.report(),
@@ -271,7 +271,7 @@ class Inventory:
 def _damage(directory: Directory, manifest: Manifest) -> str | None:
     """Why the artifact cannot be restored, as far as a listing tells."""
     try:
-        refuse_unreadable(directory.key, manifest)
+        refuse_unsupported(directory.key, manifest)
     except Failure as failure:
         return str(failure)
     for stored in manifest.objects:

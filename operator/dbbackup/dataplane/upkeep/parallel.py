@@ -15,7 +15,7 @@ _AHEAD = 64
 T = TypeVar("T")
 
 
-def in_order(stop: Stop, tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
+def results_in_order(stop: Stop, tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
     """The results of `tasks` in their order. At most THREADS of them run at a time, and `tasks` is
     read at most _AHEAD ahead of the results.
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ProbeResult:
     """`now` is the storage's clock; `conditional_writes` whether of two writers of one key only the
     first wins."""
 
@@ -29,7 +29,7 @@ class Probe:
     conditional_writes: bool
 
 
-def probe(storage: Storage, below: str, stop: Stop) -> Probe:
+def probe(storage: Storage, below: str, stop: Stop) -> ProbeResult:
     """Tries the storage below the root `below`, under a name that nobody else uses, and leaves
     nothing behind.
 
@@ -44,7 +44,7 @@ def probe(storage: Storage, below: str, stop: Stop) -> Probe:
         raise
 
 
-def _try(storage: Storage, key: str, stop: Stop) -> Probe:
+def _try(storage: Storage, key: str, stop: Stop) -> ProbeResult:
     first, second = f"first {key}\n".encode(), f"second {key}\n".encode()
     _step(stop, "writing an object", lambda: storage.put(key, first, _TYPE, if_absent=True))
     conditional = _step(stop, "writing it again only if it is not there", lambda: _refused(storage, key, second))
@@ -56,7 +56,7 @@ def _try(storage: Storage, key: str, stop: Stop) -> Probe:
     _step(stop, "deleting it", lambda: storage.delete([key]))
     if _step(stop, "looking whether it is gone", lambda: storage.head(key)) is not None:
         raise Failure("StorageRefused", f"the storage was tried: {key} is still there after it was deleted", _HINT)
-    return Probe(found.modified, conditional)
+    return ProbeResult(found.modified, conditional)
 
 
 def _step(stop: Stop, name: str, call: Callable[[], T]) -> T:

@@ -18,12 +18,12 @@ from dbbackup.contract.report import PrunedItem
 from dbbackup.contract.run import PruneItem
 from dbbackup.dataplane.bucket import open_bucket, read_manifest
 from dbbackup.dataplane.context import Run
-from dbbackup.dataplane.upkeep.parallel import in_order
+from dbbackup.dataplane.upkeep.parallel import results_in_order
 from dbbackup.storage.base import ObjectInfo, Storage
 
 
 @dataclass(slots=True)
-class Artifact:
+class ArtifactToPrune:
     """One item on its way: what is there of it, and why it cannot be deleted."""
 
     item: PruneItem
@@ -41,7 +41,7 @@ def execute(run: Run) -> None:
     if run.spec.prune is None:
         raise Failure("InvalidSpec", "a prune's run tells no items")
     below = root(run.spec.storage.prefix, run.spec.owner.namespace)
-    artifacts = [Artifact(item, problem=_refusal(below, item)) for item in run.spec.prune.items]
+    artifacts = [ArtifactToPrune(item, problem=_refusal(below, item)) for item in run.spec.prune.items]
     try:
         storage: Storage | None = open_bucket(run, create=False)
     except Failure as failure:
@@ -68,18 +68,18 @@ def _refusal(below: str, item: PruneItem) -> str | None:
     return None
 
 
-def _prune(run: Run, storage: Storage, artifacts: list[Artifact]) -> None:
-    for _ in in_order(run.stop, (partial(_look, storage, artifact) for artifact in artifacts)):
+def _prune(run: Run, storage: Storage, artifacts: list[ArtifactToPrune]) -> None:
+    for _ in results_in_order(run.stop, (partial(_look, storage, artifact) for artifact in artifacts)):
         pass
     for manifest in (True, False):
         run.stop.check()
         good = [artifact for artifact in artifacts if artifact.problem is None]
-        _delete(run, storage, good, partial(Artifact.keys, manifest=manifest))
+        _delete(run, storage, good, partial(ArtifactToPrune.keys, manifest=manifest))
     gone = sum(artifact.problem is None for artifact in artifacts)
     run.reporter.info(f"{gone} artifacts are gone, {len(artifacts) - gone} could not be deleted")
 
 
-def _look(storage: Storage, artifact: Artifact) -> None:
+def _look(storage: Storage, artifact: ArtifactToPrune) -> None:
     """Finds what is there, and whose it is."""
     key = artifact.item.key
     there: dict[str, ObjectInfo] = {}
@@ -105,7 +105,7 @@ def _look(storage: Storage, artifact: Artifact) -> None:
         artifact.problem = f"{key} holds {unknown[0]}, which this operator does not know: nothing was deleted"
 
 
-def _delete(run: Run, storage: Storage, artifacts: list[Artifact], keys: Callable[[Artifact], list[str]]) -> None:
+def _delete(run: Run, storage: Storage, artifacts: list[ArtifactToPrune], keys: Callable[[ArtifactToPrune], list[str]]) -> None:
     """In as few requests as the server allows; where it refuses, artifact by artifact, each with
     its own problem."""
     wanted = [key for artifact in artifacts for key in keys(artifact)]
@@ -118,11 +118,11 @@ def _delete(run: Run, storage: Storage, artifacts: list[Artifact], keys: Callabl
             raise
     else:
         return
-    for _ in in_order(run.stop, (partial(_delete_one, storage, artifact, keys) for artifact in artifacts)):
+    for _ in results_in_order(run.stop, (partial(_delete_one, storage, artifact, keys) for artifact in artifacts)):
         pass
 
 
-def _delete_one(storage: Storage, artifact: Artifact, keys: Callable[[Artifact], list[str]]) -> None:
+def _delete_one(storage: Storage, artifact: ArtifactToPrune, keys: Callable[[ArtifactToPrune], list[str]]) -> None:
     try:
         storage.delete(keys(artifact))
     except Failure as failure:

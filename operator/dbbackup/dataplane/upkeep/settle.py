@@ -20,12 +20,12 @@ from dbbackup.contract.manifest import MANIFEST_LIMIT, safety_report
 from dbbackup.contract.records import CreationRecord, Tombstone, TransactionRecord, parse_transaction
 from dbbackup.contract.report import ArtifactReport, DatabaseReport, RestoredReport
 from dbbackup.contract.run import CheckOptions, Owner
-from dbbackup.dataplane.bucket import Artifact, find_artifact, find_directories, load_manifest, open_bucket
+from dbbackup.dataplane.bucket import SealedArtifact, find_artifact, find_directories, load_manifest, open_bucket
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.connection import Connection, connect, one, server_version, uses_tls
-from dbbackup.dataplane.postgres.conninfo import Conninfo, load
+from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
 from dbbackup.dataplane.restore.databases import drop_database, find_database, maintenance
-from dbbackup.dataplane.restore.transaction import Opened, end_backend, transaction_status
+from dbbackup.dataplane.restore.transaction import OpenTransaction, end_backend, transaction_status
 from dbbackup.storage.directories import delete_directory
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _check_backup(run: Run, options: CheckOptions) -> None:
         for directory in directories:
             found = find_artifact(storage, directory, run.spec.owner)
             if found:
-                artifact = Artifact(directory, *found)
+                artifact = SealedArtifact(directory, *found)
                 run.facts |= {"artifact": artifact.report(), "database": artifact.database_report(), "bytes_read": found[0].dump_bytes}
                 return
         removed = sum(delete_directory(storage, directory) for directory in directories)
@@ -159,7 +159,7 @@ def _artifact(run: Run, storage: Storage, directory: str) -> ArtifactReport | No
     except Failure as failure:
         run.warn(f"the restored artifact can't be read any more: {failure}")
         return None
-    return Artifact(directory, manifest, digest).report()
+    return SealedArtifact(directory, manifest, digest).report()
 
 
 def _find_safety_backup(run: Run, storage: Storage) -> None:
@@ -202,7 +202,7 @@ def _committed(run: Run, record: TransactionRecord) -> bool:
     """As the server says; Failure OutcomeUnknown where it can't."""
     return _ask(
         run,
-        lambda info: _told_committed(run, info, record),
+        lambda info: _was_committed(run, info, record),
         f"nobody can tell whether transaction {record.xid} on {record.identity} was committed",
     )
 
@@ -214,7 +214,7 @@ def _ask(run: Run, question: Callable[[Conninfo], T], unanswered: str = "nobody 
         raise Failure("InvalidSpec", "a restore's check tells no database")
     while True:
         try:
-            info = load(run.spec.database, run.paths)
+            info = load_conninfo(run.spec.database, run.paths)
             run.reporter.secret(info.password)
             return question(info)
         except (Failure, psycopg.Error) as error:
@@ -226,7 +226,7 @@ def _ask(run: Run, question: Callable[[Conninfo], T], unanswered: str = "nobody 
         run.stop.wait(_POLL)
 
 
-def _told_committed(run: Run, info: Conninfo, record: TransactionRecord) -> bool:
+def _was_committed(run: Run, info: Conninfo, record: TransactionRecord) -> bool:
     if info.identity != record.identity:
         raise Failure("OutcomeUnknown", f"transaction {record.xid} ran on {record.identity}; the Secret now leads to {info.identity}")
     try:
@@ -243,7 +243,7 @@ def _told_committed(run: Run, info: Conninfo, record: TransactionRecord) -> bool
             )
         if status == "in progress":
             run.reporter.info(f"server process {record.backend_pid} still runs transaction {record.xid}; it is ended")
-            if not end_backend(info, Opened(record.xid, record.backend_pid, record.timeline)):
+            if not end_backend(info, OpenTransaction(record.xid, record.backend_pid, record.timeline)):
                 raise Failure("ConnectionLost", f"server process {record.backend_pid} of transaction {record.xid} does not end")
             status, _ = transaction_status(session, record.xid)
         run.facts["database"] = _database(session, info, record)

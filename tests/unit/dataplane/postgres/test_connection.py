@@ -144,13 +144,13 @@ def test_a_late_secret_is_waited_for(tmp_path: Path) -> None:
         for key, value in CLOUDNATIVE_PG.items():
             (paths.database_secret / key).write_text(value)
 
-    assert conninfo.load(target(), paths, sleep).host == "cluster-rw"
+    assert conninfo.load_conninfo(target(), paths, sleep).host == "cluster-rw"
     assert len(waits) == 1
 
 
 def test_a_secret_that_never_comes(tmp_path: Path) -> None:
     with pytest.raises(Failure) as caught:
-        conninfo.load(target(), Paths(database_secret=tmp_path / "none", secret_grace=0))
+        conninfo.load_conninfo(target(), Paths(database_secret=tmp_path / "none", secret_grace=0))
     assert caught.value.reason.name == "SecretMissing"
 
 
@@ -162,16 +162,16 @@ def test_a_ca_is_used(tmp_path: Path) -> None:
         (paths.database_secret / key).write_text(value)
     wanted = target(ca_secret="db-ca")
     with pytest.raises(Failure, match="Secret db-ca") as caught:
-        conninfo.load(wanted, paths)
+        conninfo.load_conninfo(wanted, paths)
     assert caught.value.reason.name == "SecretMissing"
     (paths.database_ca / "tls.crt").write_text("x")
     with pytest.raises(Failure, match=r"no key ca\.crt for the database's CA; it has tls\.crt") as caught:
-        conninfo.load(wanted, paths)
+        conninfo.load_conninfo(wanted, paths)
     assert caught.value.reason.name == "KeyMissing"
     (paths.database_ca / "ca.crt").write_text("x")
-    info = conninfo.load(wanted, paths)
+    info = conninfo.load_conninfo(wanted, paths)
     assert (info.sslmode, info.sslrootcert) == ("verify-full", str(paths.database_ca / "ca.crt"))
-    assert conninfo.load(target(ca_secret="db-ca", ssl_mode="verify-ca"), paths).sslmode == "verify-ca"
+    assert conninfo.load_conninfo(target(ca_secret="db-ca", ssl_mode="verify-ca"), paths).sslmode == "verify-ca"
 
 
 def test_children_get_no_password_in_their_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,16 +17,16 @@ from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents, ExtensionEntry, Manifest, Part, SourceDatabase, StoredObject, TableEntry
 from dbbackup.contract.run import Owner
 from dbbackup.dataplane.restore import grants, preflight, selection
+from dbbackup.dataplane.restore.archive_toc import TocEntry, TocError, read_toc
 from dbbackup.dataplane.restore.databases import create_statement
 from dbbackup.dataplane.restore.dependants import Dependant, ForeignKey, Replaced
-from dbbackup.dataplane.restore.drop_section import Drop
-from dbbackup.dataplane.restore.grants import Held, Inventory, Publication
+from dbbackup.dataplane.restore.drop_section import DroppedObject
+from dbbackup.dataplane.restore.grants import GrantInventory, ObjectGrants, PublishedTable
 from dbbackup.dataplane.restore.ordering import components
-from dbbackup.dataplane.restore.preflight import ExtensionState, Facts, Needs, Server
-from dbbackup.dataplane.restore.refusals import describe, statement_failure
+from dbbackup.dataplane.restore.preflight import ArtifactNeeds, ExtensionState, TargetFacts, TargetServer
 from dbbackup.dataplane.restore.replace import drop_statements
+from dbbackup.dataplane.restore.statement_errors import describe, statement_failure
 from dbbackup.dataplane.restore.target import Root
-from dbbackup.dataplane.restore.toc import Entry, TocError, read_toc
 
 SOURCE = SourceDatabase(
     identity="db:5432/app", host="db", port=5432, name="app", server_version="15.4", server_version_num=150004, size_bytes=1, encoding="UTF8",
@@ -45,7 +45,7 @@ MANIFEST = Manifest(
     contents=Contents(),
     dump_bytes=1,
 )
-SERVER = Server(150004, "15.4", False, False, False, False, "app", True, 64, 100)
+SERVER = TargetServer(150004, "15.4", False, False, False, False, "app", True, 64, 100)
 
 
 # order
@@ -77,11 +77,11 @@ def _reachable(start: int, edges: dict[int, set[int]]) -> set[int]:
 
 def test_one_statement_drops_all_of_a_kind_and_never_cascades() -> None:
     roots = [
-        Root(Drop("FUNCTION", "a", "f"), (1, 1), "app", True, "function", "a.f(integer)"),
-        Root(Drop("AGGREGATE", "a", "g"), (1, 2), "app", True, "aggregate", "a.g()"),
-        Root(Drop("LARGE OBJECT", "", "17"), (2613, 17), "app", True, "large object", "17"),
-        Root(Drop("CAST", "", "(a.x AS text)"), (3, 1), None, True, "cast", "(a.x AS text)"),
-        Root(Drop("OPERATOR CLASS", "a", "o"), (4, 1), "app", True, "operator class", "a.o USING hash"),
+        Root(DroppedObject("FUNCTION", "a", "f"), (1, 1), "app", True, "function", "a.f(integer)"),
+        Root(DroppedObject("AGGREGATE", "a", "g"), (1, 2), "app", True, "aggregate", "a.g()"),
+        Root(DroppedObject("LARGE OBJECT", "", "17"), (2613, 17), "app", True, "large object", "17"),
+        Root(DroppedObject("CAST", "", "(a.x AS text)"), (3, 1), None, True, "cast", "(a.x AS text)"),
+        Root(DroppedObject("OPERATOR CLASS", "a", "o"), (4, 1), "app", True, "operator class", "a.o USING hash"),
     ]
     assert list(drop_statements(roots)) == [
         "SELECT pg_catalog.lo_unlink(17)",
@@ -94,43 +94,43 @@ def test_one_statement_drops_all_of_a_kind_and_never_cascades() -> None:
 # preflight
 
 
-def judge(facts: Facts, contents: Contents | None = None, replaced: Replaced | None = None) -> dict[str, str]:
-    problems = preflight.judge(facts, Needs(MANIFEST, contents or Contents()), replaced or Replaced())
+def judge(facts: TargetFacts, contents: Contents | None = None, replaced: Replaced | None = None) -> dict[str, str]:
+    problems = preflight.judge(facts, ArtifactNeeds(MANIFEST, contents or Contents()), replaced or Replaced())
     return {problem.reason: problem.message for problem in problems}
 
 
-def changed(**fields: object) -> Server:
-    values = {name: getattr(SERVER, name) for name in Server.__dataclass_fields__} | fields
-    return Server(**values)
+def changed(**fields: object) -> TargetServer:
+    values = {name: getattr(SERVER, name) for name in TargetServer.__dataclass_fields__} | fields
+    return TargetServer(**values)
 
 
 def test_nothing_in_the_way_is_no_problem() -> None:
-    assert judge(Facts(SERVER)) == {}
+    assert judge(TargetFacts(SERVER)) == {}
 
 
 @pytest.mark.parametrize(
     ("facts", "contents", "reason", "told"),
     [
-        (Facts(changed(standby=True)), Contents(), "TargetReadOnly", "standby"),
-        (Facts(changed(read_only=True)), Contents(), "TargetReadOnly", "default_transaction_read_only"),
-        (Facts(changed(version_num=140009, version="14.9")), Contents(), "VersionMismatch", "14.9"),
-        (Facts(SERVER, missing_roles=("gone",)), Contents(), "RoleMissing", "gone"),
-        (Facts(SERVER), Contents(event_triggers=("et",)), "RequiresSuperuser", "event triggers et"),
-        (Facts(SERVER), Contents(superuser_publications=("all",)), "RequiresSuperuser", "publications all"),
-        (Facts(SERVER, schemas={"a": (True, False)}), Contents(), "InsufficientPrivilege", "CREATE on the schemas a"),
-        (Facts(changed(may_create=False), schemas={"a": (False, False)}), Contents(), "InsufficientPrivilege", "create the schemas a"),
-        (Facts(SERVER), Contents(relations=9000, routines=700), "TooManyLocks", "set max_locks_per_transaction to 97 or more (now 64)"),
+        (TargetFacts(changed(standby=True)), Contents(), "TargetReadOnly", "standby"),
+        (TargetFacts(changed(read_only=True)), Contents(), "TargetReadOnly", "default_transaction_read_only"),
+        (TargetFacts(changed(version_num=140009, version="14.9")), Contents(), "VersionMismatch", "14.9"),
+        (TargetFacts(SERVER, missing_roles=("gone",)), Contents(), "RoleMissing", "gone"),
+        (TargetFacts(SERVER), Contents(event_triggers=("et",)), "RequiresSuperuser", "event triggers et"),
+        (TargetFacts(SERVER), Contents(superuser_publications=("all",)), "RequiresSuperuser", "publications all"),
+        (TargetFacts(SERVER, schemas={"a": (True, False)}), Contents(), "InsufficientPrivilege", "CREATE on the schemas a"),
+        (TargetFacts(changed(may_create=False), schemas={"a": (False, False)}), Contents(), "InsufficientPrivilege", "create the schemas a"),
+        (TargetFacts(SERVER), Contents(relations=9000, routines=700), "TooManyLocks", "set max_locks_per_transaction to 97 or more (now 64)"),
     ],
 )
-def test_each_problem_has_its_reason(facts: Facts, contents: Contents, reason: str, told: str) -> None:
+def test_each_problem_has_its_reason(facts: TargetFacts, contents: Contents, reason: str, told: str) -> None:
     found = judge(facts, contents)
     assert list(found) == [reason]
     assert told in found[reason]
 
 
 def test_a_newer_minor_of_the_source_is_no_problem() -> None:
-    assert judge(Facts(changed(version_num=150001))) == {}
-    assert judge(Facts(changed(version_num=180000))) == {}
+    assert judge(TargetFacts(changed(version_num=150001))) == {}
+    assert judge(TargetFacts(changed(version_num=180000))) == {}
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_a_newer_minor_of_the_source_is_no_problem() -> None:
         (ExtensionState("e", True, "public", True, False, ()), SERVER, None),
     ],
 )
-def test_extensions(state: ExtensionState, server: Server, told: str | None) -> None:
-    found = judge(Facts(server, (state,)), Contents(extensions=(ExtensionEntry(name="e", schema_="public", version="1"),)))
+def test_extensions(state: ExtensionState, server: TargetServer, told: str | None) -> None:
+    found = judge(TargetFacts(server, (state,)), Contents(extensions=(ExtensionEntry(name="e", schema_="public", version="1"),)))
     assert (told is None) == (found == {})
     assert told is None or told in found["ExtensionMissing"]
 
@@ -160,15 +160,15 @@ def test_extensions_that_others_require_come_first() -> None:
 def test_owners_dependants_and_partitions() -> None:
     replaced = Replaced(
         roots=(
-            Root(Drop("TABLE", "a", "mine"), (1, 1), "app", True, "table", "a.mine"),
-            Root(Drop("TABLE", "a", "theirs"), (1, 2), "boss", False, "table", "a.theirs"),
-            Root(Drop("TABLE", "a", "ours"), (1, 3), "team", True, "table", "a.ours"),
+            Root(DroppedObject("TABLE", "a", "mine"), (1, 1), "app", True, "table", "a.mine"),
+            Root(DroppedObject("TABLE", "a", "theirs"), (1, 2), "boss", False, "table", "a.theirs"),
+            Root(DroppedObject("TABLE", "a", "ours"), (1, 3), "team", True, "table", "a.ours"),
         ),
         outside=(Dependant("view a.v", "table a.mine"),),
         partitions=("a.p2",),
         foreign_keys=(ForeignKey("b.t", "k", "FOREIGN KEY ...", None, "other", False, 7),),
     )
-    found = preflight.judge(Facts(SERVER), Needs(MANIFEST, Contents()), replaced)
+    found = preflight.judge(TargetFacts(SERVER), ArtifactNeeds(MANIFEST, Contents()), replaced)
     told = "\n".join(f"{problem.reason}: {problem.message}" for problem in found)
     assert "NotOwner: app does not own table a.theirs (boss)" in told
     assert "NotOwner: app does not own table b.t (other), whose foreign keys" in told
@@ -179,7 +179,11 @@ def test_owners_dependants_and_partitions() -> None:
 
 
 def test_all_problems_are_told_under_the_weightiest_reason() -> None:
-    problems = [preflight.Problem("TooManyLocks", "locks"), preflight.Problem("NotOwner", "theirs"), preflight.Problem("RoleMissing", "gone")]
+    problems = [
+        preflight.PreflightProblem("TooManyLocks", "locks"),
+        preflight.PreflightProblem("NotOwner", "theirs"),
+        preflight.PreflightProblem("RoleMissing", "gone"),
+    ]
     with pytest.raises(Failure) as caught:
         preflight.refuse(problems, "db")
     assert caught.value.reason.name == "NotOwner"
@@ -192,8 +196,8 @@ def test_all_problems_are_told_under_the_weightiest_reason() -> None:
 # grants
 
 
-def inventory(grant: Sequence[grants.Grant], oid: int, owner: str = "app", **more: object) -> Inventory:
-    return Inventory({("table", "a.t"): Held((1259, oid), owner, True, tuple(grant))}, **more)  # type: ignore[arg-type]
+def inventory(grant: Sequence[grants.Grant], oid: int, owner: str = "app", **more: object) -> GrantInventory:
+    return GrantInventory({("table", "a.t"): ObjectGrants((1259, oid), owner, True, tuple(grant))}, **more)  # type: ignore[arg-type]
 
 
 OWN = ("app", "SELECT", False, "")
@@ -202,7 +206,7 @@ OWN = ("app", "SELECT", False, "")
 def test_grants_come_back_in_their_order_and_others_go() -> None:
     before = inventory([OWN, ("z", "SELECT", False, ""), ("z", "UPDATE", True, ""), ("PUBLIC", "SELECT", False, "")], 1)
     after = inventory([OWN, ("leaked", "SELECT", False, "")], 2)
-    assert list(grants.regrant(before, after, ())) == [
+    assert list(grants.grant_statements(before, after, ())) == [
         ("REVOKE ALL ON TABLE a.t FROM leaked", ""),
         ("GRANT SELECT ON TABLE a.t TO z", ""),
         ("GRANT UPDATE ON TABLE a.t TO z WITH GRANT OPTION", ""),
@@ -212,7 +216,7 @@ def test_grants_come_back_in_their_order_and_others_go() -> None:
 
 def test_grants_of_others_come_after_what_allows_them() -> None:
     before = inventory([OWN, ("c", "SELECT", False, "b"), ("b", "SELECT", True, "a"), ("d", "SELECT", False, ""), ("a", "SELECT", True, "")], 1)
-    assert list(grants.regrant(before, inventory([OWN], 2), ())) == [
+    assert list(grants.grant_statements(before, inventory([OWN], 2), ())) == [
         ("GRANT SELECT ON TABLE a.t TO d", ""),
         ("GRANT SELECT ON TABLE a.t TO a WITH GRANT OPTION", ""),
         ("GRANT SELECT ON TABLE a.t TO b WITH GRANT OPTION", "a"),
@@ -223,20 +227,20 @@ def test_grants_of_others_come_after_what_allows_them() -> None:
 def test_what_was_not_replaced_is_not_touched() -> None:
     before = inventory([OWN, ("z", "SELECT", False, "")], 1)
     after = inventory([OWN, ("granted meanwhile", "SELECT", False, "")], 1, "other")
-    assert list(grants.regrant(before, after, ())) == []
-    assert list(grants.put_back(before, after, ())) == []
+    assert list(grants.grant_statements(before, after, ())) == []
+    assert list(grants.owner_statements(before, after, ())) == []
 
 
 def test_owners_come_back() -> None:
-    assert list(grants.put_back(inventory([], 1, '"The Boss"'), inventory([], 2, "app"), ())) == ['ALTER TABLE a.t OWNER TO "The Boss"']
+    assert list(grants.owner_statements(inventory([], 1, '"The Boss"'), inventory([], 2, "app"), ())) == ['ALTER TABLE a.t OWNER TO "The Boss"']
 
 
 def test_columns_and_publications_come_back() -> None:
-    publication = Publication("p", 9, "a.t", 1, True, "id, b", "((id > 5))")
+    publication = PublishedTable("p", 9, "a.t", 1, True, "id, b", "((id > 5))")
     before = inventory([OWN], 1, columns={("a.t", '"B"'): (("z", "SELECT", False, ""),)}, publications=(publication,))
-    pub_after = Publication("p", 9, "a.other", 3, True, None, None)
+    pub_after = PublishedTable("p", 9, "a.other", 3, True, None, None)
     after = inventory([OWN], 2, publications=(pub_after,))
-    assert list(grants.regrant(before, after, ())) == [
+    assert list(grants.grant_statements(before, after, ())) == [
         ('GRANT SELECT ("B") ON TABLE a.t TO z', ""),
         ("ALTER PUBLICATION p ADD TABLE ONLY a.t (id, b) WHERE ((id > 5))", ""),
     ]
@@ -290,39 +294,39 @@ def test_create_database_follows_the_source_as_far_as_the_server_knows_it(like: 
 # selections
 
 ENTRIES = [
-    Entry(1, "SCHEMA", "", "a", "", "DROP SCHEMA a;", ()),
-    Entry(2, "EXTENSION", "", "citext", "", "DROP EXTENSION citext;", ()),
-    Entry(3, "TYPE", "a", "mood", "", "DROP TYPE a.mood;", (1,)),
-    Entry(4, "FUNCTION", "a", "tf()", "", "DROP FUNCTION a.tf();", (1,)),
-    Entry(5, "TABLE", "a", "t", "", "DROP TABLE a.t;", (1, 2, 3)),
-    Entry(6, "SEQUENCE", "a", "t_id_seq", "", "DROP SEQUENCE a.t_id_seq;", (1, 5)),
-    Entry(7, "SEQUENCE OWNED BY", "a", "t_id_seq", "", "", (6,)),
-    Entry(8, "DEFAULT", "a", "t id", "", "ALTER TABLE a.t ALTER COLUMN id DROP DEFAULT;", (6, 5)),
-    Entry(9, "TABLE", "a", "t more", "", 'DROP TABLE a."t more";', (1,)),
-    Entry(10, "TABLE DATA", "a", "t", "", "", (5,)),
-    Entry(11, "TABLE DATA", "a", "t more", "", "", (9,)),
-    Entry(12, "SEQUENCE SET", "a", "t_id_seq", "", "", (6,)),
-    Entry(13, "CONSTRAINT", "a", "t t_pkey", "", "ALTER TABLE ONLY a.t DROP CONSTRAINT t_pkey;", (5,)),
-    Entry(14, "CONSTRAINT", "a", "t more pkey", "", "", (9, 5)),
-    Entry(15, "FK CONSTRAINT", "a", "t t_fkey", "", "", (5, 9, 14)),
-    Entry(16, "TRIGGER", "a", "t tg", "", "", (5, 4)),
-    Entry(17, "POLICY", "a", "t mine", "CREATE POLICY mine ON a.t TO reader", "", (5, 9)),
-    Entry(18, "VIEW", "a", "v", "", "DROP VIEW a.v;", (5,)),
-    Entry(19, "COMMENT", "a", "TABLE t", "", "", (5,)),
-    Entry(20, "ACL", "a", "TABLE t", "", "", (5,)),
-    Entry(21, "TABLE", "a", "p", "", "DROP TABLE a.p;", (1,)),
-    Entry(22, "TABLE", "a", "p1", "", "DROP TABLE a.p1;", (1, 21)),
-    Entry(23, "TABLE ATTACH", "a", "p1", "", "", (22, 21)),
-    Entry(24, "TABLE DATA", "a", "p1", "", "", (22,)),
-    Entry(25, "EVENT TRIGGER", "", "et", "", "DROP EVENT TRIGGER et;", (4,)),
+    TocEntry(1, "SCHEMA", "", "a", "", "DROP SCHEMA a;", ()),
+    TocEntry(2, "EXTENSION", "", "citext", "", "DROP EXTENSION citext;", ()),
+    TocEntry(3, "TYPE", "a", "mood", "", "DROP TYPE a.mood;", (1,)),
+    TocEntry(4, "FUNCTION", "a", "tf()", "", "DROP FUNCTION a.tf();", (1,)),
+    TocEntry(5, "TABLE", "a", "t", "", "DROP TABLE a.t;", (1, 2, 3)),
+    TocEntry(6, "SEQUENCE", "a", "t_id_seq", "", "DROP SEQUENCE a.t_id_seq;", (1, 5)),
+    TocEntry(7, "SEQUENCE OWNED BY", "a", "t_id_seq", "", "", (6,)),
+    TocEntry(8, "DEFAULT", "a", "t id", "", "ALTER TABLE a.t ALTER COLUMN id DROP DEFAULT;", (6, 5)),
+    TocEntry(9, "TABLE", "a", "t more", "", 'DROP TABLE a."t more";', (1,)),
+    TocEntry(10, "TABLE DATA", "a", "t", "", "", (5,)),
+    TocEntry(11, "TABLE DATA", "a", "t more", "", "", (9,)),
+    TocEntry(12, "SEQUENCE SET", "a", "t_id_seq", "", "", (6,)),
+    TocEntry(13, "CONSTRAINT", "a", "t t_pkey", "", "ALTER TABLE ONLY a.t DROP CONSTRAINT t_pkey;", (5,)),
+    TocEntry(14, "CONSTRAINT", "a", "t more pkey", "", "", (9, 5)),
+    TocEntry(15, "FK CONSTRAINT", "a", "t t_fkey", "", "", (5, 9, 14)),
+    TocEntry(16, "TRIGGER", "a", "t tg", "", "", (5, 4)),
+    TocEntry(17, "POLICY", "a", "t mine", "CREATE POLICY mine ON a.t TO reader", "", (5, 9)),
+    TocEntry(18, "VIEW", "a", "v", "", "DROP VIEW a.v;", (5,)),
+    TocEntry(19, "COMMENT", "a", "TABLE t", "", "", (5,)),
+    TocEntry(20, "ACL", "a", "TABLE t", "", "", (5,)),
+    TocEntry(21, "TABLE", "a", "p", "", "DROP TABLE a.p;", (1,)),
+    TocEntry(22, "TABLE", "a", "p1", "", "DROP TABLE a.p1;", (1, 21)),
+    TocEntry(23, "TABLE ATTACH", "a", "p1", "", "", (22, 21)),
+    TocEntry(24, "TABLE DATA", "a", "p1", "", "", (22,)),
+    TocEntry(25, "EVENT TRIGGER", "", "et", "", "DROP EVENT TRIGGER et;", (4,)),
 ]
 
 
-def everything(drops: Sequence[Drop]) -> set[Drop]:
+def everything(drops: Sequence[DroppedObject]) -> set[DroppedObject]:
     return set(drops)
 
 
-def nothing(drops: Sequence[Drop]) -> set[Drop]:
+def nothing(drops: Sequence[DroppedObject]) -> set[DroppedObject]:
     return set()
 
 
@@ -381,7 +385,7 @@ def test_names_are_exact() -> None:
     for pattern in ("a.*", "a.?", "*.t"):
         with pytest.raises(Failure, match=re.escape(f"holds no table {pattern}")):
             selection.choose(ENTRIES, [], [pattern])
-    entries = [*ENTRIES, Entry(99, "TABLE", "a", "t*", "", "", ())]
+    entries = [*ENTRIES, TocEntry(99, "TABLE", "a", "t*", "", "", ())]
     assert 99 in selection.choose(entries, [], ["a.t*"])
     assert 5 not in selection.choose(entries, [], ["a.t*"])
     assert selection.choose(ENTRIES, [], ['"a"."t"']) == selection.choose(ENTRIES, [], ["a.t"]) == selection.choose(ENTRIES, [], ["t"])
@@ -408,7 +412,7 @@ def text(value: str | None) -> bytes:
     return integer(-1) if value is None else integer(len(value.encode())) + value.encode()
 
 
-def archive(version: tuple[int, int], entries: Sequence[Entry]) -> bytes:
+def archive(version: tuple[int, int], entries: Sequence[TocEntry]) -> bytes:
     head = b"PGDMP" + bytes([*version, 0, 4, 8, 1])
     head += b"\0" if version >= (1, 15) else integer(0)
     head += b"".join(integer(1) for _ in range(7)) + text("db") + text("15.4") + text("17.2") + integer(len(entries))

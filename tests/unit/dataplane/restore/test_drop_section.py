@@ -9,30 +9,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbbackup.contract.errors import Failure
-from dbbackup.dataplane.restore.drop_section import Drop, arguments, parse_drop, plain, split_names, takes
-from dbbackup.dataplane.restore.dump_head import read_head
+from dbbackup.dataplane.restore.drop_section import DroppedObject, argument_list, normalized, parse_drop_statement, split_qualified_name, takes_types
+from dbbackup.dataplane.restore.dump_head import read_dump_head
 from dbbackup.dataplane.sql.splitter import Piece, Splitter
 
 
 @pytest.mark.parametrize(
     ("statement", "drop"),
     [
-        ("DROP TABLE IF EXISTS app.users;", Drop("TABLE", "app", "users")),
-        ('DROP TABLE IF EXISTS "We.ird ""x"""."t.a""b";', Drop("TABLE", 'We.ird "x"', 't.a"b')),
-        ("DROP MATERIALIZED VIEW app.mv;", Drop("MATERIALIZED VIEW", "app", "mv")),
-        ("DROP FOREIGN TABLE IF EXISTS app.ft;", Drop("FOREIGN TABLE", "app", "ft")),
-        ("DROP FOREIGN DATA WRAPPER IF EXISTS fdw;", Drop("FOREIGN DATA WRAPPER", "", "fdw")),
-        ('DROP PROCEDURE IF EXISTS app.p(INOUT a int, IN "w d" app.mood);', Drop("PROCEDURE", "app", "p", '(INOUT a int, IN "w d" app.mood)')),
-        ("DROP AGGREGATE IF EXISTS app.anything(*);", Drop("AGGREGATE", "app", "anything", "(*)")),
-        ("DROP OPERATOR IF EXISTS app.=== (integer, integer);", Drop("OPERATOR", "app", "===", "(integer, integer)")),
-        ('DROP OPERATOR IF EXISTS "A.p".<@> (NONE, "A.p"."a, b");', Drop("OPERATOR", "A.p", "<@>", '(NONE, "A.p"."a, b")')),
-        ("DROP OPERATOR CLASS IF EXISTS app.int_ops USING hash;", Drop("OPERATOR CLASS", "app", "int_ops", "USING hash")),
-        ("DROP CAST IF EXISTS (app.comp AS text);", Drop("CAST", "", "(app.comp AS text)")),
-        ("DROP USER MAPPING IF EXISTS FOR app SERVER srv;", Drop("USER MAPPING", "", "FOR app SERVER srv")),
-        ("DROP TEXT SEARCH CONFIGURATION IF EXISTS app.tsc;", Drop("TEXT SEARCH CONFIGURATION", "app", "tsc")),
-        ("DROP EVENT TRIGGER IF EXISTS et;", Drop("EVENT TRIGGER", "", "et")),
-        ("SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata WHERE oid = '16762';", Drop("LARGE OBJECT", "", "16762")),
-        ("SELECT pg_catalog.lo_unlink('4711');", Drop("LARGE OBJECT", "", "4711")),
+        ("DROP TABLE IF EXISTS app.users;", DroppedObject("TABLE", "app", "users")),
+        ('DROP TABLE IF EXISTS "We.ird ""x"""."t.a""b";', DroppedObject("TABLE", 'We.ird "x"', 't.a"b')),
+        ("DROP MATERIALIZED VIEW app.mv;", DroppedObject("MATERIALIZED VIEW", "app", "mv")),
+        ("DROP FOREIGN TABLE IF EXISTS app.ft;", DroppedObject("FOREIGN TABLE", "app", "ft")),
+        ("DROP FOREIGN DATA WRAPPER IF EXISTS fdw;", DroppedObject("FOREIGN DATA WRAPPER", "", "fdw")),
+        (
+            'DROP PROCEDURE IF EXISTS app.p(INOUT a int, IN "w d" app.mood);',
+            DroppedObject("PROCEDURE", "app", "p", '(INOUT a int, IN "w d" app.mood)'),
+        ),
+        ("DROP AGGREGATE IF EXISTS app.anything(*);", DroppedObject("AGGREGATE", "app", "anything", "(*)")),
+        ("DROP OPERATOR IF EXISTS app.=== (integer, integer);", DroppedObject("OPERATOR", "app", "===", "(integer, integer)")),
+        ('DROP OPERATOR IF EXISTS "A.p".<@> (NONE, "A.p"."a, b");', DroppedObject("OPERATOR", "A.p", "<@>", '(NONE, "A.p"."a, b")')),
+        ("DROP OPERATOR CLASS IF EXISTS app.int_ops USING hash;", DroppedObject("OPERATOR CLASS", "app", "int_ops", "USING hash")),
+        ("DROP CAST IF EXISTS (app.comp AS text);", DroppedObject("CAST", "", "(app.comp AS text)")),
+        ("DROP USER MAPPING IF EXISTS FOR app SERVER srv;", DroppedObject("USER MAPPING", "", "FOR app SERVER srv")),
+        ("DROP TEXT SEARCH CONFIGURATION IF EXISTS app.tsc;", DroppedObject("TEXT SEARCH CONFIGURATION", "app", "tsc")),
+        ("DROP EVENT TRIGGER IF EXISTS et;", DroppedObject("EVENT TRIGGER", "", "et")),
+        (
+            "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata WHERE oid = '16762';",
+            DroppedObject("LARGE OBJECT", "", "16762"),
+        ),
+        ("SELECT pg_catalog.lo_unlink('4711');", DroppedObject("LARGE OBJECT", "", "4711")),
         ("ALTER TABLE IF EXISTS ONLY app.s DROP CONSTRAINT IF EXISTS s_u_fkey;", True),
         ("ALTER TABLE IF EXISTS app.s ALTER COLUMN id DROP DEFAULT;", True),
         ("DROP TRIGGER IF EXISTS tg ON app.s;", True),
@@ -47,26 +53,26 @@ from dbbackup.dataplane.sql.splitter import Piece, Splitter
         ("ALTER TABLE ONLY app.s ADD CONSTRAINT c CHECK (a);", False),
     ],
 )  # fmt: skip
-def test_what_a_statement_of_the_head_drops(statement: str, drop: Drop | bool) -> None:
-    assert parse_drop(statement) == drop
+def test_what_a_statement_of_the_head_drops(statement: str, drop: DroppedObject | bool) -> None:
+    assert parse_drop_statement(statement) == drop
 
 
 @given(st.text(min_size=1).filter(lambda s: "\0" not in s), st.text(min_size=1).filter(lambda s: "\0" not in s))
 def test_any_quoted_name_is_read_back(schema: str, name: str) -> None:
     quoted = ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))
-    assert split_names(f"{quoted}(a int)") == ([schema, name], "(a int)")
+    assert split_qualified_name(f"{quoted}(a int)") == ([schema, name], "(a int)")
 
 
 def test_arguments() -> None:
-    assert arguments("(a integer,\n  b text)") == "a integer, b text"
-    assert arguments("(*)") == ""
-    assert arguments("()") == ""
-    assert arguments('("a  b", public."c,d")') == '"a  b", public."c,d"', "a quoted name is left as it is"
+    assert argument_list("(a integer,\n  b text)") == "a integer, b text"
+    assert argument_list("(*)") == ""
+    assert argument_list("()") == ""
+    assert argument_list('("a  b", public."c,d")') == '"a  b", public."c,d"', "a quoted name is left as it is"
 
 
 def test_a_name_is_the_same_whether_or_not_it_is_quoted_without_need() -> None:
-    assert plain('FOR "user" SERVER\n  srv') == plain("FOR user SERVER srv") == "FOR user SERVER srv"
-    assert plain('("a  b" AS text)') == '("a  b" AS text)' != plain("(ab AS text)")
+    assert normalized('FOR "user" SERVER\n  srv') == normalized("FOR user SERVER srv") == "FOR user SERVER srv"
+    assert normalized('("a  b" AS text)') == '("a  b" AS text)' != normalized("(ab AS text)")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +96,7 @@ def test_a_name_is_the_same_whether_or_not_it_is_quoted_without_need() -> None:
     ],
 )
 def test_a_routine_is_known_by_the_types_of_its_arguments(told: str, types: list[str], same: bool) -> None:
-    assert takes(told, types) is same
+    assert takes_types(told, types) is same
 
 
 def pieces(sql: str) -> Iterator[Piece]:
@@ -100,23 +106,23 @@ def pieces(sql: str) -> Iterator[Piece]:
 
 
 def test_the_head_ends_at_the_first_statement_that_drops_nothing() -> None:
-    head = read_head(
+    head = read_dump_head(
         pieces("-- dump\nSET client_encoding = 'UTF8';\nSELECT pg_catalog.set_config('search_path', '', false);\nDROP TABLE a.b;\n"
                "DROP TRIGGER t ON a.c;\nCREATE SCHEMA a;\nDROP TABLE a.later;\n")
     )  # fmt: skip
     assert [piece.text for piece in head.preamble] == [b"SET client_encoding = 'UTF8';", b"SELECT pg_catalog.set_config('search_path', '', false);"]
-    assert head.drops == (Drop("TABLE", "a", "b"),)
+    assert head.drops == (DroppedObject("TABLE", "a", "b"),)
     assert [piece.text for piece in head.first] == [b"CREATE SCHEMA a;"]
     assert next(piece.text for piece in head.rest) == b"DROP TABLE a.later;"
 
 
 def test_a_dump_without_drops_has_an_empty_head() -> None:
-    head = read_head(pieces("SET a = 1;\nCOPY a.b FROM stdin;\n1\n\\.\n"))
+    head = read_dump_head(pieces("SET a = 1;\nCOPY a.b FROM stdin;\n1\n\\.\n"))
     assert head.drops == ()
     assert len(head.first) == 1
 
 
 def test_a_meta_command_in_the_head_refuses_the_artifact() -> None:
     with pytest.raises(Failure, match="psql command") as caught:
-        read_head(pieces("\\restrict x\nSET a = 1;\n\\! rm -rf /\nDROP TABLE a.b;\n"))
+        read_dump_head(pieces("\\restrict x\nSET a = 1;\n\\! rm -rf /\nDROP TABLE a.b;\n"))
     assert caught.value.reason.name == "ArtifactCorrupt"

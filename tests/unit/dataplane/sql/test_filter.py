@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dbbackup.contract.errors import Failure
-from dbbackup.dataplane.backup.plain import PlainStream
+from dbbackup.dataplane.backup.plain_stream import PlainStream
 from dbbackup.dataplane.sql.filter import Filter
 from dbbackup.dataplane.sql.splitter import Splitter, SqlError
 

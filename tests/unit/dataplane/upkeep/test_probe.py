@@ -14,8 +14,8 @@ from tests.unit.support.memory_storage import NOW, Memory
 
 from dbbackup.contract.errors import Failure
 from dbbackup.dataplane.context import Stop
-from dbbackup.dataplane.upkeep.parallel import in_order
-from dbbackup.dataplane.upkeep.probe import Probe, probe
+from dbbackup.dataplane.upkeep.parallel import results_in_order
+from dbbackup.dataplane.upkeep.probe import ProbeResult, probe
 from dbbackup.storage.base import ObjectInfo
 
 DAY = timedelta(days=1)
@@ -24,7 +24,7 @@ DAY = timedelta(days=1)
 def test_the_storage_is_tried_and_nothing_is_left_behind() -> None:
     memory = Memory()
     memory.now = NOW + DAY
-    assert probe(cast("Any", memory), ROOT, Stop()) == Probe(NOW + DAY, conditional_writes=True)
+    assert probe(cast("Any", memory), ROOT, Stop()) == ProbeResult(NOW + DAY, conditional_writes=True)
     assert memory.objects == {}
     assert {key.startswith(f"{ROOT}=probe/") for _, key in memory.asked} == {True}
     again = Memory()
@@ -117,11 +117,11 @@ def test_results_come_in_order_and_tasks_are_read_a_bounded_way_ahead() -> None:
             yield partial(slow, number)
 
     ahead = []
-    for result, number in zip(in_order(Stop(), tasks()), range(500), strict=True):
+    for result, number in zip(results_in_order(Stop(), tasks()), range(500), strict=True):
         assert result == number
         ahead.append(taken - number)
     assert max(ahead) <= 65
-    assert list(in_order(Stop(), [])) == []
+    assert list(results_in_order(Stop(), [])) == []
 
 
 def test_the_first_exception_ends_it() -> None:
@@ -137,7 +137,7 @@ def test_the_first_exception_ends_it() -> None:
         return work
 
     with pytest.raises(Failure, match="away"):
-        list(in_order(Stop(), (task(number) for number in range(1000))))
+        list(results_in_order(Stop(), (task(number) for number in range(1000))))
     assert len(begun) < 40
 
 
@@ -152,5 +152,5 @@ def test_nothing_begins_after_the_run_was_stopped() -> None:
         time.sleep(0.01)
 
     with pytest.raises(Failure, match="too long"):
-        list(in_order(stop, (partial(work, number) for number in range(1000))))
+        list(results_in_order(stop, (partial(work, number) for number in range(1000))))
     assert len(begun) < 40

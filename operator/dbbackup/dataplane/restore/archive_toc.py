@@ -27,7 +27,7 @@ class _Short(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TocEntry:
     """`kind`: TABLE, TABLE DATA, FK CONSTRAINT, ...; `tag` is the object's name, for parts of a
     table often `table part`; `needs`: ids of others."""
 
@@ -40,7 +40,7 @@ class Entry:
     needs: tuple[int, ...]
 
 
-def read_toc(chunks: Iterator[bytes]) -> list[Entry]:
+def read_toc(chunks: Iterator[bytes]) -> list[TocEntry]:
     """The entries in their order; takes no more chunks than it must."""
     head = bytearray()
     due = 0
@@ -84,7 +84,7 @@ class _Reader:
         size = self._int()
         return None if size < 0 else self._take(size).decode("utf-8", "surrogateescape")
 
-    def toc(self) -> list[Entry]:
+    def toc(self) -> list[TocEntry]:
         if self._take(len(MAGIC)) != MAGIC:
             raise TocError("it is no archive of pg_dump")
         version = (self._byte(), self._byte())
@@ -101,7 +101,7 @@ class _Reader:
             self._text()
         return [self._entry(version, offset_size) for _ in range(self._int())]
 
-    def _entry(self, version: tuple[int, int], offset_size: int) -> Entry:
+    def _entry(self, version: tuple[int, int], offset_size: int) -> TocEntry:
         number = self._int()
         self._int()
         self._text(), self._text()
@@ -120,4 +120,4 @@ class _Reader:
         while (need := self._text()) is not None:
             needs.append(int(need))
         self._take(1 + offset_size)
-        return Entry(number, kind or "", schema or "", tag or "", definition or "", drop or "", tuple(needs))
+        return TocEntry(number, kind or "", schema or "", tag or "", definition or "", drop or "", tuple(needs))
