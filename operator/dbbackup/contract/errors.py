@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
+
+FINAL_EXIT_CODES = range(20, 30)
+"""The Job's podFailurePolicy starts no other attempt after these."""
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the Job's container; the Job's podFailurePolicy fails at once on 20 to 29."""
+    """Exit codes of the Job's container. Those of FINAL_EXIT_CODES end the Job at once."""
 
     OK = 0
     TRANSIENT = 10
@@ -26,14 +30,81 @@ class ExitCode(IntEnum):
 
     @property
     def retryable(self) -> bool:
-        return not 20 <= self < 30
+        return self not in FINAL_EXIT_CODES
+
+
+ReasonName = Literal[
+    "InvalidSpec",
+    "SecretMissing",
+    "KeyMissing",
+    "SecretInvalid",
+    "StorageNotFound",
+    "BackupNotFound",
+    "BackupNotCompleted",
+    "StartBeforePassed",
+    "AuthenticationFailed",
+    "DatabaseNotFound",
+    "DatabaseUnreachable",
+    "TLSFailed",
+    "InsufficientPrivilege",
+    "RowSecurity",
+    "ServerTooNew",
+    "ServerTooOld",
+    "LockTimeout",
+    "DatabaseBusy",
+    "RecoveryConflict",
+    "ConnectionLost",
+    "ValueTooLarge",
+    "DumpFailed",
+    "BucketNotFound",
+    "StorageAccessDenied",
+    "StorageAuthenticationFailed",
+    "StorageUnavailable",
+    "StorageTLSFailed",
+    "StorageFull",
+    "StorageRefused",
+    "ArtifactExists",
+    "ArtifactTooLarge",
+    "ArtifactMissing",
+    "ManifestInvalid",
+    "ManifestDigestMismatch",
+    "ArtifactCorrupt",
+    "FormatUnsupported",
+    "SelectionUnsupported",
+    "SelectionEmpty",
+    "TargetNotEmpty",
+    "DependentObjects",
+    "NotOwner",
+    "ExtensionMissing",
+    "RoleMissing",
+    "RequiresSuperuser",
+    "TooManyLocks",
+    "VersionMismatch",
+    "SearchPathDependency",
+    "ConstraintViolation",
+    "RowCountMismatch",
+    "TargetReadOnly",
+    "RestoreFailed",
+    "SafetyBackupFailed",
+    "OutcomeUnknown",
+    "Timeout",
+    "DeadlineExceeded",
+    "StartDeadlineExceeded",
+    "ImagePullFailed",
+    "PodRefused",
+    "OutOfMemory",
+    "Evicted",
+    "RunLost",
+    "Terminated",
+    "InternalError",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
     """One stable failure reason: what it means and what a person does about it."""
 
-    name: str
+    name: ReasonName
     exit_code: ExitCode
     meaning: str
     hint: str
@@ -384,11 +455,17 @@ _ALL = (
 REASONS: dict[str, Reason] = {reason.name: reason for reason in _ALL}
 
 
+def known_reason(name: str) -> ReasonName | None:
+    """`name` as a reason of this version; None for one that another version wrote."""
+    found = REASONS.get(name)
+    return found.name if found else None
+
+
 class Failure(Exception):
     """A failure with a stable reason. The message says what happened, to which object and why; it
     never holds a secret."""
 
-    def __init__(self, reason: str, message: str, hint: str | None = None) -> None:
+    def __init__(self, reason: ReasonName, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.reason = REASONS[reason]
         self.message = message

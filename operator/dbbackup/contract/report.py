@@ -21,6 +21,11 @@ WARNINGS = 16
 """Of a report, and of a status."""
 
 
+Finding = Literal["TookEffect", "NoEffect", "Unknown"]
+"""What a check found out about a lost run: its backup is sealed or its restore committed; it has
+changed nothing; or neither bucket nor server can say."""
+
+
 class FailureReport(Model):
     reason: str
     message: str
@@ -160,6 +165,8 @@ class Report(Model):
     pages: PagesReport | None = None
     bytes_read: int | None = None
     warnings: tuple[str, ...] = ()
+    finding: Finding | None = None
+    """Only in the report of a check. Absent where the check could not look, and before 0.2."""
     uncleared: bool = False
     """The run failed, and could not clear away what it had stored: a check Job does."""
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbbackup.contract.errors import Failure
+from dbbackup.contract.report import ArtifactReport, DatabaseReport, Finding, InventoryReport, PagesReport, RestoredReport, SafetyBackupReport
 from dbbackup.contract.run import RunSpec
 from dbbackup.dataplane.paths import Paths
 
@@ -75,15 +76,28 @@ class Stop:
 
 
 @dataclass(slots=True)
+class Facts:
+    """What the run has found or made, as its report says it, whatever the outcome."""
+
+    artifact: ArtifactReport | None = None
+    database: DatabaseReport | None = None
+    restored: RestoredReport | None = None
+    safety_backup: SafetyBackupReport | None = None
+    inventory: InventoryReport | None = None
+    pages: PagesReport | None = None
+    bytes_read: int | None = None
+    finding: Finding | None = None
+
+
+@dataclass(slots=True)
 class Run:
-    """`facts` are fields of the report (`artifact`, `database`, `safety_backup`, ...): told on
-    either outcome.
+    """One Job's run: its spec, its surroundings, and what its report will say.
 
     `committing` is true while a COMMIT, or the write of a backup's manifest, is under way whose end
-    is not known: if the process must end then, it leaves no report, and a check Job settles it.
+    is not known. If the process must end then, it leaves no report, and a check Job settles it.
 
-    `uncleared` names what the run has made and has not removed again: where it fails with something
-    left, a check Job clears up.
+    `uncleared` names what the run has made and not removed again. Where the run fails with
+    something left, a check Job clears up.
     """
 
     spec: RunSpec
@@ -91,7 +105,7 @@ class Run:
     reporter: Reporter
     stop: Stop
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     warnings: list[str] = field(default_factory=list)
     committing: bool = False
     uncleared: set[str] = field(default_factory=set)

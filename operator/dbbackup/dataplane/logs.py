@@ -3,49 +3,20 @@ Nothing secret passes."""
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal, TextIO
-from urllib.parse import quote, quote_plus
 
 from dbbackup.contract.report import LogEvent, Progress, Report
+from dbbackup.dataplane.redaction import Redactor
 
 Level = Literal["debug", "info", "warning", "error"]
 
-MASK = "***"
 PROGRESS_SECONDS = 1.0
 """Between two lines of progress, and before the first."""
-_SHORT = 4
-
-
-class Redactor:
-    """Replaces registered secret values in texts, also where they stand URL-encoded, JSON-escaped
-    or inside a repr. A value of fewer than four characters is replaced only where it stands as a
-    word of its own: elsewhere it would tear texts apart and give itself away by the gaps."""
-
-    def __init__(self) -> None:
-        self._secrets: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
-
-    def add(self, *values: str | None) -> None:
-        for value in values:
-            if value:
-                escaped = json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]
-                self._secrets |= {value, quote(value), quote(value, safe=""), quote_plus(value), *escaped}
-        ordered = sorted(self._secrets, key=len, reverse=True)
-        self._pattern = (
-            re.compile("|".join(rf"(?<!\w){re.escape(s)}(?!\w)" if len(s) < _SHORT else re.escape(s) for s in ordered)) if ordered else None
-        )
-
-    def __call__(self, text: str) -> str:
-        """Lone surrogates, which JSON cannot carry, become question marks."""
-        clean = text.encode("utf-8", "replace").decode("utf-8")
-        return self._pattern.sub(MASK, clean) if self._pattern else clean
 
 
 class Reporter:

@@ -6,25 +6,26 @@ The exit code follows from the report's reason; the operator's retries follow fr
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 
-from dbbackup.contract.errors import ExitCode, Failure
+from dbbackup.contract.errors import REASONS, ExitCode, Failure
 from dbbackup.contract.mounts import ENVIRONMENT
 from dbbackup.contract.report import FailureReport, Report
 from dbbackup.contract.run import RunSpec
-from dbbackup.dataplane.context import Run, Stop
+from dbbackup.dataplane.context import Facts, Run, Stop
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths
-
-__all__ = ["Run", "Stop", "main", "run"]
 
 _PARTS = {
     "backup": "backup.run",
@@ -38,8 +39,8 @@ _PARTS = {
     "reach": "tools.reach",
 }
 """The module that carries out each kind of run."""
-_OWN_WORD = frozenset({"DatabaseBusy", "OutcomeUnknown"})
-"""Reasons that say more than that the run was told to stop."""
+_OVER_STOP = frozenset({"DatabaseBusy", "OutcomeUnknown"})
+"""Reasons that say more than that the run was stopped."""
 TIMEOUT_GRACE = 90.0
 """Seconds that a run has for clearing up after its timeout; within the Job's own deadline."""
 SIGTERM_GRACE = 20.0
@@ -48,67 +49,124 @@ SIGTERM_GRACE = 20.0
 
 def main() -> int:
     """The exit code of the run that the environment asks for."""
+    text = os.environ.get(ENVIRONMENT, "")
     try:
-        spec = RunSpec.model_validate_json(os.environ.get(ENVIRONMENT, ""))
+        spec = RunSpec.model_validate_json(text)
     except ValueError as error:
-        sys.stderr.write(f"{ENVIRONMENT} does not hold a run: {error}\n")
-        return ExitCode.INTERNAL
+        sys.stderr.write(f"{ENVIRONMENT} does not hold a run spec: {error}\n")
+        return _report_unreadable_spec(text, Paths().termination_log)
     return run(spec)
 
 
 def run(spec: RunSpec, paths: Paths | None = None, reporter: Reporter | None = None) -> int:
     """Runs `spec` and writes its report; returns the exit code. Never raises."""
     context = Run(spec, paths or Paths(), reporter or Reporter(), Stop())
-    with _bounded(context):
-        failure = _attempt(context)
+    failure: Failure | None = None
+    try:
+        with _bounded(context):
+            failure = _attempt(context)
+    except BaseException as error:  # noqa: BLE001 - whatever happens, a report is left
+        failure = failure or _defect(context, error)
     if failure and context.committing:
-        context.reporter.error(f"nobody knows whether it took effect, so the next attempt or a check looks: {failure}")
+        with suppress(Exception):
+            context.reporter.error(f"the outcome is not known, so the next attempt or a check looks: {failure}")
         return ExitCode.TRANSIENT
     return _report(context, failure)
 
 
 def _attempt(context: Run) -> Failure | None:
-    """How the run failed, or None. A run that was told to stop fails by what the stop says, not by
-    what broke for it."""
+    """How the run failed, or None. A run that was stopped fails for the reason of the stop, not for
+    what broke because of it."""
     try:
         part = import_module(f"dbbackup.dataplane.{_PARTS[context.spec.run]}")
         part.execute(context)
     except Failure as failure:
-        stopped = None if failure.reason.name in _OWN_WORD else context.stop.failure
-        return stopped or failure
-    except BaseException as error:  # noqa: BLE001 - whatever happens, there is a report
-        context.reporter.error("the run ended with an exception", traceback=traceback.format_exc())
-        return context.stop.failure or Failure("InternalError", f"{type(error).__name__}; the log of the Job's pod has the traceback")
+        decided = failure.reason.name in _OVER_STOP or context.facts.finding is not None
+        return failure if decided else context.stop.failure or failure
+    except BaseException as error:  # noqa: BLE001 - whatever happens, a report is left
+        return context.stop.failure or _defect(context, error)
     return None
 
 
+def _defect(context: Run, error: BaseException) -> Failure:
+    with suppress(Exception):
+        context.reporter.error("the run ended with an exception", traceback="".join(traceback.format_exception(error)))
+    return Failure("InternalError", f"{type(error).__name__}; the log of the Job's pod has the traceback")
+
+
 def _report(context: Run, failure: Failure | None) -> int:
-    """Writes the report to the log and, whole, to the termination message."""
-    redact = context.reporter.redact
-    told = (
-        FailureReport(reason=failure.reason.name, message=redact(failure.message), hint=redact(failure.hint), retryable=failure.reason.retryable)
-        if failure
-        else None
-    )
-    report = Report(
+    """Writes the report to the log and to the termination message; returns the exit code."""
+    try:
+        report = _build_report(context, failure)
+    except Exception as error:  # noqa: BLE001 - what cannot be said must not hide how the run ended
+        failure = failure or _defect(context, error)
+        report = _least_report(context, failure)
+    code = failure.reason.exit_code if failure else ExitCode.OK
+    with suppress(Exception):
+        context.reporter.report(report, context.reporter.redact(str(failure)) if failure else "Succeeded")
+    try:
+        context.paths.termination_log.write_text(report.fit())
+    except Exception as error:  # noqa: BLE001
+        with suppress(Exception):
+            context.reporter.error(f"the termination message could not be written: {error}")
+        return code or ExitCode.INTERNAL
+    return code
+
+
+def _build_report(context: Run, failure: Failure | None) -> Report:
+    redact, reason = context.reporter.redact, failure.reason if failure else None
+    return Report(
         run=context.spec.run,
         uid=context.spec.owner.uid,
         outcome="Failed" if failure else "Succeeded",
         started_at=context.started_at,
         finished_at=datetime.now(UTC),
-        failure=told,
+        failure=FailureReport(reason=reason.name, message=redact(failure.message), hint=redact(failure.hint), retryable=reason.retryable)
+        if failure and reason
+        else None,
         warnings=tuple(redact(warning) for warning in context.warnings),
         uncleared=failure is not None and bool(context.uncleared),
-        **context.facts,
+        **{field.name: getattr(context.facts, field.name) for field in fields(Facts)},
     )
-    code = failure.reason.exit_code if failure else ExitCode.OK
-    context.reporter.report(report, redact(str(failure)) if failure else "Succeeded")
-    try:
-        context.paths.termination_log.write_text(report.fit())
-    except OSError as error:
-        context.reporter.error(f"the termination message could not be written: {error}")
-        return code or ExitCode.INTERNAL
-    return code
+
+
+def _least_report(context: Run, failure: Failure) -> Report:
+    """Without anything that the run has found or said: a check Job looks at what it has left."""
+    now = datetime.now(UTC)
+    reason = failure.reason
+    return Report(
+        run=context.spec.run,
+        uid=context.spec.owner.uid,
+        outcome="Failed",
+        started_at=now,
+        finished_at=now,
+        failure=FailureReport(
+            reason=reason.name,
+            message="the run's report could not be made; the log of the Job's pod says more",
+            hint=reason.hint,
+            retryable=reason.retryable,
+        ),
+        uncleared=True,
+    )
+
+
+def _report_unreadable_spec(text: str, termination_log: Path) -> int:
+    """Leaves a report also where this version cannot read the spec, but finds its owner."""
+    now = datetime.now(UTC)
+    reason = REASONS["InternalError"]
+    message = "this version of the image cannot read the run's spec; operator and image must be of the same version"
+    with suppress(Exception):
+        spec = json.loads(text)
+        report = Report(
+            run=spec["run"],
+            uid=spec["owner"]["uid"],
+            outcome="Failed",
+            started_at=now,
+            finished_at=now,
+            failure=FailureReport(reason=reason.name, message=message, hint=reason.hint, retryable=reason.retryable),
+        )
+        termination_log.write_text(report.fit())
+    return ExitCode.INTERNAL
 
 
 @contextmanager
@@ -155,9 +213,9 @@ def _on_sigterm(action: Callable[[], None]) -> Iterator[None]:
 
 
 def _give_up(context: Run) -> None:
-    """The run was stopped and has not ended: report what is known and leave. Without a report where
+    """The run was stopped and has not ended: report what is known and leave, without a report where
     a COMMIT or a seal may have taken effect."""
-    if "restored" in context.facts:  # committed: what is still under way can't change that
+    if context.facts.restored:  # committed: what is still under way can't change that
         os._exit(_report(context, None))
     failure = context.stop.failure or Failure("Timeout", "the run did not end")
     code: int = failure.reason.exit_code

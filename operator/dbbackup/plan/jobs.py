@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from dbbackup.api.metadata import OWNER_KIND, OWNER_NAME, OWNER_UID, RUN
 from dbbackup.api.units import parse_quantity
+from dbbackup.contract.errors import FINAL_EXIT_CODES
 from dbbackup.contract.mounts import CONTAINER, DATABASE_CA, DATABASE_SECRET, ENVIRONMENT, SCRATCH, STORAGE_CA, STORAGE_SECRET
 from dbbackup.contract.run import RunKind, RunSpec
 from dbbackup.plan.settings import Settings
@@ -28,7 +29,6 @@ CLEANUP_TTL_SECONDS = 3600
 
 _DEFAULT_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
 _UNSAFE = re.compile(r"[^a-z0-9-]+")
-_EXIT_CODES_WITHOUT_RETRY = list(range(20, 30))
 
 
 def job_name(run: RunKind, name: str, uid: str, token: str = "") -> str:
@@ -62,7 +62,7 @@ def _pod_failure_policy(run: RunKind) -> dict[str, Any]:
             },
             {
                 "action": "FailJob",
-                "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": _EXIT_CODES_WITHOUT_RETRY},
+                "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": list(FINAL_EXIT_CODES)},
             },
         ]
     }

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.objects import DELETED, Raw
 from dbbackup.api.specs import JobSettings
+from dbbackup.contract.errors import ReasonName
 from dbbackup.contract.mounts import CONTAINER, ENVIRONMENT
-from dbbackup.contract.report import FailureReport, Report
+from dbbackup.contract.report import Report
 from dbbackup.contract.run import CheckOptions, RunKind, RunSpec
 from dbbackup.plan import pending_reason
 from dbbackup.plan import status as statuses
@@ -68,18 +69,16 @@ def ended(facts: Facts) -> Decision:
     return Decision(delete=tuple(facts.jobs))
 
 
-def fail(facts: Facts, reason: str, message: str) -> Decision:
+def fail(facts: Facts, reason: ReasonName, message: str) -> Decision:
     """Failed before anything ran."""
     told = statuses.failure(reason, message)
     note = Note("Failed", f"{reason}: {message}", warning=True)
     return Decision(status=statuses.failed(facts, RunState("Absent"), told), notes=(note,), delete=tuple(facts.jobs))
 
 
-def wait(facts: Facts, reason: str, message: str, *, deadline: timedelta | None, failure: str) -> Decision:
+def wait(facts: Facts, reason: str, message: str, *, deadline: timedelta, failure: ReasonName) -> Decision:
     """Pending for something that may still appear; Failed with `failure` once it has been waited
     for until the deadline, for that reason alone."""
-    if deadline is None:
-        return Decision(status=statuses.pending(facts, reason, message))
     since = statuses.waiting_since(facts, reason)
     left = deadline - (facts.now - since)
     if left <= timedelta(0):
@@ -100,7 +99,7 @@ def start(facts: Facts, run: Run) -> Decision:
     if facts.slot is None:
         return Decision(want=frozenset({"slot"}))
     if not facts.slot.granted:
-        return wait(facts, "WaitingForTurn", facts.slot.message, deadline=None, failure="")
+        return Decision(status=statuses.pending(facts, "WaitingForTurn", facts.slot.message))
     manifest = run.manifest(facts, run.spec)
     name = manifest["metadata"]["name"]
     more: dict[str, Any] = {"jobName": name}
@@ -249,9 +248,10 @@ def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decis
     options = spec.check if spec is not None else None
     reason, message = (options.lost_reason, options.lost_message) if options else ("RunLost", "the run left no report")
     if check.phase == "Reported" and check.report is not None:
+        if _settles(check.report, state.report):
+            return finish(facts, state, _merged(check.report, state.report), spec or run.spec)
         failure = check.report.failure
-        if failure is None or _settled(failure, reason, message) or (failure.reason == "OutcomeUnknown" and state.report is None):
-            return finish(facts, state, _completed_by(check.report, state.report), spec or run.spec)
+        assert failure is not None  # noqa: S101
         return _unsettled(facts, run, state, reason, message, f"the check failed: {failure.reason}: {failure.message}")
     if check.phase == "Lost":
         return _unsettled(facts, run, state, reason, message, f"the check was lost: {check.message}")
@@ -261,24 +261,29 @@ def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decis
         if statuses.since(made, facts.now) >= run.start_deadline.total_seconds():
             return _unsettled(facts, run, state, reason, message, "the check Job did not start in time")
         return Decision(status=_uncertain(facts, state, message), holds_slot=True, requeue=statuses.LOOK_AGAIN)
-    if check.report is not None and check.report.failure is not None and _settled(check.report.failure, reason, message):
-        return finish(facts, state, _completed_by(check.report, state.report), spec or run.spec)
+    if check.report is not None and check.report.finding == "NoEffect":
+        return finish(facts, state, _merged(check.report, state.report), spec or run.spec)
     return Decision(status=_uncertain(facts, state, message), holds_slot=True, requeue=statuses.LOOK_AGAIN)
 
 
-def _completed_by(report: Report, known: Report | None) -> Report:
-    """A check's report with what the run's own, where there is one, told besides."""
-    if report.failure is None or known is None or known.failure is None:
-        return report
-    failure = report.failure.model_copy(update={"hint": known.failure.hint})
-    warnings = (*known.warnings, *report.warnings)
-    return report.model_copy(update={"failure": failure, "database": report.database or known.database, "warnings": warnings})
+def _settles(check: Report, known: Report | None) -> bool:
+    """Whether the check's report says how the run ended.
+
+    A check of before 0.2 put its finding into the message, so its failure proves nothing. Where the
+    run itself has reported a failure, a check that could not look does not make it unknown.
+    """
+    if check.failure is None or check.finding in ("TookEffect", "NoEffect"):
+        return True
+    return check.failure.reason == "OutcomeUnknown" and known is None
 
 
-def _settled(failure: FailureReport, reason: str, message: str) -> bool:
-    """Whether the check has looked, and tells what it was told. It may itself fail for the reason
-    that the run did: as the storage is still away."""
-    return failure.reason == reason and failure.message.startswith(message)
+def _merged(check: Report, known: Report | None) -> Report:
+    """The check's report with what the run's own, where it left one, says more."""
+    if check.failure is None or known is None or known.failure is None:
+        return check
+    failure = check.failure.model_copy(update={"hint": known.failure.hint})
+    warnings = (*known.warnings, *check.warnings)
+    return check.model_copy(update={"failure": failure, "database": check.database or known.database, "warnings": warnings})
 
 
 def _unsettled(facts: Facts, run: Run, state: RunState, reason: str, message: str, problem: str) -> Decision:

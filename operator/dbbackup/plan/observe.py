@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from dbbackup.api.metadata import OWNER_UID, RUN
 from dbbackup.api.objects import DELETED, Raw, condition
+from dbbackup.contract.errors import FINAL_EXIT_CODES, ReasonName
 from dbbackup.contract.mounts import CONTAINER
 from dbbackup.contract.report import Report
 from dbbackup.contract.run import RunKind
@@ -211,12 +212,12 @@ def _comes_again(job: Raw | None, over: Raw | None, attempts: Sequence[Attempt],
     if job is None or over or (attempts and attempts[-1].held):
         return False
     counted = [attempt for attempt in attempts if not attempt.disruption or run == "restore"]
-    if counted and counted[-1].exit_code is not None and 20 <= counted[-1].exit_code < 30:
+    if counted and counted[-1].exit_code in FINAL_EXIT_CODES:
         return False
     return len(counted) <= int(job["spec"].get("backoffLimit", 0))
 
 
-def _why_lost(job: Raw | None, over: Raw | None, last: Attempt | None) -> tuple[str, str]:
+def _why_lost(job: Raw | None, over: Raw | None, last: Attempt | None) -> tuple[ReasonName, str]:
     if last is not None and last.out_of_memory:
         return "OutOfMemory", f"pod {last.pod}: the container was killed for using more memory than its limit"
     if last is not None and last.disruption:

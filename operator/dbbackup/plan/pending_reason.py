@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dbbackup.api.objects import DELETED, Raw
+from dbbackup.contract.errors import ReasonName
 
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"})
 _ORDINARY = frozenset({"ContainerCreating", "PodInitializing"})
@@ -17,7 +18,7 @@ class Hindrance:
     """`reason` is the failure's if the start deadline passes with it; `detail` what Kubernetes
     says, None where it says nothing."""
 
-    reason: str
+    reason: ReasonName
     detail: str | None = None
 
 
@@ -44,6 +45,6 @@ def from_events(events: Sequence[Raw]) -> Hindrance:
     for event in reversed(events):
         reason, message = str(event.get("reason") or ""), str(event.get("message") or "")
         if reason in _TELLING:
-            kind = "PodRefused" if reason == "FailedCreate" else "StartDeadlineExceeded"
-            return Hindrance(kind, f"{reason}: {message}")
+            text = f"{reason}: {message}"
+            return Hindrance("PodRefused" if reason == "FailedCreate" else "StartDeadlineExceeded", text)
     return Hindrance("StartDeadlineExceeded")

@@ -169,7 +169,7 @@ def _source_missing(facts: Facts, spec: RestoreSpec, run: lifecycle.Run) -> Deci
     if phase in ("Failed", "Deleting", "Expired", "Completed"):
         return lifecycle.fail(facts, "BackupNotCompleted", message if phase != "Completed" else f"DatabaseBackup {name} names no artifact")
     # However long: a backup that is there ends by its own deadlines.
-    return lifecycle.wait(facts, "WaitingForBackup", message, deadline=None, failure="")
+    return Decision(status=statuses.pending(facts, "WaitingForBackup", message))
 
 
 def _no_backup_of_schedule(facts: Facts, source: ScheduleSource, run: lifecycle.Run) -> Decision:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
 
-from dbbackup.contract.errors import Failure
+from dbbackup.contract.errors import Failure, ReasonName
 
 _AUTHENTICATION = frozenset({
     "AuthorizationHeaderMalformed",
@@ -109,7 +109,7 @@ def explain(error: Exception, action: str, where: str) -> Fault:
     return Fault(Failure(reason, f"{action} ({where}): {detail}"), transient, code)
 
 
-def _answered(code: str, status: int) -> tuple[str, bool]:
+def _answered(code: str, status: int) -> tuple[ReasonName, bool]:
     if code == "NoSuchBucket":
         return "BucketNotFound", False
     if code in _MISSING:
@@ -131,7 +131,7 @@ def _answered(code: str, status: int) -> tuple[str, bool]:
     return "StorageRefused", False
 
 
-def _unanswered(error: Exception) -> tuple[str, bool, str]:
+def _unanswered(error: Exception) -> tuple[ReasonName, bool, str]:
     text = " ".join(str(error).split())[:400]
     if isinstance(error, boto.SSLError):
         return ("StorageUnavailable", True, text) if any(mark in text for mark in _TLS_BROKEN) else ("StorageTLSFailed", False, text)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import pytest
 from tests.root import ROOT
 
-from dbbackup.contract.errors import REASONS, ExitCode, Failure
+from dbbackup.contract.errors import REASONS, ExitCode, Failure, ReasonName, known_reason
 
 SOURCE = ROOT / "operator" / "dbbackup"
 RAISED = re.compile(r'Failure\(\s*"(\w+)"')
@@ -56,4 +57,9 @@ def test_failure() -> None:
     assert failure.hint == REASONS["BucketNotFound"].hint
     assert Failure("BucketNotFound", "x", hint="make it").hint == "make it"
     with pytest.raises(KeyError):
-        Failure("NoSuchReason", "x")
+        Failure("NoSuchReason", "x")  # type: ignore[arg-type]
+
+
+def test_each_reason_that_mypy_knows_has_its_entry() -> None:
+    assert list(REASONS) == list(get_args(ReasonName))
+    assert (known_reason("RunLost"), known_reason("OfAnotherVersion")) == ("RunLost", None)

@@ -18,7 +18,7 @@ import pytest
 from botocore.exceptions import ClientError
 from psycopg.pq import TransactionStatus
 
-from dbbackup.contract.errors import ExitCode, Failure
+from dbbackup.contract.errors import ExitCode, Failure, ReasonName
 from dbbackup.contract.keys import MANIFEST
 from dbbackup.contract.manifest import TableEntry
 from dbbackup.contract.report import Report, RestoredReport
@@ -92,7 +92,7 @@ def test_an_attempt_that_ends_late_leaves_what_another_has_sealed(tmp_path: Path
 
 
 @pytest.mark.parametrize(("reason", "left"), [("StorageUnavailable", False), ("StorageRefused", True), ("ArtifactExists", True)])
-def test_an_upload_that_was_refused_deletes_nobody_elses_object(reason: str, *, left: bool) -> None:
+def test_an_upload_that_was_refused_deletes_nobody_elses_object(reason: ReasonName, *, left: bool) -> None:
     """Only an object that this writer may have made itself, without being told, is deleted."""
     bucket = Bucket()
     writer = ArtifactWriter(cast("Any", bucket), "dir/dump", if_absent=True)
@@ -133,7 +133,7 @@ def test_a_larger_object_of_another_is_found_by_a_second_try() -> None:
 
 def test_a_run_that_hangs_after_its_commit_has_succeeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of(tmp_path, "restore")
-    run.facts["restored"] = RestoredReport(tables=1, rows=2, bytes=3)
+    run.facts.restored = RestoredReport(tables=1, rows=2, bytes=3)
     run.stop.set(Failure("Timeout", "too long"))
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", lambda code: _leave(codes, code))

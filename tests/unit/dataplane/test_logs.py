@@ -5,14 +5,12 @@ import json
 import threading
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dbbackup.contract.report import LogEvent, Progress, Report
-from dbbackup.dataplane.logs import MASK, Redactor, Reporter
+from dbbackup.dataplane.logs import Reporter
+from dbbackup.dataplane.redaction import MASK
 
 
 class Clock:
@@ -88,47 +86,12 @@ def test_lines_of_many_threads_stay_whole(stream: io.StringIO) -> None:
     assert len(lines(stream)) == 800
 
 
-@pytest.mark.parametrize("secret", ["hunter2", "p@ss/w:rd%", 'quo"te\\d', "ünï cödé", "a$b'c", "multi\nline"])
-def test_secrets_never_appear(stream: io.StringIO, secret: str) -> None:
+def test_secrets_are_masked_in_messages_and_fields(stream: io.StringIO) -> None:
     reporter = Reporter(stream)
-    reporter.secret(secret, None, "")
-    forms = [
-        secret,
-        f"postgresql://u:{quote(secret, safe='')}@h/d",
-        f"host=h password={secret} x",
-        repr(secret),
-        json.dumps({"password": secret}),
-        f"<{secret}{secret}>",
-    ]
-    for form in forms:
-        reporter.info(form, detail=form)
-    written = stream.getvalue()
-    for line in lines(stream):
-        for text in (line["message"], line["detail"]):
-            assert secret not in text
-            assert quote(secret, safe="") not in text
-            assert MASK in text
-    assert json.dumps(secret)[1:-1] not in written
-
-
-@given(secret=st.text(min_size=4, max_size=30), before=st.text(max_size=20), after=st.text(max_size=20))
-def test_any_secret_is_replaced(secret: str, before: str, after: str) -> None:
-    redact = Redactor()
-    redact.add(secret)
-    redacted = redact(before + secret + after)
-    assert secret not in redacted or secret in MASK * 3
-
-
-def test_a_secret_within_another_leaves_no_rest() -> None:
-    redact = Redactor()
-    redact.add("secret", "secret-and-more")
-    assert redact("it is secret-and-more, not secret") == f"it is {MASK}, not {MASK}"
-
-
-def test_a_short_secret_tears_no_words_apart() -> None:
-    redact = Redactor()
-    redact.add("db", "a")
-    assert redact("password db of dbbackup: a database") == f"password {MASK} of dbbackup: {MASK} database"
+    reporter.secret("hunter2!", None, "")
+    reporter.info("password=hunter2!", detail="hunter2!")
+    (line,) = lines(stream)
+    assert (line["message"], line["detail"]) == (f"password={MASK}", MASK)
 
 
 def test_the_key_is_written_as_it_is(stream: io.StringIO) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.integration.artifacts import Told, owner_of
 
-from dbbackup.contract.errors import Failure
+from dbbackup.contract.errors import Failure, ReasonName
 from dbbackup.contract.report import Report
 from dbbackup.contract.run import RunSpec, StorageTarget
 from dbbackup.dataplane import main
@@ -96,7 +96,7 @@ class Memory:
         self.uploads.remove(upload)
 
 
-def failing(operation: str, reason: str, matches: str = "") -> Callable[[str, str], None]:
+def failing(operation: str, reason: ReasonName, matches: str = "") -> Callable[[str, str], None]:
     """A `before`: that operation fails on keys that hold `matches`."""
 
     def fail(asked: str, key: str) -> None:

@@ -16,9 +16,10 @@ from dbbackup.contract.run import BackupOptions
 from dbbackup.dataplane.backup.snapshot import TableSelection
 from dbbackup.dataplane.context import Stop
 from dbbackup.dataplane.postgres.clients import Client
-from dbbackup.dataplane.postgres.connection import classify, redact
+from dbbackup.dataplane.postgres.connection import classify
 from dbbackup.dataplane.postgres.conninfo import Conninfo
 from dbbackup.dataplane.postgres.table_patterns import pg_dump_pattern
+from dbbackup.dataplane.redaction import Redactor
 
 PIPE_SIZE = 1 << 20
 READ = 1 << 18
@@ -60,6 +61,7 @@ class PgDump:
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], info: Conninfo, stop: Stop, say: Callable[[str], None]) -> None:
         self._info = info
+        self._redact = Redactor(info.password)
         self._stop = stop
         self._say = say
         self._errors: deque[str] = deque(maxlen=_STDERR_LINES)
@@ -81,7 +83,7 @@ class PgDump:
 
     def _listen(self) -> None:
         for raw in self._process.stderr or ():
-            line = redact(raw.decode("utf-8", "replace").rstrip(), self._info)
+            line = self._redact(raw.decode("utf-8", "replace").rstrip())
             self._errors.append(line)
             self._say(line)
 

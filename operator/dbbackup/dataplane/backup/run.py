@@ -48,9 +48,9 @@ def execute(run: Run) -> None:
         else:
             run.reporter.secret(info.password)
             artifact = BackupRun(run, info, run.spec.backup, opening.result).execute()
-    run.facts["artifact"] = artifact.report()
-    run.facts["database"] = artifact.database_report()
-    run.facts["bytes_read"] = artifact.manifest.dump_bytes
+    run.facts.artifact = artifact.report()
+    run.facts.database = artifact.database_report()
+    run.facts.bytes_read = artifact.manifest.dump_bytes
 
 
 def _sealed_before(run: Run, storage: Callable[[], Storage]) -> SealedArtifact | None:

@@ -16,15 +16,16 @@ from typing import Any, LiteralString, TypeAlias
 
 import psycopg
 
-from dbbackup.contract.errors import Failure
+from dbbackup.contract.errors import Failure, ReasonName
 from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.redaction import Redactor
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT = 15
 """Seconds per address."""
 
-_BY_STATE = {
+_BY_STATE: dict[str, ReasonName] = {
     "28P01": "AuthenticationFailed",
     "28000": "AuthenticationFailed",
     "3D000": "DatabaseNotFound",
@@ -45,32 +46,30 @@ _BY_STATE = {
 
 # Connection failures and pg_dump's stderr carry no SQLSTATE: their text does, in the order in which
 # it must be asked.
-_BY_TEXT = tuple(
-    (reason, re.compile(pattern, re.IGNORECASE))
-    for reason, pattern in (
-        ("AuthenticationFailed", r"password authentication failed|no pg_hba\.conf entry|authentication failed|role \".*\" does not exist"),
-        ("AuthenticationFailed", r"no password supplied|is not permitted to log in|password is empty|no such user|not a valid user"),
-        ("DatabaseNotFound", r"database \".*\" does not exist|no such database"),
-        ("InsufficientPrivilege", r"permission denied"),
-        ("RowSecurity", r"query would be affected by row-level security"),
-        ("RecoveryConflict", r"conflict with recovery"),
-        ("LockTimeout", r"lock timeout|could not obtain lock|deadlock detected|statement timeout.*LOCK TABLE"),
-        ("ValueTooLarge", r"invalid memory alloc request size|out of memory.*cannot enlarge string buffer|cannot enlarge string buffer"),
-        ("TooManyLocks", r"max_locks_per_transaction"),
-        (
-            "ConnectionLost",
-            r"terminating connection|server closed the connection|connection to server was lost|connection not open|SSL SYSCALL error|EOF detected",
-        ),
-        ("ConnectionLost", r"could not receive data from server|could not send data to server|lost synchronization|idle-in-transaction timeout"),
-        ("TLSFailed", r"certificate|SSL error|does not support SSL|server refused SSL|sslmode|tlsv1|wrong version number"),
-        ("DatabaseUnreachable", r"connection refused|timeout expired|could not translate host name|no route to host|network is unreachable"),
-        (
-            "DatabaseUnreachable",
-            r"starting up|shutting down|recovery mode|too many clients|remaining connection slots|too many connections|timed out",
-        ),
-        ("DatabaseUnreachable", r"could not connect|connection to server"),
-    )
+_TEXTS: tuple[tuple[ReasonName, str], ...] = (
+    ("AuthenticationFailed", r"password authentication failed|no pg_hba\.conf entry|authentication failed|role \".*\" does not exist"),
+    ("AuthenticationFailed", r"no password supplied|is not permitted to log in|password is empty|no such user|not a valid user"),
+    ("DatabaseNotFound", r"database \".*\" does not exist|no such database"),
+    ("InsufficientPrivilege", r"permission denied"),
+    ("RowSecurity", r"query would be affected by row-level security"),
+    ("RecoveryConflict", r"conflict with recovery"),
+    ("LockTimeout", r"lock timeout|could not obtain lock|deadlock detected|statement timeout.*LOCK TABLE"),
+    ("ValueTooLarge", r"invalid memory alloc request size|out of memory.*cannot enlarge string buffer|cannot enlarge string buffer"),
+    ("TooManyLocks", r"max_locks_per_transaction"),
+    (
+        "ConnectionLost",
+        r"terminating connection|server closed the connection|connection to server was lost|connection not open|SSL SYSCALL error|EOF detected",
+    ),
+    ("ConnectionLost", r"could not receive data from server|could not send data to server|lost synchronization|idle-in-transaction timeout"),
+    ("TLSFailed", r"certificate|SSL error|does not support SSL|server refused SSL|sslmode|tlsv1|wrong version number"),
+    ("DatabaseUnreachable", r"connection refused|timeout expired|could not translate host name|no route to host|network is unreachable"),
+    (
+        "DatabaseUnreachable",
+        r"starting up|shutting down|recovery mode|too many clients|remaining connection slots|too many connections|timed out",
+    ),
+    ("DatabaseUnreachable", r"could not connect|connection to server"),
 )
+_BY_TEXT = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, pattern in _TEXTS)
 
 
 def connect(info: Conninfo, application_name: str = "dbbackup") -> Connection:
@@ -125,10 +124,10 @@ def one(connection: Connection, query: LiteralString, parameters: tuple[object, 
     return row
 
 
-def to_failure(error: psycopg.Error, info: Conninfo, doing: str, default: str) -> Failure:
+def to_failure(error: psycopg.Error, info: Conninfo, doing: str, default: ReasonName) -> Failure:
     """What a psycopg error means. `doing` says what was tried ("locking the tables"); `default` is
     the reason where nothing more is known."""
-    text = redact(" ".join(str(error).split()), info)
+    text = Redactor(info.password)(" ".join(str(error).split()))
     state = error.sqlstate
     reason = _BY_STATE.get(state) if state else None
     if state and reason is None and state.startswith("08"):
@@ -140,14 +139,10 @@ def to_failure(error: psycopg.Error, info: Conninfo, doing: str, default: str) -
     return Failure(reason, f"{info.who}: {doing}: {text}")
 
 
-def classify(text: str) -> str | None:
+def classify(text: str) -> ReasonName | None:
     """The reason that a message of libpq, the server or pg_dump stands for; None where it says
     nothing known."""
     return next((reason for reason, pattern in _BY_TEXT if pattern.search(text)), None)
-
-
-def redact(text: str, info: Conninfo) -> str:
-    return text.replace(info.password, "***") if len(info.password) >= 4 else text
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def created_database(run: Run, info: Conninfo, storage: Storage, like: SourceDat
         yield wanted and creation.make(like)
     except BaseException as error:
         unknown = isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"
-        if unknown or "restored" in run.facts:
+        if unknown or run.facts.restored:
             creation.forget()
         else:
             creation.undo()

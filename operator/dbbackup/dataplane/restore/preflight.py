@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from dbbackup.contract.errors import REASONS, Failure
+from dbbackup.contract.errors import REASONS, Failure, ReasonName
 from dbbackup.contract.manifest import Contents, ExtensionEntry, Manifest
 from dbbackup.dataplane.postgres.clients import OLDEST_SERVER
 from dbbackup.dataplane.postgres.connection import Connection
@@ -70,7 +70,7 @@ SELECT r.rolname, pg_catalog.pg_has_role(r.oid, 'MEMBER') FROM pg_catalog.pg_rol
 
 @dataclass(frozen=True, slots=True)
 class PreflightProblem:
-    reason: str
+    reason: ReasonName
     message: str
 
 

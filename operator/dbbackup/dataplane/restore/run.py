@@ -49,7 +49,7 @@ def execute(run: Run) -> None:
     run.reporter.secret(info.password)
     storage = open_bucket(run, create=False)
     manifest, digest = load_manifest(storage, options.key, options.manifest_sha256)
-    run.facts["artifact"] = _artifact_report(options.key, manifest, digest)
+    run.facts.artifact = _artifact_report(options.key, manifest, digest)
     planned = make_plan(run, storage, options, manifest)
     with created_database(run, info, storage, manifest.database, wanted=options.create_database) as created, _session(run, info) as connection:
         with beside_backups(connection, info) as busy:
@@ -97,12 +97,12 @@ class Restore:
             self._preflight(connection, head)
             self._safety_backup(connection)
             self._transact(connection, source, head)
-        self._run.facts["bytes_read"] = source.bytes_read
+        self._run.facts.bytes_read = source.bytes_read
         self._analyze(connection)
 
     @contextmanager
     def _reading(self, connection: Connection) -> Iterator[tuple[ArtifactSource, DumpHead]]:
-        self._run.facts["database"] = self._database_report(connection)
+        self._run.facts.database = self._database_report(connection)
         source = ArtifactSource(self._storage, self._options.key, self._manifest, self._run.stop, self._plan.argv, whole=not self._plan.partial)
         try:
             yield source, read_dump_head(source.pieces())
@@ -156,7 +156,7 @@ class Restore:
             raise Failure("SafetyBackupFailed", f"the safety backup failed, so nothing was touched: {failure}", failure.hint) from None
         finally:
             self._run.committing = False
-        self._run.facts["safety_backup"] = safety_report(artifact.key, artifact.manifest, artifact.manifest_sha256)
+        self._run.facts.safety_backup = safety_report(artifact.key, artifact.manifest, artifact.manifest_sha256)
 
     def _transact(self, connection: Connection, source: ArtifactSource, head: DumpHead) -> None:
         transaction = Transaction(connection, self._info, self._run.stop, self._run.reporter)
@@ -178,7 +178,7 @@ class Restore:
             self._run.stop.check()
             self._run.committing = True
             transaction.commit()
-            self._run.facts["restored"] = report
+            self._run.facts.restored = report
         except BaseException as error:
             if isinstance(error, Failure) and error.reason.name == "TooManyLocks" and self._server:
                 error.message += f": {self._server.locks_wanted(self._locks)}"
@@ -230,7 +230,7 @@ class Restore:
             return
         row = connection.execute(sql.SQL("SELECT pg_catalog.count(*) FROM ONLY {}").format(name)).fetchone()
         if row and row[0]:
-            kept = "; the safety backup holds them" if "safety_backup" in self._run.facts else ""
+            kept = "; the safety backup holds them" if self._run.facts.safety_backup else ""
             self._run.warn(f"{table.schema_}.{table.name}: its {row[0]} rows are gone, as the artifact leaves out the rows of this table{kept}")
 
     def _compare(self, restored: Restored) -> None:
@@ -271,7 +271,7 @@ class Restore:
             tables=len(self._plan.contents.tables),
             rows=None if self._manifest.rows is None else sum(table.rows or 0 for table in self._plan.contents.tables),
             bytes=None if self._plan.partial else self._manifest.dump_bytes,
-            safety_backup=self._run.facts.get("safety_backup"),
+            safety_backup=self._run.facts.safety_backup,
         )
 
     def _analyze(self, connection: Connection) -> None:

@@ -6,7 +6,7 @@ import re
 
 import psycopg
 
-from dbbackup.contract.errors import Failure
+from dbbackup.contract.errors import Failure, ReasonName
 from dbbackup.dataplane.postgres.connection import classify
 
 _LARGE_OBJECT = re.compile(r"SELECT pg_catalog\.lo\w+\(\s*'?(\d*)")
@@ -15,7 +15,7 @@ _CONSTRAINT = re.compile(r"(ALTER TABLE .*? ADD CONSTRAINT \S+(?: \w+(?: KEY)?)?
 _FUNCTION = re.compile(r'(?:PL/\w+|SQL) function "?([^\s"(]+)|function "?([^\s"(]+)"? line \d')
 _VALUE = re.compile(r': (?:"|\').*', re.DOTALL)
 
-_BY_STATE = {
+_BY_STATE: dict[str, ReasonName] = {
     "42501": "InsufficientPrivilege",
     "53200": "TooManyLocks",
     "55P03": "LockTimeout",

@@ -30,7 +30,7 @@ _NAMED = 5
 
 
 def execute(run: Run) -> None:
-    """`run.facts["database"]`, told before anything else can fail; warnings of what a backup would
+    """`run.facts.database`, told before anything else can fail; warnings of what a backup would
     stumble over; or Failure."""
     if run.spec.database is None:
         raise Failure("InvalidSpec", "the run tells no database")
@@ -50,7 +50,7 @@ def _look(run: Run, connection: Connection, info: Conninfo) -> int:
         tables = connection.execute(_TABLES).fetchall()
     except psycopg.Error as error:
         raise to_failure(error, info, "looking at the database", "ConnectionLost") from None
-    run.facts["database"] = DatabaseReport(
+    run.facts.database = DatabaseReport(
         identity=info.identity, name=info.name, server_version=version, size_bytes=int(size), tables=len(tables), tls=uses_tls(connection)
     )
     closed = [str(name) for name, readable in tables if not readable]

@@ -32,7 +32,7 @@ def execute(run: Run) -> None:
     with closing(connect_first(info, _candidates(run, target), "dbbackup discover")) as connection, run.stop.calling(lambda: cancel(connection)):
         for name in _names(run, connection, info):
             pager.add(DiscoveredItem(name=name))
-    run.facts["pages"] = pager.end()
+    run.facts.pages = pager.end()
 
 
 def _candidates(run: Run, target: DatabaseTarget) -> list[str]:

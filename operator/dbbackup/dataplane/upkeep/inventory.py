@@ -101,7 +101,7 @@ class Inventory:
                 oldest, newest = min(oldest or found.time, found.time), max(newest or found.time, found.time)
         if self._refused:
             self._run.warn(f"not everything that is abandoned could be removed: {self._refused}")
-        self._run.facts["inventory"] = InventoryReport(
+        self._run.facts.inventory = InventoryReport(
             now=self._tried.now,
             conditional_writes=self._tried.conditional_writes,
             artifacts=artifacts,
@@ -113,7 +113,7 @@ class Inventory:
             swept=swept,
             foreign=self._foreign,
         )
-        self._run.facts["pages"] = pager.end()
+        self._run.facts.pages = pager.end()
 
     def sealed(self) -> Iterator[InventoryItem]:
         work = (partial(self._item, directory) for directory in self._directories() if directory.sealed)

@@ -55,7 +55,7 @@ def execute(run: Run) -> None:
     for artifact in artifacts:
         problem = run.reporter.redact(artifact.problem)[:500] if artifact.problem else None
         pager.add(PrunedItem(key=artifact.item.key, uid=artifact.item.uid, problem=problem))
-    run.facts["pages"] = pager.end()
+    run.facts.pages = pager.end()
 
 
 def _refusal(below: str, item: PruneItem) -> str | None:

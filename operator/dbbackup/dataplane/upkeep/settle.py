@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 
-from dbbackup.contract.errors import Failure
+from dbbackup.contract.errors import Failure, known_reason
 from dbbackup.contract.keys import SAFETY_SUFFIX, creation_key, leaf, root, transaction_key
 from dbbackup.contract.manifest import MANIFEST_LIMIT, safety_report
 from dbbackup.contract.records import CreationRecord, Tombstone, TransactionRecord, parse_transaction
@@ -88,15 +88,23 @@ def _check_backup(run: Run, options: CheckOptions) -> None:
             found = find_artifact(storage, directory, run.spec.owner)
             if found:
                 artifact = SealedArtifact(directory, *found)
-                run.facts |= {"artifact": artifact.report(), "database": artifact.database_report(), "bytes_read": found[0].dump_bytes}
+                run.facts.artifact, run.facts.database = artifact.report(), artifact.database_report()
+                run.facts.bytes_read, run.facts.finding = found[0].dump_bytes, "TookEffect"
                 return
         removed = sum(delete_directory(storage, directory) for directory in directories)
     except Failure as failure:
         if failure.reason.name != "BucketNotFound":
-            raise  # nobody has looked: the operator says that the outcome is unknown
-        raise Failure(options.lost_reason, options.lost_message) from None
+            raise  # the bucket was not seen: the operator says that the outcome is unknown
+        removed = 0
     run.reporter.info(f"no sealed artifact; {removed} objects of the lost run were deleted")
-    raise Failure(options.lost_reason, options.lost_message)
+    raise _without_effect(run, options)
+
+
+def _without_effect(run: Run, options: CheckOptions, proof: str = "") -> Failure:
+    """The Failure of a lost run that has changed nothing, as `proof` says."""
+    run.facts.finding = "NoEffect"
+    reason = known_reason(options.lost_reason) or "RunLost"
+    return Failure(reason, f"{options.lost_message}; {proof}" if proof else options.lost_message)
 
 
 # check of a restore
@@ -104,13 +112,17 @@ def _check_backup(run: Run, options: CheckOptions) -> None:
 
 def _check_restore(run: Run, options: CheckOptions) -> None:
     try:
-        settled = _settle(run)
+        unchanged = _settle(run)
     except Failure as failure:
-        if failure.reason.name == "OutcomeUnknown" or (failure.reason.retryable and failure.reason.name != "Timeout"):
+        if failure.reason.retryable and failure.reason.name != "Timeout":
             raise
-        raise Failure("OutcomeUnknown", f"{options.lost_message}; and nobody can tell what became of it: {failure}") from None
-    if settled is not None:
-        raise Failure(options.lost_reason, f"{options.lost_message}; {settled}")
+        run.facts.finding = "Unknown"
+        if failure.reason.name == "OutcomeUnknown":
+            raise
+        raise Failure("OutcomeUnknown", f"{options.lost_message}; its outcome cannot be found out: {failure}") from None
+    if unchanged is not None:
+        raise _without_effect(run, options, unchanged)
+    run.facts.finding = "TookEffect"
 
 
 def _settle(run: Run) -> str | None:
@@ -128,8 +140,8 @@ def _settle(run: Run) -> str | None:
     if not _committed(run, record):
         storage.delete([key])
         return f"its transaction {record.xid} was rolled back, the target is as it was{_created(run, storage)}"
-    run.facts["restored"] = RestoredReport(tables=record.tables, rows=record.rows, bytes=record.bytes)
-    run.facts["artifact"] = _artifact(run, storage, record.artifact_key)
+    run.facts.restored = RestoredReport(tables=record.tables, rows=record.rows, bytes=record.bytes)
+    run.facts.artifact = _artifact(run, storage, record.artifact_key)
     storage.delete([creation_key(run.spec.storage.prefix, run.spec.owner)])
     return None
 
@@ -168,7 +180,7 @@ def _find_safety_backup(run: Run, storage: Storage) -> None:
     for directory in find_directories(storage, run.spec.storage.prefix, run.spec.owner, SAFETY_SUFFIX):
         found = find_artifact(storage, directory, run.spec.owner)
         if found:
-            run.facts["safety_backup"] = safety_report(directory, *found)
+            run.facts.safety_backup = safety_report(directory, *found)
         else:
             delete_directory(storage, directory)
 
@@ -246,7 +258,7 @@ def _was_committed(run: Run, info: Conninfo, record: TransactionRecord) -> bool:
             if not end_backend(info, OpenTransaction(record.xid, record.backend_pid, record.timeline)):
                 raise Failure("ConnectionLost", f"server process {record.backend_pid} of transaction {record.xid} does not end")
             status, _ = transaction_status(session, record.xid)
-        run.facts["database"] = _database(session, info, record)
+        run.facts.database = _database(session, info, record)
         if status not in {"committed", "aborted"}:
             raise Failure("OutcomeUnknown", f"the server of {info.identity} does not know any more what became of transaction {record.xid}")
     return status == "committed"

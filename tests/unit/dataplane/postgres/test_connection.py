@@ -5,13 +5,14 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.run import DatabaseTarget
 from dbbackup.dataplane.paths import Paths
 from dbbackup.dataplane.postgres import conninfo
-from dbbackup.dataplane.postgres.connection import child_environment, classify, redact
+from dbbackup.dataplane.postgres.connection import child_environment, classify, to_failure
 from dbbackup.dataplane.postgres.conninfo import Conninfo, resolve
 
 CLOUDNATIVE_PG = {
@@ -128,10 +129,11 @@ def test_a_chosen_host_settles_several() -> None:
 
 
 def test_messages_never_hold_the_password() -> None:
-    info = Conninfo("h", 5432, "db", "app", "geheim")
-    assert "geheim" not in repr(info)
-    assert "geheim" not in info.who
-    assert redact("password is geheim!", info) == "password is ***!"
+    info = Conninfo("h", 5432, "db", "app", "very-secret")
+    assert "very-secret" not in repr(info)
+    assert "very-secret" not in info.who
+    failure = to_failure(psycopg.OperationalError("no such option: very-secret!"), info, "connecting", "DatabaseUnreachable")
+    assert failure.message.endswith("connecting: no such option: ***!")
 
 
 def test_a_late_secret_is_waited_for(tmp_path: Path) -> None:

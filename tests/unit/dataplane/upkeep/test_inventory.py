@@ -13,7 +13,7 @@ from tests.integration.artifacts import ROOT, Told, key_of, known, manifest_of, 
 from tests.unit.support.memory_storage import NOW, Memory, changed, failing, run, without
 
 from dbbackup.contract import keys
-from dbbackup.contract.errors import Failure
+from dbbackup.contract.errors import Failure, ReasonName
 from dbbackup.contract.keys import Leaf, parse_directory, split
 from dbbackup.contract.run import InventoryOptions
 from dbbackup.dataplane import bucket as bucket_module
@@ -234,7 +234,7 @@ def test_a_known_artifact_without_its_dump_is_told(bucket: Memory, inventory: Ca
     ("reason", "code", "items"),
     [("StorageAccessDenied", 0, 2), ("ArtifactMissing", 0, 1), ("ArtifactCorrupt", 0, 2), ("StorageUnavailable", 10, None)],
 )
-def test_a_manifest_that_cannot_be_read(bucket: Memory, inventory: Callable[..., Told], reason: str, code: int, items: int | None) -> None:
+def test_a_manifest_that_cannot_be_read(bucket: Memory, inventory: Callable[..., Told], reason: ReasonName, code: int, items: int | None) -> None:
     """A storage that is away fails the run. An artifact that was deleted since it was listed is
     none."""
     bucket.fill(objects_of(owner_of(1)) | objects_of(owner_of(2)))
@@ -328,7 +328,7 @@ def test_uploads_that_are_none_of_ours_are_left_alone(bucket: Memory, inventory:
 
 
 @pytest.mark.parametrize(("reason", "code"), [("StorageRefused", 0), ("StorageAccessDenied", 22), ("StorageUnavailable", 10)])
-def test_a_server_that_lists_no_uploads(bucket: Memory, inventory: Callable[..., Told], reason: str, code: int) -> None:
+def test_a_server_that_lists_no_uploads(bucket: Memory, inventory: Callable[..., Told], reason: ReasonName, code: int) -> None:
     bucket.fill(objects_of(owner_of(1)))
     bucket.before = failing("list_uploads", reason)
     told = inventory()

@@ -1,0 +1,59 @@
+"""Secrets in texts: replaced wherever they stand, but never so that the text can no longer be read.
+
+A password may be a word of our own messages. To mask it there would make them unreadable, and would
+give it away by the gaps. So a weak secret is masked where only a value can stand, and nowhere else.
+docs/security.md says what that means for passwords.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from urllib.parse import quote, quote_plus
+
+MASK = "***"
+SHORT = 8
+"""Characters below which a secret is masked only as a word of its own, never inside a word."""
+WORD = 16
+"""Characters below which letters alone, or digits alone, count as a common word or number."""
+_TINY = 4
+
+
+class Redactor:
+    """Masks registered values, also where they are URL-encoded, JSON-escaped or inside a repr."""
+
+    def __init__(self, *secrets: str | None) -> None:
+        self._patterns: set[tuple[int, str]] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self.add(*secrets)
+
+    def add(self, *secrets: str | None) -> None:
+        for secret in filter(None, secrets):
+            self._patterns |= {(len(form), _pattern(secret, form)) for form in _forms(secret)}
+        # The longest first: a secret within another one leaves no rest of it.
+        ordered = [pattern for _, pattern in sorted(self._patterns, reverse=True)]
+        self._pattern = re.compile("|".join(ordered)) if ordered else None
+
+    def __call__(self, text: str) -> str:
+        """Lone surrogates, which JSON cannot carry, become question marks."""
+        clean = text.encode("utf-8", "replace").decode("utf-8")
+        return self._pattern.sub(MASK, clean) if self._pattern else clean
+
+
+def _forms(secret: str) -> Iterator[str]:
+    yield secret
+    yield quote(secret)
+    yield quote(secret, safe="")
+    yield quote_plus(secret)
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield repr(secret)[1:-1]
+
+
+def _pattern(secret: str, form: str) -> str:
+    text = re.escape(form)
+    if len(secret) < _TINY or (len(secret) < WORD and (secret.isalpha() or secret.isdigit())):
+        # In quotes, behind `password=` or `password:`, or before the @ of a URI.
+        return rf"""(?<=['"`]){text}(?=['"`])|(?<==){text}(?!\w)|(?<=assword[: ]){text}(?!\w)|(?<=assword: ){text}(?!\w)|(?<=:){text}(?=@)"""
+    return rf"(?<!\w){text}(?!\w)" if len(secret) < SHORT else text
