@@ -1,5 +1,5 @@
-"""README, docs and examples: links resolve, YAML fits the CRDs, and what they name (make targets,
-fields, reasons, values) exists."""
+"""README, docs and examples: links resolve, YAML fits the CRDs, and what they name (files, make
+targets, fields, reasons, values) exists."""
 
 import re
 from collections.abc import Iterator
@@ -17,6 +17,8 @@ from dbbackup.contract.run import DatabaseTarget
 from dbbackup.dataplane.postgres.conninfo import CONVENTIONS, resolve
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
+OTHER_PAGES = sorted([*(ROOT / "tests").glob("**/*.md"), *(ROOT / "examples").glob("**/*.md"), *(ROOT / "charts").glob("*/README.md")])
+HAND_WRITTEN = [page for page in PAGES if not page.read_text().startswith("<!-- Generated")]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 CHART = ROOT / "charts" / "database-backup-operator"
 
@@ -195,7 +197,7 @@ def test_reasons_exist(page: Path) -> None:
         "NearCapacity", "PruneHeld", "Notified",
     }  # fmt: skip
     for word in _CODE.findall(_prose(page)):
-        if page.name not in {"ARCHITECTURE.md", "reference.md"} and re.fullmatch(r"(?:[A-Z][a-z]+)+", word):
+        if page.name not in {"ARCHITECTURE.md", "CONTRIBUTING.md", "reference.md"} and re.fullmatch(r"(?:[A-Z][a-z]+)+", word):
             assert word in known, f"{_name(page)}: `{word}` is no failure reason"
 
 
@@ -208,3 +210,60 @@ def test_chart_values_exist(page: Path) -> None:
             for step in path.split("."):
                 assert step in found, f"{_name(page)}: the chart has no value {path}"
                 found = found[step]
+
+
+ABSENT = {"operator/__init__.py"}
+"""Files that a page names because they must not exist."""
+PLACES = (ROOT, ROOT / "operator" / "dbbackup", ROOT / "tests")
+ROOMS = {path.name for place in PLACES for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))} - {"build"}
+
+
+def _there(name: str, page: Path) -> bool:
+    """Whether a file, folder, module or a module's attribute of that name exists: below the root,
+    the package, the tests, or beside the page."""
+    for place in (*PLACES, page.parent):
+        for path in (name, f"{name}.py"):
+            if ("*" not in path and (place / path).exists()) or ("*" in path and any(place.glob(path))):
+                return True
+        module, _, attribute = name.rpartition(".")
+        source = place / f"{module}.py"
+        if (
+            module
+            and source.exists()
+            and re.search(rf"^(?:class|def|async def) {attribute}\b|^{attribute}\b[^\n]* = ", source.read_text(), re.MULTILINE)
+        ):
+            return True
+    return False
+
+
+def _named(page: Path) -> set[str]:
+    """What the page names that looks like a path within the project."""
+    shown = [*_CODE.findall(_prose(page)), *_LINK.findall(_prose(page))]
+    words = [word.partition("#")[0].partition("::")[0].rstrip(".,:;") for text in shown for word in text.split()]
+    if page.name == "COVERAGE.md":
+        words += re.findall(r"[\w-]+(?:/[\w-]+)+", _CODE.sub("", _prose(page)))
+    paths = {word for word in words if re.fullmatch(r"[\w.*-]+(?:/[\w.*-]+)*/?", word)}
+    return {word for word in paths if ("/" in word and word.split("/")[0] in ROOMS) or word.endswith((".py", ".sh", ".toml"))}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=_name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    for name in _named(page) - ABSENT:
+        assert _there(name, page), f"{_name(page)}: {name}: no such file, module or attribute"
+
+
+def test_the_check_of_files_sees_something() -> None:
+    assert len(_named(ROOT / "ARCHITECTURE.md")) > 10
+    assert len(_named(ROOT / "CONTRIBUTING.md")) > 30
+    assert len(_named(ROOT / "tests" / "COVERAGE.md")) > 50
+    assert not _there("plan/no_such_module.py", ROOT / "README.md")
+    assert not _there("plan/facts.NoSuchClass", ROOT / "README.md")
+
+
+@pytest.mark.parametrize("page", [*HAND_WRITTEN, *OTHER_PAGES], ids=_name)
+def test_lines_are_short_or_hold_one_sentence(page: Path) -> None:
+    """160 columns; tables and code are exempt, as they cannot be broken."""
+    for line in _prose(page).splitlines():
+        if len(line) > 160 and not line.startswith("|"):
+            sentences = re.split(r"(?<=[.!?])[)*`]* +(?=[A-Z`*\[(])", _LINK.sub("", line).strip())
+            assert len(sentences) == 1, f"{_name(page)}: more than one sentence in a line of {len(line)} columns: {line[:60]}"
