@@ -17,6 +17,9 @@ READY := $(VENV)/.ready
 NO_PLUGIN := $(addprefix --no-emit-package ,rich pygments markdown-it-py mdurl)
 ARGS ?=
 export CLUSTER IMAGE KUBE_CONTEXT
+# Python and pytest keep what they compiled, outside the tree: half of a short test run is compiling.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' | expand -t 14

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tests.unit.support.crd_status import problems
+from tests.unit.support.crds import problems
 from tests.unit.support.plan_world import T0, Raw, backup_obj, facts, storage_obj
 
 from dbbackup.contract.report import InventoryItem

@@ -3,8 +3,12 @@ of clock change."""
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from time import perf_counter
 from zoneinfo import ZoneInfo
 
@@ -21,14 +25,18 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def dues(schedule: str, zone: str, after: str, count: int) -> list[str]:
-    """In local time, with its offset."""
+def local_dues(schedule: str, zone: str, after: str, count: int) -> list[datetime]:
     cron, moment, found = parse(schedule, zone), at(after), []
     for _ in range(count):
         moment = cron.next(moment)
         assert moment.tzinfo is UTC
-        found.append(moment.astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M%z"))
+        found.append(moment.astimezone(ZoneInfo(zone)))
     return found
+
+
+def dues(schedule: str, zone: str, after: str, count: int) -> list[str]:
+    """In local time, with its offset."""
+    return [due.strftime("%Y-%m-%d %H:%M%z") for due in local_dues(schedule, zone, after, count)]
 
 
 @pytest.mark.parametrize(
@@ -97,8 +105,8 @@ def test_clock_changes(schedule: str, zone: str, after: str, expected: list[str]
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Santiago", "Africa/Cairo", "Antarctica/Troll"])
 @pytest.mark.parametrize("time", ["0 0", "30 0", "15 1", "0 2", "10 2", "59 2", "0 3", "45 23"])
 def test_a_daily_run_comes_once_a_day(time: str, zone: str) -> None:
-    days = [due[:10] for due in dues(f"{time} * * *", zone, "2026-01-01T23:59", 366)]
-    assert len(set(days)) == 366
+    days = {due.date() for due in local_dues(f"{time} * * *", zone, "2026-01-01T23:59", 366)}
+    assert len(days) == 366
 
 
 def _matcher(schedule: str) -> tuple[set[int], set[int], set[int], set[int]]:
@@ -117,6 +125,21 @@ def _matcher(schedule: str) -> tuple[set[int], set[int], set[int], set[int]]:
     return values(minute, 0, 59), values(hour, 0, 23), values(day, 1, 31), values(weekday, 0, 6)
 
 
+@cache
+def _minutes(zone: ZoneInfo, start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
+    """Every minute of [start, end], and what the local clock shows then."""
+    moments = [start + number * MINUTE for number in range((end - start) // MINUTE + 1)]
+    return [(moment, moment.astimezone(zone).replace(tzinfo=None, fold=0)) for moment in moments]
+
+
+def _probes(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[datetime]:
+    """Close to each other around the clock change, an hour apart elsewhere."""
+    [change] = [after for (_, was), (after, shows) in itertools.pairwise(_minutes(zone, start, end)) if shows - was != MINUTE]
+    probe = start
+    while (probe := probe + timedelta(minutes=13 if abs(probe - change) < timedelta(hours=4) else 62, seconds=20)) < end:
+        yield probe
+
+
 def _brute(schedule: str, zone: ZoneInfo, start: datetime, end: datetime) -> list[datetime]:
     """The definition itself, over every minute of (start, end]."""
     minutes, hours, days, weekdays = _matcher(schedule)
@@ -124,11 +147,9 @@ def _brute(schedule: str, zone: ZoneInfo, start: datetime, end: datetime) -> lis
     def matches(wall: datetime) -> bool:
         return wall.minute in minutes and wall.hour in hours and wall.day in days and wall.isoweekday() % 7 in weekdays
 
-    found, moment = [], start
-    seen = moment.astimezone(zone).replace(tzinfo=None, fold=0)
-    while moment < end:
-        moment += MINUTE
-        wall = moment.astimezone(zone).replace(tzinfo=None, fold=0)
+    found: list[datetime] = []
+    (_, seen), *later = _minutes(zone, start, end)
+    for moment, wall in later:
         if len(hours) == 24:
             due = matches(wall)
         else:
@@ -141,6 +162,7 @@ def _brute(schedule: str, zone: ZoneInfo, start: datetime, end: datetime) -> lis
     return found
 
 
+@cache
 def _changes(zone: ZoneInfo, year: int) -> list[datetime]:
     """Midday (UTC) of the days on which the clock changes."""
     days = [datetime(year, 1, 1, 12, tzinfo=UTC) + timedelta(days=day) for day in range(365)]
@@ -163,10 +185,11 @@ def test_as_defined_around_clock_changes(schedule: str, zone_name: str) -> None:
             found.append(moment)
         assert found == expected
         assert cron.count(start, end) == len(expected)
-        probe = start
-        while (probe := probe + timedelta(minutes=13, seconds=20)) < end:
-            assert cron.latest(start, probe) == max((due for due in expected if due <= probe), default=None)
-            assert cron.next(probe) == min((due for due in expected if due > probe), default=cron.next(end))
+        after_end = cron.next(end)
+        for probe in _probes(zone, start, end):
+            until = bisect.bisect_right(expected, probe)
+            assert cron.latest(start, probe) == (expected[until - 1] if until else None)
+            assert cron.next(probe) == (expected[until] if until < len(expected) else after_end)
 
 
 SCHEDULES = st.one_of(

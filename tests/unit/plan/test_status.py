@@ -3,16 +3,14 @@ one that does not, whole."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-import jsonschema
 import pytest
 from pydantic import BaseModel
-from tests.unit.project.test_crds import root
+from tests.unit.support.crds import PLURALS, problems, root_schema
 from tests.unit.support.plan_world import T0, backup_obj, facts, job_of, restore_obj
 
 from dbbackup.contract.report import Progress, Report
@@ -21,7 +19,6 @@ from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import Facts, LogView
 from dbbackup.plan.observe import RunState
 
-PLURALS = {"DatabaseBackup": "databasebackups", "DatabaseRestore": "databaserestores"}
 LONG = "x" * 40_000
 
 
@@ -47,22 +44,6 @@ REPORT: Report = longest(Report)
 LOG = LogView(key=LONG, xid=LONG, waiting=LONG, progress=longest(Progress))
 STATE = RunState("Running", attempts=11, started=True, started_at=T0, pod="p" * 253)
 STORAGE = StorageTarget(name="s" * 63, bucket="b" * 63, prefix="p" * 512, endpoint="http://" + "e" * 1017)
-
-
-@functools.cache
-def status_schema(kind: str) -> Any:
-    """Of the CRD; what it does not name is refused, where the API server would drop it without a
-    word."""
-
-    def closed(schema: Any) -> Any:
-        if isinstance(schema, list):
-            return [closed(item) for item in schema]
-        if not isinstance(schema, dict):
-            return schema
-        more = {"additionalProperties": False} if "properties" in schema else {}
-        return {key: closed(value) for key, value in schema.items()} | more
-
-    return closed(root(PLURALS[kind])["properties"]["status"])
 
 
 def every_status(kind: str) -> Iterator[dict[str, Any]]:
@@ -113,12 +94,12 @@ def bounded(schema: Any, path: str = "") -> Iterator[str]:
         yield from bounded(schema["items"], f"{path}[]")
 
 
-@pytest.mark.parametrize("kind", sorted(PLURALS))
+@pytest.mark.parametrize("kind", ["DatabaseBackup", "DatabaseRestore"])
 def test_no_status_breaks_a_limit_of_its_crd(kind: str) -> None:
-    schema, emitted = status_schema(kind), set()
+    schema = root_schema(PLURALS[kind])["properties"]["status"]
+    emitted = set()
     for status in every_status(kind):
-        problems = [f"{error.json_path}: {error.message[:100]}" for error in jsonschema.Draft202012Validator(schema).iter_errors(status)]
-        assert problems == [], status["phase"]
+        assert [problem[:200] for problem in problems(kind, status)] == [], status["phase"]
         emitted |= {path for leaf in leaves(status) for path in (leaf, leaf.removesuffix("[]"))} | {".conditions"}
     left_out = {".artifact.key", ".artifact.sha256", ".artifact.manifestSha256", ".transactionID"}
     left_out |= {".safetyBackup.key", ".safetyBackup.sha256", ".safetyBackup.manifestSha256"}

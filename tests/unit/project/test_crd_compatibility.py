@@ -6,22 +6,14 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from tests.root import CRDS, ROOT
-
-Schema = dict[str, Any]
-
-
-def load(path: Path) -> Schema:
-    return dict(yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-
+from tests.root import ROOT
+from tests.unit.support.crds import Schema, crd, load, schema_of
 
 OLD = {path.stem: load(path) for path in sorted((ROOT / "tests" / "data" / "crds-0.1").glob("*.yaml"))}
-NEW = {plural: load(CRDS / f"{plural}.yaml") for plural in OLD}
+NEW = {plural: crd(plural) for plural in OLD}
 
 SAME = ("type", "format", "default", "x-kubernetes-int-or-string", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "pattern")
 AT_MOST = ("maximum", "maxLength", "maxItems", "maxProperties")
@@ -75,12 +67,6 @@ def _new_rules(plural: str, old: Schema, new: Schema, path: str) -> Iterator[str
         about_new_fields = rule.get("fieldPath", "").removeprefix(".") in added
         if rule["rule"] not in before and not about_new_fields and (plural, path, rule["rule"]) not in ALLOWED:
             yield f"{path}: a new rule: {rule['rule']}"
-
-
-def schema_of(crd: Schema) -> Schema:
-    [version] = [version for version in crd["spec"]["versions"] if version["name"] == "v1"]
-    schema: Schema = version["schema"]["openAPIV3Schema"]
-    return schema
 
 
 @pytest.mark.parametrize("plural", list(OLD))
@@ -141,5 +127,5 @@ def test_the_comparison_sees(case: str) -> None:
 
 def test_the_old_files_are_whole() -> None:
     assert set(OLD) == {"backupstorages", "databasebackups", "databaserestores"}
-    for crd in OLD.values():
-        assert re.fullmatch(r"[a-z]+[.]dbbackup[.]io", crd["metadata"]["name"])
+    for old in OLD.values():
+        assert re.fullmatch(r"[a-z]+[.]dbbackup[.]io", old["metadata"]["name"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,12 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from tests.root import CRDS, ROOT
-from tests.unit.support.crd_status import problems
+from tests.root import ROOT
+from tests.unit.support.crds import Schema, crd, problems, root_schema, version_of
 
 from dbbackup.api import specs, units
 from dbbackup.contract import report
 
-Schema = dict[str, Any]
 MODELS: dict[str, type[specs.Spec]] = {
     "backupstorages": specs.StorageSpec,
     "databasebackups": specs.BackupSpec,
@@ -32,22 +30,6 @@ KEYWORDS = {
     "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "anyOf", "x-kubernetes-validations",
     "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields",
 }  # fmt: skip
-
-
-@functools.cache
-def crd(plural: str) -> Schema:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return dict(yaml.load((CRDS / f"{plural}.yaml").read_text(), Loader=loader))
-
-
-def version(plural: str) -> Schema:
-    [found] = crd(plural)["spec"]["versions"]
-    return dict(found)
-
-
-def root(plural: str) -> Schema:
-    schema: Schema = version(plural)["schema"]["openAPIV3Schema"]
-    return schema
 
 
 def walk(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
@@ -64,13 +46,13 @@ def walk(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
 
 @pytest.mark.parametrize("plural", KINDS)
 def test_every_schema_is_well_formed(plural: str) -> None:
-    for path, schema in walk(root(plural)):
+    for path, schema in walk(root_schema(plural)):
         assert set(schema) <= KEYWORDS, path
 
 
 @pytest.mark.parametrize("plural", KINDS)
 def test_every_field_is_described(plural: str) -> None:
-    for path, schema in walk(root(plural)):
+    for path, schema in walk(root_schema(plural)):
         if path and not path.endswith(("[]", "{}")):
             assert re.match(r"[A-Z`].*[.)]$", schema.get("description", "")), path
 
@@ -78,7 +60,7 @@ def test_every_field_is_described(plural: str) -> None:
 @pytest.mark.parametrize("plural", KINDS)
 def test_everything_is_bounded(plural: str) -> None:
     """An unbounded list, map or string exceeds the API server's budget for CEL."""
-    for path, schema in walk(root(plural)):
+    for path, schema in walk(root_schema(plural)):
         match schema.get("type"):
             case "string" if path not in (".apiVersion", ".kind"):
                 assert {"maxLength", "enum", "format"} & set(schema), path
@@ -90,7 +72,7 @@ def test_everything_is_bounded(plural: str) -> None:
 
 @pytest.mark.parametrize("plural", KINDS)
 def test_every_rule_has_a_message_for_people(plural: str) -> None:
-    for path, schema in walk(root(plural)):
+    for path, schema in walk(root_schema(plural)):
         for rule in schema.get("x-kubernetes-validations", []):
             assert len(rule.get("message", "")) > 15, path
             assert "self" not in rule["message"], path
@@ -99,9 +81,9 @@ def test_every_rule_has_a_message_for_people(plural: str) -> None:
 
 @pytest.mark.parametrize("plural", KINDS)
 def test_status_of_a_new_object(plural: str) -> None:
-    status = root(plural)["properties"]["status"]
+    status = root_schema(plural)["properties"]["status"]
     assert status["default"] == {"observedGeneration": -1}
-    assert version(plural)["subresources"] == {"status": {}}
+    assert version_of(crd(plural))["subresources"] == {"status": {}}
     assert {"observedGeneration", "conditions"} <= set(status["properties"])
 
 
@@ -110,18 +92,18 @@ def frozen(schema: Schema) -> set[str]:
 
 
 def test_a_run_is_immutable_except_its_deletion_policy() -> None:
-    backup = root("databasebackups")["properties"]["spec"]
+    backup = root_schema("databasebackups")["properties"]["spec"]
     assert set(backup["properties"]) - frozen(backup) == {"deletionPolicy"}
-    restore = root("databaserestores")["properties"]["spec"]
+    restore = root_schema("databaserestores")["properties"]["spec"]
     assert set(restore["properties"]) == frozen(restore)
-    assert frozen(root("backupstorages")["properties"]["spec"]["properties"]["s3"]) == {"bucket", "prefix", "endpoint"}
-    assert [path for path, schema in walk(root("databasebackupschedules")) if frozen(schema)] == []
+    assert frozen(root_schema("backupstorages")["properties"]["spec"]["properties"]["s3"]) == {"bucket", "prefix", "endpoint"}
+    assert [path for path, schema in walk(root_schema("databasebackupschedules")) if frozen(schema)] == []
 
 
 def test_a_schedules_template_has_the_fields_of_a_backup() -> None:
     """The very same, with their defaults and limits, except what only a discovered one has."""
-    backup = root("databasebackups")["properties"]["spec"]["properties"]
-    template = root("databasebackupschedules")["properties"]["spec"]["properties"]["template"]["properties"]["spec"]["properties"]
+    backup = root_schema("databasebackups")["properties"]["spec"]["properties"]
+    template = root_schema("databasebackupschedules")["properties"]["spec"]["properties"]["template"]["properties"]["spec"]["properties"]
     assert set(backup) - set(template) == {"origin", "artifactKey"}
     for name, schema in template.items():
         described = {key: value for key, value in backup[name].items() if name != "database" or key != "description"}
@@ -130,7 +112,7 @@ def test_a_schedules_template_has_the_fields_of_a_backup() -> None:
 
 @pytest.mark.parametrize("plural", KINDS)
 def test_immutability_works_for_absent_fields(plural: str) -> None:
-    for _, schema in walk(root(plural)):
+    for _, schema in walk(root_schema(plural)):
         for rule in schema.get("x-kubernetes-validations", []):
             if "oldSelf" in rule["rule"]:
                 name = rule["fieldPath"].removeprefix(".")
@@ -139,8 +121,8 @@ def test_immutability_works_for_absent_fields(plural: str) -> None:
 
 @pytest.mark.parametrize("plural", KINDS)
 def test_columns_show_fields_that_exist(plural: str) -> None:
-    schema = root(plural)
-    for column in version(plural)["additionalPrinterColumns"]:
+    schema = root_schema(plural)
+    for column in version_of(crd(plural))["additionalPrinterColumns"]:
         found: Schema = schema
         for step in re.sub(r"\[.*?\]", "[]", column["jsonPath"]).strip(".").split("."):
             if step == "metadata":
@@ -201,7 +183,7 @@ def compare(model: type[BaseModel], schema: Schema, path: str) -> None:
 
 @pytest.mark.parametrize("plural", KINDS)
 def test_types_and_crds_have_the_same_fields_defaults_and_choices(plural: str) -> None:
-    compare(MODELS[plural], root(plural)["properties"]["spec"], "spec")
+    compare(MODELS[plural], root_schema(plural)["properties"]["spec"], "spec")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests" / "data" / "refused").glob("*.yaml")), ids=lambda path: path.stem)
@@ -218,17 +200,17 @@ def test_what_a_report_says_has_its_place_in_the_status() -> None:
         return {field.alias or name for name, field in model.model_fields.items()}
 
     for plural in ("databasebackups", "databaserestores"):
-        status = root(plural)["properties"]["status"]["properties"]
+        status = root_schema(plural)["properties"]["status"]["properties"]
         assert names(report.ArtifactReport) - {"sizeBytes"} <= set(status["artifact"]["properties"])
         assert names(report.DatabaseReport) == set(status["database"]["properties"])
         assert names(report.FailureReport) | {"logTail"} == set(status["failure"]["properties"])
         assert names(report.Progress) | {"updatedAt"} == set(status["progress"]["properties"])
     assert names(report.RestoredReport) == set(status["restored"]["properties"])
     assert names(report.SafetyBackupReport) | {"storage"} == set(status["safetyBackup"]["properties"])
-    status = root("backupstorages")["properties"]["status"]["properties"]
+    status = root_schema("backupstorages")["properties"]["status"]["properties"]
     assert names(report.InventoryReport) - {"now", "conditionalWrites", "swept"} <= set(status["usage"]["properties"])
     assert "conditionalWrites" in status["capabilities"]["properties"]
-    phase = root("databasebackups")["properties"]["status"]["properties"]["phase"]
+    phase = root_schema("databasebackups")["properties"]["status"]["properties"]["phase"]
     assert phase["enum"] == list(get_args(specs.Phase))
 
 

@@ -2,7 +2,7 @@
 targets, fields, reasons, values) exists."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from tests.root import CRDS, ROOT
+from tests.root import ROOT
+from tests.unit.support.crds import LOADER, PLURALS, closed, compiled, root_schema
 
 from dbbackup.contract.errors import REASONS
 from dbbackup.contract.run import DatabaseTarget
@@ -48,32 +49,23 @@ def _anchors(page: Path) -> set[str]:
 
 
 @cache
-def _schemas() -> dict[str, dict[str, Any]]:
+def _schemas() -> Mapping[str, dict[str, Any]]:
     """Kind -> its schema, in which a field that is not listed is an error."""
-    found: dict[str, dict[str, Any]] = {}
-    for path in CRDS.glob("*.yaml"):
-        spec = yaml.safe_load(path.read_text())["spec"]
-        schema = _closed(spec["versions"][0]["schema"]["openAPIV3Schema"])
+    found = {kind: closed(root_schema(plural)) for kind, plural in PLURALS.items()}
+    for schema in found.values():
         schema["properties"]["metadata"] = {"type": "object", "required": ["name"]}
-        found[spec["names"]["kind"]] = schema
     return found
 
 
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    closed = dict(schema)
-    if "properties" in closed:
-        closed["properties"] = {name: _closed(child) for name, child in closed["properties"].items()}
-        closed["additionalProperties"] = False
-    if "items" in closed:
-        closed["items"] = _closed(closed["items"])
-    if closed.get("x-kubernetes-int-or-string"):
-        closed.pop("type", None)
-        closed.pop("pattern", None)
-    return closed
+@cache
+def _validators() -> Mapping[str, jsonschema.Draft7Validator]:
+    """Of whole objects by kind, and of the part of a backup's spec that names a database."""
+    part = {**_schemas()["DatabaseBackup"]["properties"]["spec"], "required": ["database"]}
+    return {kind: compiled(schema) for kind, schema in _schemas().items()} | {"database": compiled(part)}
 
 
 def _documents(text: str) -> list[dict[str, Any]]:
-    found = [document for document in yaml.safe_load_all(text) if document is not None]
+    found = [document for document in yaml.load_all(text, Loader=LOADER) if document is not None]
     assert all(isinstance(document, dict) for document in found)
     return found
 
@@ -82,11 +74,10 @@ def _check(document: dict[str, Any]) -> bool:
     """Validates what is one of ours, or a part of one; False where it is neither."""
     if document.get("kind") in _schemas():
         assert document.get("apiVersion", "dbbackup.io/v1") == "dbbackup.io/v1"
-        jsonschema.validate(document, _schemas()[document["kind"]])
+        _validators()[document["kind"]].validate(document)
         return True
     if set(document) == {"database"}:
-        spec = _schemas()["DatabaseBackup"]["properties"]["spec"]
-        jsonschema.validate(document, {**spec, "required": ["database"]})
+        _validators()["database"].validate(document)
         return True
     return False
 
@@ -201,9 +192,14 @@ def test_reasons_exist(page: Path) -> None:
             assert word in known, f"{_name(page)}: `{word}` is no failure reason"
 
 
+@cache
+def _values() -> Any:
+    return yaml.load((CHART / "values.yaml").read_text(), Loader=LOADER)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_chart_values_exist(page: Path) -> None:
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    values = _values()
     for block in _blocks(page, "sh"):
         for path in re.findall(r"--set ([a-zA-Z.]+)=", block):
             found = values

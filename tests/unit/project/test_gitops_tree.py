@@ -12,14 +12,13 @@ import jsonschema
 import pytest
 import yaml
 from tests.health import GITOPS
-from tests.root import CRDS, ROOT
-from tests.unit.support.crd_status import _closed
+from tests.root import ROOT
+from tests.unit.support.crds import LOADER, validator
 
 from dbbackup import __version__
 from dbbackup.api.units import parse_duration
 
 Raw = dict[str, Any]
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FILES = sorted(GITOPS.rglob("*.yaml"))
 RELEASE = "42"
 APART = {"argocd/argocd-cm.yaml": "a patch for Argo CD's own ConfigMap", "portable/migration.yaml": "for where there is no such tool"}
@@ -72,15 +71,11 @@ def ours() -> list[tuple[str, Raw]]:
 
 
 def test_our_kinds_fit_the_crds() -> None:
-    schemas = {}
-    for path in CRDS.glob("*.yaml"):
-        spec = yaml.load(path.read_text(), Loader=LOADER)["spec"]
-        schemas[spec["names"]["kind"]] = _closed(spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"])
     assert {doc["kind"] for _, doc in ours()} == {"BackupStorage", "DatabaseBackup", "DatabaseBackupSchedule"}
     for _, doc in ours():
-        jsonschema.validate(doc["spec"], schemas[doc["kind"]])
+        validator(doc["kind"], "spec").validate(doc["spec"])
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**ours()[0][1]["spec"], "sotrage": 1}, schemas[ours()[0][1]["kind"]])
+        validator(ours()[0][1]["kind"], "spec").validate({**ours()[0][1]["spec"], "sotrage": 1})
 
 
 def test_no_secret_and_no_restore_lies_in_git() -> None:

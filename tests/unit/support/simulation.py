@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import functools
 import heapq
 import random
 from collections import Counter
@@ -21,10 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-import jsonschema
-import yaml
-from tests.root import CRDS
-from tests.unit.support.crd_status import _closed, problems
+from tests.unit.support.crds import PLURALS, problems, root_schema, validator
 from tests.unit.support.plan_world import T0
 
 from dbbackup import kube as k
@@ -83,25 +79,12 @@ class Killed(Exception):
 # What the API server adds and refuses
 
 
-@functools.cache
-def _schema(kind: str) -> Raw:
-    path = CRDS / f"{kind.lower()}s.yaml"
-    crd = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    schema: Raw = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
-    return schema
-
-
-@functools.cache
-def _spec_validator(kind: str) -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(_closed(_schema(kind)["spec"]))
-
-
 def _refused(kind: str, spec: Raw) -> list[str]:
     """What the API server would refuse of such a spec. Looked at once for all specs that are alike
     but for their texts."""
     shape = kind, str({name: value if isinstance(value, (dict, list)) else type(value) for name, value in spec.items()})
     if shape not in _TAKEN:
-        _TAKEN[shape] = [f"{found.json_path}: {found.message}" for found in _spec_validator(kind).iter_errors(spec)]
+        _TAKEN[shape] = [f"{found.json_path}: {found.message}" for found in validator(kind, "spec").iter_errors(spec)]
     return _TAKEN[shape]
 
 
@@ -203,7 +186,7 @@ class Server:
         }
         body = {"apiVersion": "batch/v1", **body, "kind": kind, "metadata": metadata}
         if kind in DECIDE:
-            body["spec"] = _defaulted(_schema(kind)["spec"], body["spec"])
+            body["spec"] = _defaulted(root_schema(PLURALS[kind])["properties"]["spec"], body["spec"])
             assert _refused(kind, body["spec"]) == []
             body.setdefault("status", {"observedGeneration": -1})
         self.made.append((kind, name))
