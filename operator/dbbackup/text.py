@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 def cut(text: str, limit: int) -> str:
     """`text`, at most `limit` characters of it."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"[:limit]
 
 
 def few(items: Iterable[str], limit: int) -> list[str]:

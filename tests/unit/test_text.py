@@ -12,6 +12,10 @@ def test_a_text_is_cut_to_its_limit_with_an_ellipsis(text: str, short: str) -> N
     assert cut(text, 4) == short
 
 
+def test_a_limit_may_leave_no_room() -> None:
+    assert [cut("abc", limit) for limit in (0, 1, 2)] == ["", "…", "a…"]
+
+
 @pytest.mark.parametrize(("count", "wanted"), [(2, ["0", "1"]), (3, ["0", "1", "2"]), (4, ["0", "1", "and 2 more"])])
 def test_the_last_of_a_few_counts_the_rest(count: int, wanted: list[str]) -> None:
     assert few(map(str, range(count)), 3) == wanted

@@ -1,4 +1,8 @@
-"""What a run says: its report and the lines of its log."""
+"""What a Job answers: the lines of its log while it runs, and one `Report` at its end.
+
+The report travels as JSON in the container's termination message. The items of inventories, prunes
+and discoveries are too many for that: they travel as pages in the log (see `contract.pages`).
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,9 @@ from dbbackup.contract.run import Owner, RunKind
 from dbbackup.text import cut, few
 
 REPORT_LIMIT = 4096
-"""Bytes: the kubelet cuts a termination message there."""
-
-
+"""Bytes. The kubelet cuts a termination message there."""
 WARNINGS = 16
-"""Of a report, and of a status."""
-
+"""Maximum warnings in a report or a status."""
 
 Finding = Literal["TookEffect", "NoEffect", "Unknown"]
 """What a check found out about a lost run: its backup is sealed or its restore committed; it has
@@ -34,8 +35,8 @@ class FailureReport(Model):
 
 
 class ArtifactReport(Model):
-    """`key` is the artifact's directory; `sha256` that of the stored artifact; `manifest_sha256`
-    that of manifest.json."""
+    """`key` is the artifact's directory; `sha256` is the digest of the stored dump, and
+    `manifest_sha256` that of manifest.json."""
 
     key: str
     sha256: str
@@ -60,8 +61,8 @@ class DatabaseReport(Model):
 
 
 class ManifestSummary(Model):
-    """Of an artifact whose object is not known: what its object is made from again. `safety`: made
-    by a restore before a Replace."""
+    """What an import needs to make the object of an artifact again. `safety`: a restore made the
+    artifact before a Replace."""
 
     owner: Owner
     artifact: ArtifactReport
@@ -74,9 +75,9 @@ class ManifestSummary(Model):
 
 
 class InventoryItem(Model):
-    """One artifact: a page item of an inventory. `key` is its directory, `size_bytes` counts all
-    its objects. `manifest` only where it is not known; `problem` says why such a manifest could not
-    be used."""
+    """One artifact, as an inventory reports it. `key` is its directory; `size_bytes` counts all its
+    objects. `manifest` is there only for artifacts without a known object; `problem` says why such
+    a manifest could not be used."""
 
     key: str
     size_bytes: int
@@ -86,8 +87,8 @@ class InventoryItem(Model):
 
 
 class PrunedItem(Model):
-    """One artifact that was to be deleted: a page item of a prune. `problem` says why it still
-    stands; absent: it is gone, or was not there."""
+    """One artifact that a prune was to delete. `problem` says why it still stands; without one it
+    is gone, or was not there."""
 
     key: str
     uid: str
@@ -95,7 +96,7 @@ class PrunedItem(Model):
 
 
 class DiscoveredItem(Model):
-    """One database of a server: a page item of a discovery. Templates and databases without
+    """One database of a server, as a discovery reports it. Templates and databases that allow no
     connections are left out."""
 
     name: str
@@ -104,9 +105,9 @@ class DiscoveredItem(Model):
 class InventoryReport(Model):
     """`now` is the storage's clock. `bytes` counts everything below the namespace's directory.
     `oldest` and `newest` are the times in the artifacts' keys. `debris` counts directories without
-    a manifest, `uploads` unfinished uploads, both before the sweep, of runs that go on left out;
-    `swept` counts directories and uploads removed. `foreign` counts objects that are none of ours,
-    which are never touched.
+    a manifest and `uploads` unfinished uploads, both before the sweep and without those of active
+    runs. `swept` counts the directories and uploads that were removed. `foreign` counts objects of
+    others, which are never touched.
     """
 
     now: datetime
@@ -122,7 +123,7 @@ class InventoryReport(Model):
 
 
 class PagesReport(Model):
-    """Of what the run told in its log, page by page: see `dbbackup.pages`."""
+    """Counts and SHA-256 of the pages in the run's log, so that none can be missing unseen."""
 
     pages: int
     items: int
@@ -130,13 +131,12 @@ class PagesReport(Model):
 
 
 class RestoredReport(Model):
-    """`rows` and `bytes` are absent where a check settled the restore and its record could not tell
-    them."""
+    """`bytes` counts the uncompressed bytes that the server took. `rows` and `bytes` are absent
+    where a check settled the restore and its record does not hold them."""
 
     tables: int
     rows: int | None = None
     bytes: int | None = None
-    """Uncompressed bytes of the artifact that the server took."""
 
 
 class SafetyBackupReport(Model):
@@ -147,8 +147,12 @@ class SafetyBackupReport(Model):
 
 
 class Report(Model):
-    """The container's last act. Under REPORT_LIMIT bytes: `fit` cuts messages and warnings, never
-    figures."""
+    """How a run ended.
+
+    `finding` is there only in the report of a check that could look, and not before 0.2.
+    `uncleared` says that the run failed and could not remove what it had stored, so a check Job
+    must.
+    """
 
     version: Literal[1] = 1
     run: RunKind
@@ -166,14 +170,13 @@ class Report(Model):
     bytes_read: int | None = None
     warnings: tuple[str, ...] = ()
     finding: Finding | None = None
-    """Only in the report of a check. Absent where the check could not look, and before 0.2."""
     uncleared: bool = False
-    """The run failed, and could not clear away what it had stored: a check Job does."""
 
     def fit(self) -> str:
-        """JSON of at most REPORT_LIMIT bytes and WARNINGS warnings."""
+        """JSON of at most REPORT_LIMIT bytes and WARNINGS warnings: it cuts texts, never
+        figures."""
         report, budget = self.model_copy(update={"warnings": tuple(few(self.warnings, WARNINGS))}), 1500
-        while len(text := report.to_json()) > REPORT_LIMIT or len(text.encode()) > REPORT_LIMIT:
+        while len((text := report.to_json()).encode()) > REPORT_LIMIT and budget:
             budget //= 2
             changes: dict[str, object] = {"warnings": tuple(cut(warning, budget) for warning in few(self.warnings, 4))}
             if self.failure:
@@ -185,7 +188,7 @@ class Report(Model):
 
 
 class Progress(Model):
-    """One line of live progress; `percent` is absent where nothing honest can be said."""
+    """Live progress. `percent` is absent where no honest figure can be given."""
 
     phase: str
     bytes_read: int = 0
@@ -196,9 +199,9 @@ class Progress(Model):
 
 
 class LogEvent(Model):
-    """A line of the Job's log. `event` is one of: log, key (before the first upload), waiting (for
-    another run), progress, transaction (a restore's xid, before anything is restored), page (see
-    `dbbackup.pages`), report."""
+    """A line of the Job's log. Beside plain `log` lines: `key`, before the first upload; `waiting`,
+    for another run; `progress`; `transaction`, a restore's transaction ID, before anything is
+    restored; `page`; and `report`, the last line."""
 
     model_config = ConfigDict(extra="allow", frozen=True, alias_generator=to_camel, populate_by_name=True)
 

@@ -1,9 +1,7 @@
-"""The contract between operator and Job: what a run is told (`RunSpec`), what it says (`Report`,
-log events).
+"""What the operator orders from a Job: `RunSpec`, one for every kind of run.
 
-The operator passes `RunSpec` as JSON in the environment variable `DBBACKUP_RUN` (see
-`dbbackup.places`); it names Secrets' keys, never values. The Job ends by writing `Report` as JSON
-to its termination message. Both are camelCase outside, and refuse unknown fields.
+It travels as JSON in the environment variable `DBBACKUP_RUN` (see `contract.mounts`). It names
+Secrets and their keys, never a value. The Job answers with a `Report` (see `contract.report`).
 """
 
 from __future__ import annotations
@@ -31,8 +29,8 @@ class Owner(Model):
 
 
 class SecretKeys(Model):
-    """Which key of the connection Secret holds what; absent: the conventions of CloudNativePG,
-    Zalando, PGO, Percona, Service Binding."""
+    """Which key of the connection Secret holds which field. Where one is absent, the conventions of
+    CloudNativePG, Zalando, PGO, Percona and Service Binding apply."""
 
     uri: str | None = None
     host: str | None = None
@@ -44,7 +42,7 @@ class SecretKeys(Model):
 
 
 class DatabaseTarget(Model):
-    """How to reach a database. Explicit fields override the Secret's; the Secret lies at
+    """How to reach a database. Explicit fields override those of the Secret, which is mounted at
     DATABASE_SECRET."""
 
     secret: str
@@ -59,7 +57,8 @@ class DatabaseTarget(Model):
 
 
 class StorageTarget(Model):
-    """How to reach a bucket. Credentials lie at STORAGE_SECRET (absent: boto3's default chain)."""
+    """How to reach a bucket. Credentials are mounted at STORAGE_SECRET; without a Secret boto3's
+    default chain finds them. `max_artifact_size` is in bytes."""
 
     name: str
     bucket: str
@@ -74,11 +73,10 @@ class StorageTarget(Model):
     ca_key: str = "ca.crt"
     create_bucket: bool = False
     max_artifact_size: int | None = None
-    """Bytes."""
 
 
 NO_STORAGE = StorageTarget(name="", bucket="")
-"""Of a run that stores nothing and reads nothing."""
+"""Used by runs that need no storage."""
 
 
 class Compression(Model):
@@ -111,39 +109,39 @@ class RestoreOptions(Model):
 
 
 class CheckOptions(Model):
-    """What a check Job settles: a run that left no report. `lost` is the reason to tell if it turns
-    out to have failed."""
+    """The lost run that a check Job settles. `lost_reason` and `lost_message` are the failure to
+    report if the run turns out to have had no effect. `xid` is the restore's transaction ID, where
+    the operator saw it in the log."""
 
     run: Literal["backup", "restore"]
     lost_reason: str
     lost_message: str
     xid: str | None = None
-    """The restore's transaction id as its log said it, where the operator saw it."""
 
 
 class CleanupOptions(Model):
-    """`key` is the artifact's directory; absent where the run never told it: then it is resolved
-    again from the database's Secret."""
+    """`key` is the artifact's directory. Where the run never logged one, the Job looks for all
+    directories of its owner."""
 
     key: str | None = None
 
 
 class Lifetime(Model):
-    """What the manifest says for the time after its object is gone: when it expires (absent:
-    never), and which schedule made it."""
+    """What the manifest records for the time after its object is gone: when the artifact expires
+    (absent: never), and which schedule made it."""
 
     expires_at: datetime | None = None
     schedule: str | None = None
 
 
 class InventoryOptions(Model):
-    """An inventory first tries the storage: writes, reads and deletes an object. Then it lists
+    """An inventory first tries the storage: it writes, reads and deletes an object. Then it lists
     every artifact of the namespace.
 
-    `known` joins the short UIDs (8 hex digits each) of the backups whose objects are there: of
-    others the manifest is read and told. `busy` are the short UIDs of runs that are going on: what
-    they have stored is never swept. Objects without a manifest, and uploads, older than
-    `sweep_after_seconds` are deleted; the storage's clock counts.
+    `known` joins the short UIDs (8 hex digits each) of the backups whose objects exist. The
+    manifests of all others are read and reported. `busy` holds the short UIDs of active runs, whose
+    objects are never swept. Objects without a manifest, and uploads, are deleted once they are
+    older than `sweep_after_seconds` by the storage's clock.
     """
 
     known: str = ""
@@ -152,7 +150,7 @@ class InventoryOptions(Model):
 
 
 class PruneItem(Model):
-    """`key` is the artifact's directory, `uid` its owner's, as its manifest must say it."""
+    """`key` is the artifact's directory. Its manifest must name the owner `uid`."""
 
     key: str
     uid: str
@@ -163,8 +161,8 @@ class PruneOptions(Model):
 
 
 class ServeOptions(Model):
-    """Of a pod that hands a person what lies in the storage: on its own loopback only, which a
-    port-forward reaches, and for whoever knows the token whose SHA-256 is `token_sha256`. It ends
+    """Options of a pod that serves a person what the storage holds. It listens on its own loopback,
+    which a port-forward reaches, and asks for the token whose SHA-256 is `token_sha256`. It ends
     after `idle_seconds` without a request, and at the run's timeout."""
 
     token_sha256: str

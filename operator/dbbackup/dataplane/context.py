@@ -1,4 +1,4 @@
-"""What every kind of run is given, and how it is told to stop."""
+"""What every kind of run gets, what it finds, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 class Stop:
-    """Why the run must end early: a SIGTERM or its timeout. Set at most once, from any thread;
-    whoever waits or moves data asks it.
+    """Why the run must end early: SIGTERM or its timeout. It is set at most once, from any thread.
+    Everything that waits or moves data asks it.
 
     Callbacks run at once in the thread that sets it: they end child processes and cancel queries,
     so that no wait outlives the run.

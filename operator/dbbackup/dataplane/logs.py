@@ -50,7 +50,7 @@ class Reporter:
         self.log("error", message, **extra)
 
     def key(self, key: str) -> None:
-        """The artifact's directory, told before its first upload."""
+        """The artifact's directory, logged before its first upload."""
         self._write(LogEvent(ts=datetime.now(UTC), event="key", message=f"the artifact's key is {key}", key=key))
 
     def waiting(self, message: str) -> None:
@@ -58,7 +58,7 @@ class Reporter:
         self._write(LogEvent(ts=datetime.now(UTC), event="waiting", message=self.redact(message)))
 
     def transaction(self, xid: str) -> None:
-        """A restore's transaction id, told before anything is restored."""
+        """A restore's transaction ID, logged before anything is restored."""
         self._write(LogEvent(ts=datetime.now(UTC), event="transaction", message=f"restoring in transaction {xid}", xid=xid))
 
     def page(self, number: int, items: str) -> None:

@@ -183,7 +183,7 @@ def _bounded(context: Run) -> Iterator[None]:
         timers.append(_timer(SIGTERM_GRACE if terminated else TIMEOUT_GRACE, lambda: _give_up(context)))
 
     stop.on_stop(limit_clearing_up)
-    with _on_sigterm(lambda: stop.set(Failure("Terminated", "the run was told to stop (SIGTERM)"))):
+    with _on_sigterm(lambda: stop.set(Failure("Terminated", "the run was stopped (SIGTERM)"))):
         try:
             yield
         finally:

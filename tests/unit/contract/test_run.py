@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbbackup.contract.report import REPORT_LIMIT, ArtifactReport, FailureReport, Report, RestoredReport
+from dbbackup.contract.report import REPORT_LIMIT, ArtifactReport, FailureReport, Report, RestoredReport, SafetyBackupReport
 from dbbackup.contract.run import BackupOptions, DatabaseTarget, Owner, RunSpec, StorageTarget
 from dbbackup.plan.status import success_message
 
@@ -43,6 +43,14 @@ def test_spec_round_trip() -> None:
 
 def test_fields_of_another_version_are_ignored() -> None:
     assert StorageTarget.model_validate({"name": "a", "bucket": "b", "tier": "cold"}) == StorageTarget(name="a", bucket="b")
+
+
+def test_figures_that_outgrow_a_report_do_not_hang_it() -> None:
+    """The kubelet cuts such a report, and a check settles the run."""
+    huge = report("x" * 5000, ()).model_copy(
+        update={"safety_backup": SafetyBackupReport(key="k" * 9000, sha256="a" * 64, manifest_sha256="b" * 64, size_bytes=1)}
+    )
+    assert len(huge.fit()) > 9000
 
 
 def test_a_small_report_stays_as_it_is() -> None:
