@@ -12,8 +12,8 @@ from tests.bench import finished
 from tests.bench.output import Output, save
 
 from dbbackup.handlers.cache import Cache, Key
-from dbbackup.metrics.page import Page
-from dbbackup.metrics.process import Process
+from dbbackup.metrics.page import MetricsPage
+from dbbackup.metrics.process import ProcessMetrics
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 TARGET = 100
@@ -68,7 +68,7 @@ def _world(count: int, databases: int) -> Cache:
 
 
 async def _scrape(cache: Cache) -> list[Scrape]:
-    page: Page[Key] = Page(Process(LIMIT), LIMIT, cache.all_keys, cache.get, lambda: NOW, lambda: True)
+    page: MetricsPage[Key] = MetricsPage(ProcessMetrics(LIMIT), LIMIT, cache.all_keys, cache.get, lambda: NOW, lambda: True)
     found = []
     for _ in range(TIMES):
         stalls = [0.0]

@@ -1,4 +1,4 @@
-"""Conditions as kstatus reads them, so that Helm, Flux and Argo CD wait for our objects and stop at
+"""Conditions as kstatus reads them: Helm, Flux and Argo CD wait for our objects and stop at
 failures.
 
 In progress: Reconciling=True, Ready=False. Done: Ready=True. Failed for good: Ready=False,
@@ -18,9 +18,9 @@ Condition = dict[str, Any]
 State = Literal["progressing", "done", "failed"]
 
 MESSAGE_LIMIT = 4096
-"""Characters; the CRDs allow more, people don't read more."""
+"""Characters. The CRDs allow more, but a longer message is not read."""
 CONDITIONS = 16
-"""What the CRDs allow."""
+"""Most conditions that the CRDs allow."""
 
 _STATUSES: dict[State, dict[str, str]] = {
     "progressing": {"Ready": "False", "Reconciling": "True", "Stalled": "False", "Finished": "False"},
@@ -30,7 +30,8 @@ _STATUSES: dict[State, dict[str, str]] = {
 
 
 def instant(text: object) -> datetime | None:
-    """A time of an object, in UTC where it names no zone; None where it is none."""
+    """The time in a field of an object, in UTC if it names no zone; None if the text is not a
+    time."""
     try:
         found = datetime.fromisoformat(text) if isinstance(text, str) and text else None
     except ValueError:
@@ -55,9 +56,9 @@ def build(
 ) -> list[Condition]:
     """The conditions of an object in `state`.
 
-    A condition whose status stays keeps its lastTransitionTime; those of other types stay as they
-    are, as far as there is room. `finishes` is False for kinds that are no run (BackupStorage),
-    which have no Finished.
+    A condition whose status does not change keeps its lastTransitionTime. Conditions of other types
+    stay as they are, as far as CONDITIONS leaves room. `finishes` is False for kinds that never
+    finish (BackupStorage): they have no Finished.
     """
     wanted = {kind: status for kind, status in _STATUSES[state].items() if finishes or kind != "Finished"}
     message = cut(message, MESSAGE_LIMIT)

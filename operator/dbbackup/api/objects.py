@@ -1,5 +1,5 @@
-"""Facts about objects as Kubernetes stores them. It imports no models: plugin, console and metrics
-ask too."""
+"""What plan, handlers, plugin, console and metrics ask of an object as Kubernetes stores it. It
+imports no models, so that all of them can use it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dbbackup.api.metadata import SCHEDULE
 from dbbackup.contract.keys import parse_leaf
 
 Raw = Mapping[str, Any]
-"""An object, or a part of one, as the API server gives it. Nobody changes it in place."""
+"""An object, or a part of one, as the API server returns it. It is never changed in place."""
 Draft = dict[str, Any]
-"""An object, or a part of one, that is being made."""
+"""An object, or a part of one, that is being built."""
 
 TERMINAL = ("Completed", "Failed", "Expired")
 """Phases of backups and restores whose run is over."""
 DELETED = "dbbackup.io/deleted"
 """The cache sets this key at the top of a deleted pod, whose last report still counts."""
 EXPIRING = "Expiring"
-"""Reason of the conditions of a backup that retention removes."""
+"""Reason in the conditions of a backup that retention is removing."""
 
 
 def artifact_key(obj: Raw) -> str | None:
-    """The artifact's directory, as the status of a backup or restore tells it."""
+    """The artifact's directory, as the status of a backup or restore records it."""
     key = ((obj.get("status") or {}).get("artifact") or {}).get("key")
     return str(key) if key else None
 
@@ -48,13 +48,14 @@ def storage_name(obj: Raw) -> str:
 
 
 def schedule_name(obj: Raw) -> str | None:
-    """The schedule that made the backup."""
+    """The schedule that created the backup."""
     name = (obj["metadata"].get("labels") or {}).get(SCHEDULE)
     return str(name) if name else None
 
 
 def expiring(obj: Raw) -> bool:
-    """Marked for removal by retention: a prune Job may be deleting its artifact already."""
+    """Whether retention has marked the backup for removal: a prune Job may be deleting its artifact
+    already."""
     status = obj.get("status") or {}
     return status.get("phase") == "Deleting" and any(
         item.get("type") == "Ready" and item.get("reason") == EXPIRING for item in status.get("conditions") or ()
@@ -62,7 +63,7 @@ def expiring(obj: Raw) -> bool:
 
 
 def source_name(obj: Raw) -> str | None:
-    """The DatabaseBackup that the restore refers to, where it names one."""
+    """The DatabaseBackup that the restore names, if it names one."""
     reference = ((obj.get("spec") or {}).get("source") or {}).get("backupRef") or {}
     return reference.get("name")
 
@@ -81,8 +82,8 @@ def artifact_uid(obj: Raw) -> str:
 
 
 def made_at(obj: Raw) -> datetime:
-    """When the backup was wanted: its creationTimestamp, or for a discovered one the time in its
-    key."""
+    """When the backup was requested: its creationTimestamp, or for a discovered one the time in its
+    artifact's key."""
     key = artifact_key(obj) if (obj.get("spec") or {}).get("origin") == "Discovered" else None
     leaf = parse_leaf(key.rsplit("/", 1)[-1]) if key else None
     return leaf.time if leaf else datetime.fromisoformat(obj["metadata"]["creationTimestamp"])

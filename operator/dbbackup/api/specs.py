@@ -1,8 +1,8 @@
-"""Objects as the API server hands them out -> typed specs, or `SpecError`.
+"""Objects as the API server returns them -> typed specs, or `SpecError`.
 
-The API server has checked them against the CRDs already and filled in the defaults; this checks
-again, since an object may be older than the CRD. Unknown fields are ignored for the same reason.
-Defaults stand here too, equal to the CRDs' (a test compares them).
+The API server has checked them against the CRDs already and filled in the defaults. They are
+checked again here, since an object may be older than the CRD; unknown fields are ignored for the
+same reason. The defaults here equal those of the CRDs (a test compares them).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from dbbackup.api.metadata import GROUP
 from dbbackup.api.units import parse_duration, parse_quantity, parse_ttl
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.formats import Algorithm, Format
 from dbbackup.contract.run import Compression, SecretKeys, SslMode
 
-GROUP = "dbbackup.io"
 VERSION = "v1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
@@ -53,11 +53,11 @@ def _ttl(value: object) -> object:
 
 
 Seconds = Annotated[int, BeforeValidator(_seconds), Field(gt=0)]
-"""A duration in the object, whole seconds here."""
+"""A duration in the object; whole seconds here."""
 Ttl = Annotated[int | Literal["never"], BeforeValidator(_ttl)]
-"""A time to live in the object, whole seconds here, or never."""
+"""A time to live in the object; whole seconds here, or never."""
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
-"""A quantity in the object, whole bytes here."""
+"""A quantity in the object; whole bytes here."""
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -99,7 +99,7 @@ class Keys(Spec, SecretKeys):
 
 
 class Database(Spec):
-    """What is not said here comes from the Secret."""
+    """Fields that are not set here come from the Secret."""
 
     secret_ref: NameRef
     keys: Keys = Keys()
@@ -112,14 +112,14 @@ class Database(Spec):
 
 
 class Resources(Spec):
-    """Quantities as the object holds them: the Job takes them over unread."""
+    """Quantities as the object holds them: they are copied to the Job unread."""
 
     requests: dict[str, str | int] = Field(default_factory=dict)
     limits: dict[str, str | int] = Field(default_factory=dict)
 
 
 class JobSettings(Spec):
-    """How the Job runs; what is empty comes from the operator's configuration."""
+    """How the Job runs. Empty fields come from the operator's configuration."""
 
     resources: Resources = Field(default_factory=Resources)
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -132,7 +132,7 @@ class JobSettings(Spec):
 
 
 class StorageSpec(Spec):
-    """spec of a BackupStorage. `job` is for the Jobs of its inventory and of pruning."""
+    """spec of a BackupStorage. `job` is for the Jobs of its inventory and its pruning."""
 
     s3: S3
     create_bucket: bool = False
@@ -193,8 +193,8 @@ class ArtifactSource(Spec):
 
 
 class ScheduleSource(Spec):
-    """The newest good backup of a schedule; `before`: whose snapshot is older than that;
-    `database`: its name, for a schedule of several."""
+    """The newest good backup of a schedule. `before`: only backups whose snapshot is older than
+    that. `database`: its name, if the schedule backs up several."""
 
     name: Name
     before: AwareDatetime | None = None
@@ -202,7 +202,7 @@ class ScheduleSource(Spec):
 
 
 class RestoreSource(Spec):
-    """Exactly one of them."""
+    """Exactly one field is set."""
 
     backup_ref: NameRef | None = None
     schedule_ref: ScheduleSource | None = None
@@ -246,8 +246,8 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Retention(Spec):
-    """Which good backups of a schedule stay, counted for each database. `max_prune_share` is in per
-    cent: see `plan.retention`."""
+    """Which good backups of a schedule stay, counted for each database. `max_prune_share` is a
+    percentage: see `plan.retention`."""
 
     keep_last: Count | None = None
     keep_hourly: Count | None = None
@@ -260,22 +260,23 @@ class Retention(Spec):
 
     @property
     def keeps(self) -> bool:
-        """Whether any keep rule is set: then they decide what stays, and not the storage's
+        """Whether any keep rule is set: then the rules decide what stays, not the storage's
         defaultTTL."""
         rules = (self.keep_last, self.keep_hourly, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly)
         return any(rule is not None for rule in rules)
 
 
 class Databases(Spec):
-    """Names or patterns (`*`, `?`) of the server's databases. Templates and databases that take no
-    connections are never among them."""
+    """Names or patterns (`*`, `?`) of the server's databases. They never match templates, nor
+    databases that allow no connections."""
 
     include: Annotated[tuple[Name, ...], Field(min_length=1)] = ("*",)
     exclude: tuple[Name, ...] = ()
 
     @property
     def discovers(self) -> bool:
-        """Whether the server must be asked: names alone are known."""
+        """Whether the server must be asked which databases it has: names without patterns are known
+        already."""
         return any(char in pattern for pattern in self.include for char in "*?")
 
 

@@ -1,4 +1,4 @@
-"""Typed specs -> what a run is told. References become names of Secrets; nothing is read."""
+"""Typed specs -> the parts of a run spec. References become names of Secrets; no Secret is read."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def database_target(database: Database) -> DatabaseTarget:
 
 
 def expiry(created: datetime, ttl: int | Literal["never"] | None, storage: StorageSpec) -> datetime | None:
-    """When an artifact made by an object of that age expires; None for never."""
+    """When the artifact of an object created at that time expires; None for never."""
     seconds = storage.default_ttl if ttl is None else ttl
     return None if seconds == "never" else created + timedelta(seconds=seconds)
 

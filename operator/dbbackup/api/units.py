@@ -26,8 +26,8 @@ _SUFFIX: dict[str, Fraction] = {
 
 
 def parse_duration(text: str, most: int = MAX_DURATION, least: int = 1) -> int:
-    """Seconds of a duration such as 90s, 15m or 1h30m; ValueError where it is none, is below
-    `least` or above `most` seconds (a year)."""
+    """Seconds of a duration such as 90s, 15m or 1h30m; ValueError if the text is not
+    a duration, or is below `least` or above `most` seconds (a year)."""
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration such as 90s, 15m or 1h30m (units s, m, h, d, w)")
     seconds = sum(int(part[:-1]) * _SECONDS[part[-1]] for part in re.findall(r"[0-9]+[smhdw]", text))
@@ -37,14 +37,14 @@ def parse_duration(text: str, most: int = MAX_DURATION, least: int = 1) -> int:
 
 
 def parse_ttl(text: str) -> int | Literal["never"]:
-    """Seconds of a time to live such as 30d or 52w, or `never`; ValueError where it is neither, or
-    is longer than a hundred years."""
+    """Seconds of a time to live such as 30d or 52w, or `never`; ValueError if the text is
+    neither, or longer than a hundred years."""
     return "never" if text == NEVER else parse_duration(text, MAX_TTL)
 
 
 def parse_quantity(value: str | int) -> int:
     """Bytes of a Kubernetes quantity such as 1Gi, 500M or 1e9, a fraction rounded up as Kubernetes
-    does; ValueError where it is none."""
+    does; ValueError if it is not a quantity."""
     if isinstance(value, int):
         return value
     match = _QUANTITY.fullmatch(value)

@@ -5,7 +5,8 @@ Secrets only where the chart's values name a namespace.
 
 from __future__ import annotations
 
-from dbbackup.api.specs import GROUP, VERSION
+from dbbackup.api.metadata import GROUP
+from dbbackup.api.specs import VERSION
 from dbbackup.kube import Resource
 
 

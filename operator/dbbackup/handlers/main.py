@@ -56,7 +56,7 @@ class Operator:
         self.reconciler.writer.mark = self._mark
         self.reconciler.writer.written = self.notifier.take
         self._primed = False
-        self.reconciler.changed.append(self._telemetry.process.phase)
+        self.reconciler.changed.append(self._telemetry.process.phase_changed)
         kube.answered = self._telemetry.process.answered
 
     def _enqueue(self, key: Key, seconds: float = 0.0) -> None:

@@ -9,8 +9,8 @@ from datetime import datetime
 from dbbackup.handlers.cache import Cache, Key
 from dbbackup.handlers.queue import Queue
 from dbbackup.handlers.watch import WATCHED, Watch
-from dbbackup.metrics.page import Page
-from dbbackup.metrics.process import Process
+from dbbackup.metrics.page import MetricsPage
+from dbbackup.metrics.process import ProcessMetrics
 
 
 class Telemetry:
@@ -18,7 +18,7 @@ class Telemetry:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self.process = Process(limit)
+        self.process = ProcessMetrics(limit)
 
     def worked(self, key: Key, seconds: float, failed: bool) -> None:
         """The queue is done with a piece of work."""
@@ -26,11 +26,11 @@ class Telemetry:
 
     def page(
         self, cache: Cache, queue: Queue[Key], watch: Watch, now: Callable[[], datetime], ready: Callable[[], str | None], whole: Callable[[], bool]
-    ) -> Page[Key]:
+    ) -> MetricsPage[Key]:
         """`whole`: whether the first list is done."""
         process = self.process
 
-        def look() -> bool:
+        def refresh() -> bool:
             depth, oldest = queue.waiting
             process.depth.set(depth)
             process.oldest.set(oldest)
@@ -38,7 +38,7 @@ class Telemetry:
             process.failing.set(queue.failing)
             process.ready.set(ready() is None)
             for kind in WATCHED:
-                process.told.labels(kind).set(kind in watch.told)
+                process.watch_synced.labels(kind).set(kind in watch.synced)
             return whole()
 
-        return Page(process, self._limit, cache.all_keys, cache.get, now, look)
+        return MetricsPage(process, self._limit, cache.all_keys, cache.get, now, refresh)

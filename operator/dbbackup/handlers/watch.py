@@ -48,12 +48,12 @@ class Watch:
         self._auditor = auditor
         self._enqueue = enqueue
         self._forget = forget
-        self.told: set[str] = set()
-        """Kinds of which a watch has told something."""
+        self.synced: set[str] = set()
+        """Kinds whose watch has delivered an object."""
 
     def event(self, kind: str, what: str | None, obj: Raw) -> None:
         """One watch event; `what` is None for those of the first list."""
-        self.told.add(kind)
+        self.synced.add(kind)
         if kind == "Pod" and self._auditor is not None:
             self._auditor.show_pod(obj)
         if kind in CHILDREN:
@@ -128,8 +128,8 @@ class Watch:
 
     @property
     def listed(self) -> bool:
-        """Whether every watch of a kind of which there is something has told of it."""
-        return all(kind in self.told or not self._cache.holds(kind) for kind in WATCHED)
+        """Whether every watch has delivered an object, of the kinds that have any."""
+        return all(kind in self.synced or not self._cache.holds(kind) for kind in WATCHED)
 
 
 async def list_all(

@@ -1,5 +1,5 @@
-"""Every metric, once: name, type, help, labels. docs/monitoring.md is generated from it; alerts and
-dashboard are held to it by tests."""
+"""Every metric, once: name, type, help, labels. docs/monitoring.md is generated from it; tests
+check that alerts and dashboards use only what is here."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ GROUP = ("namespace", "schedule", "database")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`objects`: told from the objects at each scrape; otherwise counted by this process, from 0 at
-    its start."""
+    """`objects`: computed from the objects at each scrape; otherwise counted by this process, from
+    0 at its start."""
 
     name: str
     type: Type
@@ -45,8 +45,8 @@ LAST_SUCCESS = _metric(
 EXPECTED_SINCE = _metric(
     "dbbackup_expected_since_timestamp_seconds",
     "gauge",
-    "Since when there should be good backups: when the schedule was made, or its first backup of that database where that came later and is still"
-    " known. Of schedules only; before the first backup `database` is empty.",
+    "Since when good backups should exist: when the schedule was created, or its first backup of that database, if that came later and is still"
+    " known. For schedules only; before the first backup `database` is empty.",
     *GROUP,
 )
 LAST_SIZE = _metric("dbbackup_last_backup_size_bytes", "gauge", "Size of the newest good backup as it is stored.", *GROUP)
@@ -63,9 +63,9 @@ TYPICAL_DURATION = _metric(
     "Median time that the good backups before the newest took, ten at most. Absent where there is none.",
     *GROUP,
 )
-HISTORY = _metric("dbbackup_history_backups", "gauge", "Good backups before the newest, ten at most: what the medians are made from.", *GROUP)
+HISTORY = _metric("dbbackup_history_backups", "gauge", "Good backups before the newest, ten at most: the medians are taken from them.", *GROUP)
 RUNNING_SINCE = _metric(
-    "dbbackup_backup_running_since_timestamp_seconds", "gauge", "When the backup that runs now was started. Absent while none does.", *GROUP
+    "dbbackup_backup_running_since_timestamp_seconds", "gauge", "When the backup that runs now was started. Absent while none runs.", *GROUP
 )
 
 # Databases that a schedule backs up
@@ -73,15 +73,15 @@ RUNNING_SINCE = _metric(
 UNPROTECTED_SINCE = _metric(
     "dbbackup_unprotected_since_timestamp_seconds",
     "gauge",
-    "What the database has committed since then is in no good backup: when its newest good backup began, whoever made it;"
-    " where there is none, since when there should be one. Of databases that a schedule backs up.",
+    "What the database has committed since then is in no good backup: when its newest good backup began, whatever created it;"
+    " without a good backup, since when one should exist. Only for databases that a schedule backs up.",
     "namespace",
     "database",
 )
 RPO = _metric(
     "dbbackup_rpo_seconds",
     "gauge",
-    "What annotation `dbbackup.io/rpo` of the database's schedules allows, the shortest of several; +Inf: `never`. Absent where none is set.",
+    "What annotation `dbbackup.io/rpo` of the database's schedules allows, the shortest of several; +Inf for `never`. Absent where it is not set.",
     "namespace",
     "database",
 )
@@ -114,12 +114,12 @@ NEXT_RUN = _metric(
     "When the next run starts, jitter included; in the past where one that is due waits. Absent while suspended.",
     *SCHEDULE,
 )
-LAST_RUN = _metric("dbbackup_schedule_last_run_timestamp_seconds", "gauge", "When the run that was started last was due.", *SCHEDULE)
+LAST_RUN = _metric("dbbackup_schedule_last_run_timestamp_seconds", "gauge", "Due time of the run that was started last.", *SCHEDULE)
 DELAY = _metric(
     "dbbackup_schedule_delay_seconds",
     "gauge",
-    "How long a run has been due that is not made yet; 0 where none is. It may wait for the previous run (`concurrencyPolicy`), for a quota, or for"
-    " the operator.",
+    "How long a run has been due that is not created yet; 0 if none is due. It may wait for the previous run (`concurrencyPolicy`), for a quota, or"
+    " for the operator.",
     *SCHEDULE,
 )
 INTERVAL = _metric(
@@ -129,17 +129,20 @@ SUSPENDED = _metric("dbbackup_schedule_suspended", "gauge", "1 while the schedul
 STALLED = _metric("dbbackup_schedule_stalled", "gauge", "1 where the schedule's spec cannot be used, else 0.", *SCHEDULE)
 CONSECUTIVE = _metric("dbbackup_schedule_consecutive_failures", "gauge", "Runs that failed one after the other up to now.", *SCHEDULE)
 MISSED = _metric(
-    "dbbackup_schedule_missed_runs_total", "counter", "Due times without a run of their own since the schedule was made, from its status.", *SCHEDULE
+    "dbbackup_schedule_missed_runs_total",
+    "counter",
+    "Due times without a run of their own since the schedule was created, from its status.",
+    *SCHEDULE,
 )
 
 # Storages
 
 STORAGE = ("namespace", "storage")
 STORAGE_READY = _metric(
-    "dbbackup_storage_ready", "gauge", "1 where the storage took, gave back and deleted an object when it was last tried, else 0.", *STORAGE
+    "dbbackup_storage_ready", "gauge", "1 where the last check could write, read and delete an object in the storage, else 0.", *STORAGE
 )
 STORAGE_CHECKED = _metric(
-    "dbbackup_storage_inventory_timestamp_seconds", "gauge", "When the bucket was last tried and listed with success. Absent: never.", *STORAGE
+    "dbbackup_storage_inventory_timestamp_seconds", "gauge", "When the bucket was last checked and listed with success. Absent: never.", *STORAGE
 )
 STORAGE_FAILURES = _metric("dbbackup_storage_check_failures", "gauge", "How often in a row the storage could not be used.", *STORAGE)
 STORAGE_USED = _metric("dbbackup_storage_used_bytes", "gauge", "Bytes stored there, as the last inventory found them.", *STORAGE)
@@ -148,7 +151,7 @@ STORAGE_NEAR = _metric("dbbackup_storage_near_capacity", "gauge", "1 while the c
 STORAGE_ARTIFACTS = _metric("dbbackup_storage_artifacts", "gauge", "Artifacts there, as the last inventory found them.", *STORAGE)
 STORAGE_ORPHANS = _metric("dbbackup_storage_orphans", "gauge", "Artifacts there without a DatabaseBackup.", *STORAGE)
 STORAGE_DEBRIS = _metric(
-    "dbbackup_storage_debris", "gauge", "What broken runs left there: directories without a manifest, and unfinished uploads.", *STORAGE
+    "dbbackup_storage_debris", "gauge", "Leftovers of broken runs: directories without a manifest, and unfinished uploads.", *STORAGE
 )
 
 # The operator
@@ -162,9 +165,14 @@ DROPPED = _metric(
 )
 BUILD = _metric("dbbackup_build_info", "gauge", "1; the operator's version.", "version", objects=False)
 READY = _metric(
-    "dbbackup_operator_ready", "gauge", "1 where the first list is done and every watch has listed, else 0: what /readyz says.", objects=False
+    "dbbackup_operator_ready",
+    "gauge",
+    "1 where the first list is done and every watch has delivered its objects, else 0: the same as /readyz.",
+    objects=False,
 )
-LISTED = _metric("dbbackup_operator_watch_told", "gauge", "1 where the watch of that kind has told of something, else 0.", "kind", objects=False)
+WATCH_SYNCED = _metric(
+    "dbbackup_operator_watch_synced", "gauge", "1 once the watch of that kind has delivered an object, else 0.", "kind", objects=False
+)
 RUNS = ("namespace", "outcome")
 BACKUPS_FINISHED = _metric(
     "dbbackup_backups_finished_total", "counter", "Backups that ended while this process watched; outcome Completed or Failed.", *RUNS, objects=False
@@ -180,9 +188,12 @@ FAILURES = _metric(
     "dbbackup_failures_total", "counter", "Backups and restores that failed while this process watched, by reason.", "kind", "reason", objects=False
 )
 QUEUE_DEPTH = _metric("dbbackup_queue_depth", "gauge", "Objects that wait for a worker.", objects=False)
-QUEUE_OLDEST = _metric("dbbackup_queue_oldest_seconds", "gauge", "How long the first of them has waited; 0 where none does.", objects=False)
+QUEUE_OLDEST = _metric("dbbackup_queue_oldest_seconds", "gauge", "How long the first of them has waited; 0 if none waits.", objects=False)
 QUEUE_BUSY = _metric(
-    "dbbackup_queue_longest_running_seconds", "gauge", "How long the longest piece of work goes on; 0 where none does.", objects=False
+    "dbbackup_queue_longest_running_seconds",
+    "gauge",
+    "How long the reconciliation that has run longest has been going on; 0 if none runs.",
+    objects=False,
 )
 QUEUE_FAILING = _metric("dbbackup_queue_failing", "gauge", "Objects whose last reconciliation failed, and which are tried again.", objects=False)
 SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)
@@ -196,10 +207,10 @@ API_DURATION = _metric(
 API_REQUESTS = _metric(
     "dbbackup_api_requests_total",
     "counter",
-    "Requests to the API server, those of the watches left out; code 0: it could not be reached.",
+    "Requests to the API server, without those of the watches; code 0: it could not be reached.",
     "verb",
     "resource",
     "code",
     objects=False,
 )
-SCRAPE = _metric("dbbackup_scrape_duration_seconds", "gauge", "How long the scrape before this one took to put together.", objects=False)
+SCRAPE = _metric("dbbackup_scrape_duration_seconds", "gauge", "How long it took to produce the previous scrape.", objects=False)

@@ -1,4 +1,5 @@
-"""Records -> series. The same records give the same series, whichever process asks."""
+"""Records -> series. The same records give the same series in every process, before and after a
+restart."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from statistics import median
 
 from dbbackup.metrics import catalog
 from dbbackup.metrics.catalog import Metric
-from dbbackup.metrics.records import Backup, Record, Restore, Schedule, Storage
+from dbbackup.metrics.records import BackupRecord, Record, RestoreRecord, ScheduleRecord, StorageRecord
 
 HISTORY = 10
 """Good backups before the newest that a median is made from."""
@@ -18,11 +19,11 @@ HISTORY = 10
 Labels = tuple[str, ...]
 Series = Mapping[Labels, float]
 Groups = Mapping[tuple[str, str, str], "_Group"]
-Schedules = Mapping[tuple[str, str], Schedule]
+Schedules = Mapping[tuple[str, str], ScheduleRecord]
 
 
 class Table:
-    """Series of many metrics, in the order in which they are put in."""
+    """Series of all metrics computed from objects, in the order in which they are put in."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[Labels, float]] = {metric.name: {} for metric in catalog.ALL.values() if metric.objects}
@@ -32,7 +33,7 @@ class Table:
             self._rows[metric.name][labels] = value
 
     def cut(self, limit: int) -> Mapping[str, Series]:
-        """The first `limit` series of each metric, and of how many are left out."""
+        """The first `limit` series of each metric, and a metric that counts those left out."""
         dropped = {name: len(rows) - limit for name, rows in self._rows.items() if len(rows) > limit}
         for name, count in dropped.items():
             self.put(catalog.DROPPED, (name,), count)
@@ -41,21 +42,21 @@ class Table:
 
 
 def collect(records: Iterable[Record], now: float, limit: int) -> Mapping[str, Series]:
-    """Name of each metric that tells of objects -> its series, at most `limit` of each: those of
-    schedules before those made by hand."""
-    backups: list[Backup] = []
-    restores: list[Restore] = []
-    schedules: list[Schedule] = []
-    storages: list[Storage] = []
+    """Name of each metric computed from objects -> its series, at most `limit` of each: backups of
+    schedules come before those created by hand."""
+    backups: list[BackupRecord] = []
+    restores: list[RestoreRecord] = []
+    schedules: list[ScheduleRecord] = []
+    storages: list[StorageRecord] = []
     for record in records:
         match record:
-            case Backup():
+            case BackupRecord():
                 backups.append(record)
-            case Restore():
+            case RestoreRecord():
                 restores.append(record)
-            case Schedule():
+            case ScheduleRecord():
                 schedules.append(record)
-            case Storage():
+            case StorageRecord():
                 storages.append(record)
     table = Table()
     schedules.sort(key=lambda found: (found.namespace, found.name))
@@ -83,20 +84,20 @@ def collect(records: Iterable[Record], now: float, limit: int) -> Mapping[str, S
 class _Group:
     """Backups of one database by one schedule, the oldest first."""
 
-    backups: list[Backup]
-    good: list[Backup]
+    backups: list[BackupRecord]
+    good: list[BackupRecord]
 
     @property
-    def newest(self) -> Backup | None:
+    def newest(self) -> BackupRecord | None:
         return self.good[-1] if self.good else None
 
 
-def _backups(table: Table, backups: list[Backup], schedules: Sequence[Schedule]) -> None:
+def _backups(table: Table, backups: list[BackupRecord], schedules: Sequence[ScheduleRecord]) -> None:
     backups.sort(key=lambda found: found.run)
     groups = _groups(backups)
     made_by = {(schedule.namespace, schedule.name): schedule for schedule in schedules}
     since = _current_since(groups, made_by)
-    # What a schedule has left that is gone is no concern of anybody's, and would be told for ever.
+    # Leftovers of a deleted schedule would be reported forever.
     current = {key: group for key, group in groups.items() if not key[1] or group.backups[-1].run >= since.get((key[0], key[1]), math.inf)}
     for key in sorted(current, key=lambda found: (not found[1], found)):
         _group(table, key, current[key])
@@ -109,9 +110,9 @@ def _backups(table: Table, backups: list[Backup], schedules: Sequence[Schedule])
         table.put(catalog.FAILED_BACKUPS, labels, count)
 
 
-def _groups(backups: Sequence[Backup]) -> dict[tuple[str, str, str], _Group]:
-    """A backup that failed before it knew its database counts for the one that its schedule found
-    last under that name."""
+def _groups(backups: Sequence[BackupRecord]) -> dict[tuple[str, str, str], _Group]:
+    """Backups by namespace, schedule and database. A backup that failed before it knew its database
+    counts for the one that its schedule found last under that name."""
     known = {(found.namespace, found.schedule, found.target): found.identity for found in backups if found.identity and found.schedule}
     groups: dict[tuple[str, str, str], _Group] = {}
     for found in backups:
@@ -124,9 +125,9 @@ def _groups(backups: Sequence[Backup]) -> dict[tuple[str, str, str], _Group]:
 
 
 def _current_since(groups: Groups, made_by: Schedules) -> dict[tuple[str, str], float]:
-    """Of each schedule its newest run, or the one before while that is not made as a whole. What
-    was in no run since then, the schedule does not back up any more, and its last success would
-    only grow old."""
+    """Schedule -> time of its newest run, or of the one before while not all backups of the newest
+    exist. A database that is in no run since then is no longer backed up by the schedule: the age
+    of its last success would only grow."""
     runs: dict[tuple[str, str], set[float]] = defaultdict(set)
     for (namespace, name, _), group in groups.items():
         if (namespace, name) in made_by:
@@ -172,15 +173,15 @@ def _expected(table: Table, current: Groups, made_by: Schedules) -> None:
             table.put(catalog.EXPECTED_SINCE, (*name, ""), schedule.created)
 
 
-def _since(schedule: Schedule, group: _Group) -> float:
-    """Since when there should be good backups of the group: from its first one on, unless failed
-    ones before it have been removed already."""
+def _since(schedule: ScheduleRecord, group: _Group) -> float:
+    """Since when good backups of the group should exist: from its first backup on, unless failed
+    ones before it may have been removed already."""
     failed = sum(found.phase == "Failed" for found in group.backups)
     return schedule.created if failed >= schedule.failed_limit else max(schedule.created, group.backups[0].run)
 
 
 def _protection(table: Table, groups: Groups, current: Groups, made_by: Schedules) -> None:
-    """Of the databases that a schedule backs up, by whichever good backup there is."""
+    """For databases that a schedule backs up; a good backup counts whatever created it."""
     recovery: dict[tuple[str, str], float] = {}
     for (namespace, _, database), group in groups.items():
         if group.newest is not None:
@@ -200,10 +201,10 @@ def _protection(table: Table, groups: Groups, current: Groups, made_by: Schedule
         table.put(catalog.RPO, key, min(allowed[key]) if key in allowed else None)
 
 
-# Everything else
+# Restores, schedules, storages
 
 
-def _restores(table: Table, restores: Sequence[Restore]) -> None:
+def _restores(table: Table, restores: Sequence[RestoreRecord]) -> None:
     for labels, count in sorted(Counter((found.namespace, found.phase) for found in restores).items()):
         table.put(catalog.RESTORES, labels, count)
     failed = [found for found in restores if found.phase == "Failed"]
@@ -217,16 +218,16 @@ def _restores(table: Table, restores: Sequence[Restore]) -> None:
             table.put(catalog.RESTORE_DURATION, (namespace,), max(newest.completed - newest.started, 0.0))
 
 
-def _newest(restores: Iterable[Restore]) -> Iterator[tuple[str, Restore]]:
-    """Of each namespace the one that ended last."""
-    found: dict[str, Restore] = {}
+def _newest(restores: Iterable[RestoreRecord]) -> Iterator[tuple[str, RestoreRecord]]:
+    """For each namespace, the restore that ended last."""
+    found: dict[str, RestoreRecord] = {}
     for restore in restores:
         if restore.completed is not None and (restore.namespace not in found or restore.completed > (found[restore.namespace].completed or 0.0)):
             found[restore.namespace] = restore
     yield from sorted(found.items(), key=lambda item: item[0])
 
 
-def _schedule(table: Table, schedule: Schedule, now: float) -> None:
+def _schedule(table: Table, schedule: ScheduleRecord, now: float) -> None:
     key = (schedule.namespace, schedule.name)
     table.put(catalog.NEXT_RUN, key, schedule.due)
     table.put(catalog.LAST_RUN, key, schedule.last_run)
@@ -238,7 +239,7 @@ def _schedule(table: Table, schedule: Schedule, now: float) -> None:
     table.put(catalog.MISSED, key, schedule.missed)
 
 
-_OF_STORAGE: tuple[tuple[Metric, Callable[[Storage], float | None]], ...] = (
+_STORAGE_METRICS: tuple[tuple[Metric, Callable[[StorageRecord], float | None]], ...] = (
     (catalog.STORAGE_READY, lambda found: found.ready),
     (catalog.STORAGE_CHECKED, lambda found: found.checked),
     (catalog.STORAGE_FAILURES, lambda found: found.failures),
@@ -251,6 +252,6 @@ _OF_STORAGE: tuple[tuple[Metric, Callable[[Storage], float | None]], ...] = (
 )
 
 
-def _storage(table: Table, storage: Storage) -> None:
-    for metric, value in _OF_STORAGE:
+def _storage(table: Table, storage: StorageRecord) -> None:
+    for metric, value in _STORAGE_METRICS:
         table.put(metric, (storage.namespace, storage.name), value(storage))

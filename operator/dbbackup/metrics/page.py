@@ -1,4 +1,4 @@
-"""What /metrics answers: Prometheus' text format."""
+"""The page that /metrics answers with, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYP
 
 from dbbackup.api.objects import Raw
 from dbbackup.metrics import catalog, families
-from dbbackup.metrics.process import Process
+from dbbackup.metrics.process import ProcessMetrics
 from dbbackup.metrics.records import Record, record
 
-__all__ = ["CONTENT_TYPE", "Page"]
+__all__ = ["CONTENT_TYPE", "MetricsPage"]
 
 AT_ONCE = 50
-"""Objects that are read before others have their turn: some milliseconds."""
+"""Objects that are read before other tasks get their turn: some milliseconds."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -29,7 +29,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 def text(series: Mapping[str, families.Series]) -> bytes:
     """Series in the text format. prometheus-client's own writer takes ten times as long, which
-    tells where there are thousands of databases."""
+    matters with thousands of databases."""
     lines: list[str] = []
     for name, rows in series.items():
         metric = catalog.ALL[name]
@@ -40,8 +40,8 @@ def text(series: Mapping[str, families.Series]) -> bytes:
     return "".join(lines).encode()
 
 
-def _escape(words: str) -> str:
-    return words.replace("\\", r"\\").replace("\n", r"\n")
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n")
 
 
 def _quote(value: str) -> str:
@@ -52,32 +52,32 @@ def _number(value: float) -> str:
     return "+Inf" if value == math.inf else repr(float(value))
 
 
-class Page(Generic[Key]):
-    """`keys()` lists the objects that are known now, `get(key)` gives one, None where it is gone.
-    `look()` brings the gauges of `process` up to date and says whether all objects are known.
+class MetricsPage(Generic[Key]):
+    """`keys()` lists the objects that are known now; `get(key)` returns one, or None if it is gone.
+    `refresh()` brings the gauges of `process` up to date and returns whether all objects are known.
     """
 
     def __init__(
         self,
-        process: Process,
+        process: ProcessMetrics,
         limit: int,
         keys: Callable[[], Sequence[Key]],
         get: Callable[[Key], Raw | None],
         now: Callable[[], datetime],
-        look: Callable[[], bool],
+        refresh: Callable[[], bool],
     ) -> None:
         self._process = process
         self._limit = limit
-        self._keys, self._get, self._now, self._look = keys, get, now, look
+        self._keys, self._get, self._now, self._refresh = keys, get, now, refresh
         self._read: dict[Key, tuple[Raw, Record]] = {}
-        self._one = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def __call__(self) -> bytes:
-        """Before all objects are known nothing is told of them: half of them would look like a
-        loss."""
-        async with self._one:
+        """The whole page. It leaves out the metrics of objects until all objects are known: half of
+        them would look like a loss."""
+        async with self._lock:
             started = time.monotonic()
-            whole = self._look()
+            whole = self._refresh()
             records = await self._records() if whole else []
             self._process.namespaces(sorted({found.namespace for found in records}))
             page = await asyncio.to_thread(self._write, records if whole else None, self._now().timestamp())
@@ -85,8 +85,8 @@ class Page(Generic[Key]):
             return page
 
     async def _records(self) -> list[Record]:
-        """Reads what has changed since the last time, a part at a time: the queue goes on
-        meanwhile."""
+        """Reads the objects that have changed since the last time, some at a time, so that the
+        queue goes on meanwhile."""
         before, after = self._read, dict[Key, tuple[Raw, Record]]()
         for number, key in enumerate(self._keys(), 1):
             if number % AT_ONCE == 0:

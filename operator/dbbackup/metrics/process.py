@@ -1,5 +1,5 @@
-"""What this process counts, from 0 at its start, and how its parts are. One of these for each
-operator, with a registry of its own."""
+"""What this process counts, from 0 at its start, and gauges of its parts. Each operator has one
+`ProcessMetrics` with a registry of its own."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from dbbackup.metrics.records import reason_of
 
 OUTCOMES = ("Completed", "Failed")
 RUNNING = (None, "Pending", "Running")
-"""Phases that a run ends from: an artifact that is lost later, or found again, is no run that
-ended."""
+"""Phases before a run's end. If an artifact is lost later, or found again, the phase changes too,
+but no run has ended."""
 
 
-class Process:
-    """`limit` is that of the series of one metric; what a further namespace would add is counted
-    nowhere."""
+class ProcessMetrics:
+    """`limit`: most series of one metric. Namespaces beyond it are not counted."""
 
     def __init__(self, limit: int) -> None:
         self.registry = CollectorRegistry()
@@ -30,7 +29,7 @@ class Process:
         ProcessCollector(registry=self.registry)
         self._gauge(catalog.BUILD).labels(__version__).set(1)
         self.ready = self._gauge(catalog.READY)
-        self.told = self._gauge(catalog.LISTED)
+        self.watch_synced = self._gauge(catalog.WATCH_SYNCED)
         self.depth = self._gauge(catalog.QUEUE_DEPTH)
         self.oldest = self._gauge(catalog.QUEUE_OLDEST)
         self.busy = self._gauge(catalog.QUEUE_BUSY)
@@ -53,8 +52,8 @@ class Process:
         return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=self.registry)
 
     def namespaces(self, found: Iterable[str]) -> None:
-        """Counters of each namespace begin at 0 and are seen there, or Prometheus would not notice
-        the first run that ends."""
+        """Makes the counters of each namespace, at 0: Prometheus would not notice the first run
+        that ends if the counter appeared with it."""
         for namespace in found:
             if self._takes(namespace):
                 for counter in self._finished.values():
@@ -66,8 +65,8 @@ class Process:
             self._namespaces.add(namespace)
         return namespace in self._namespaces
 
-    def phase(self, obj: Raw, before: str | None, status: Raw) -> None:
-        """An object's phase is another than before: a run may have ended."""
+    def phase_changed(self, obj: Raw, before: str | None, status: Raw) -> None:
+        """Counts a run that has ended, where the change of phase from `before` says so."""
         outcome, kind = status.get("phase"), obj["kind"]
         if kind not in self._finished or before not in RUNNING or outcome not in OUTCOMES or (obj.get("spec") or {}).get("origin") == "Discovered":
             return

@@ -1,5 +1,5 @@
-"""Objects -> the few values of each that metrics are made from, so that an object is read once for
-each of its versions and not at each scrape."""
+"""Objects -> records: the few values of an object that metrics are computed from. An object is read
+once for each of its versions, not at each scrape."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from dbbackup.plan.cron import Cron, CronError
 
 PHASES = frozenset({"Pending", "Running", "Completed", "Failed", "Deleting", "Expired"})
 OTHER = "Other"
-"""Label in place of a word that this version does not know: labels never come from free text."""
+"""Label value for a word that this version does not know: labels never come from free text."""
 DUE_TIMES = 8
-"""That the pause between two runs is taken from: a schedule of working days shows its weekend."""
+"""How many due times the longest pause is taken from: enough for a schedule of working days to show
+its weekend."""
 IDENTITY_LIMIT = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Backup:
-    """Times are Unix seconds. `run` is the due time of the schedule's run, else when the backup was
-    made; `target` is the name that its spec says."""
+class BackupRecord:
+    """Times are Unix seconds, here and in the other records. `run` is the due time of the
+    schedule's run, else when the backup was created; `target` is the database name in its spec."""
 
     namespace: str
     schedule: str
@@ -55,7 +56,7 @@ class Backup:
 
 
 @dataclass(frozen=True, slots=True)
-class Restore:
+class RestoreRecord:
     namespace: str
     phase: str
     started: float | None
@@ -64,10 +65,10 @@ class Restore:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """`considered`: due times until then are dealt with; `due`: the first after it, jitter
-    included. `rpo`: infinite for `never`, None where it is not set. `failed_limit`: so many failed
-    backups of a database are kept, and the newest one always."""
+class ScheduleRecord:
+    """`considered`: due times up to then have been handled; `due`: the first one after it, jitter
+    included. `rpo`: infinite for `never`, None if not set. `failed_limit`: how many failed backups
+    of a database are kept; the newest one always is."""
 
     namespace: str
     name: str
@@ -85,7 +86,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
+class StorageRecord:
     namespace: str
     name: str
     ready: bool
@@ -96,11 +97,11 @@ class Storage:
     usage: Mapping[str, int]
 
 
-Record = Backup | Restore | Schedule | Storage
+Record = BackupRecord | RestoreRecord | ScheduleRecord | StorageRecord
 
 
 def _seconds(text: object) -> float | None:
-    """Of a Kubernetes timestamp; None where there is none or it cannot be read."""
+    """A Kubernetes timestamp as Unix seconds; None if it is absent or cannot be read."""
     found = instant(text)
     return found.timestamp() if found else None
 
@@ -115,26 +116,26 @@ def _phase(obj: Raw) -> str:
 
 
 def reason_of(status: Raw) -> str:
-    """Why a run has failed, as a word that REASONS knows; empty where it has not."""
+    """Why a run has failed: a reason in REASONS, or OTHER; empty if it has not failed."""
     reason = (status.get("failure") or {}).get("reason")
     return "" if not reason else str(reason) if reason in REASONS else OTHER
 
 
 def record(obj: Raw) -> Record:
-    """Of an object of one of our kinds."""
+    """The record of an object of one of our kinds."""
     return _READ[obj["kind"]](obj)
 
 
-def backup(obj: Raw) -> Backup:
+def backup(obj: Raw) -> BackupRecord:
     status = _status(obj)
     schedule = schedule_name(obj) or ""
-    return Backup(
+    return BackupRecord(
         namespace=obj["metadata"]["namespace"],
         schedule=schedule,
         target=str(((obj.get("spec") or {}).get("database") or {}).get("name") or ""),
         identity=str((status.get("database") or {}).get("identity") or "")[:IDENTITY_LIMIT],
         phase=_phase(obj),
-        run=_run(obj, schedule),
+        run=_run_time(obj, schedule),
         started=_seconds(status.get("startTime")),
         completed=_seconds(status.get("completionTime")),
         size=status.get("sizeBytes"),
@@ -142,26 +143,26 @@ def backup(obj: Raw) -> Backup:
     )
 
 
-def _run(obj: Raw, schedule: str) -> float:
-    """The same for all databases of a run; one that an import made again has the due time in its
-    name alone."""
-    told = _seconds(annotation(obj, SCHEDULED_AT))
-    if told is None and schedule and (match := re.match(r"-(\d{8}-\d{4})(?:-|$)", obj["metadata"]["name"].removeprefix(schedule))):
+def _run_time(obj: Raw, schedule: str) -> float:
+    """The same time for all databases of a schedule's run. A backup that an import has recreated
+    has the due time only in its name."""
+    time = _seconds(annotation(obj, SCHEDULED_AT))
+    if time is None and schedule and (match := re.match(r"-(\d{8}-\d{4})(?:-|$)", obj["metadata"]["name"].removeprefix(schedule))):
         try:
-            told = datetime.strptime(match[1], "%Y%m%d-%H%M").replace(tzinfo=UTC).timestamp()
+            time = datetime.strptime(match[1], "%Y%m%d-%H%M").replace(tzinfo=UTC).timestamp()
         except ValueError:
-            told = None
-    return made_at(obj).timestamp() if told is None else told
+            time = None
+    return made_at(obj).timestamp() if time is None else time
 
 
-def restore(obj: Raw) -> Restore:
+def restore(obj: Raw) -> RestoreRecord:
     status = _status(obj)
-    return Restore(
+    return RestoreRecord(
         obj["metadata"]["namespace"], _phase(obj), _seconds(status.get("startTime")), _seconds(status.get("completionTime")), reason_of(status)
     )
 
 
-def schedule(obj: Raw) -> Schedule:
+def schedule(obj: Raw) -> ScheduleRecord:
     metadata, status = obj["metadata"], _status(obj)
     found, failed_limit = _cron(obj), 3
     considered = _seconds(status.get("consideredUntil"))
@@ -169,12 +170,12 @@ def schedule(obj: Raw) -> Schedule:
     due = interval = None
     if found is not None:
         clock, jitter, effective, failed_limit = found
-        # Before the operator has taken a new schedule in, nothing is due by it.
+        # Until the operator has seen a new schedule, nothing is due by it.
         if considered is not None and status.get("effectiveSchedule") == effective and not suspended:
             due = clock.next(datetime.fromtimestamp(considered, UTC)).timestamp() + jitter
         since = datetime.fromtimestamp(considered or _seconds(metadata["creationTimestamp"]) or 0.0, UTC)
         interval = _longest_pause(clock, since.replace(hour=0, minute=0, second=0))
-    return Schedule(
+    return ScheduleRecord(
         namespace=metadata["namespace"],
         name=metadata["name"],
         created=_seconds(metadata["creationTimestamp"]) or 0.0,
@@ -192,8 +193,8 @@ def schedule(obj: Raw) -> Schedule:
 
 
 def _cron(obj: Raw) -> tuple[Cron, float, str, int] | None:
-    """The schedule, how many seconds later than due it starts its runs, how
-    status.effectiveSchedule names it, how many failed backups it keeps."""
+    """The cron expression, the jitter in seconds, the text of status.effectiveSchedule, and how
+    many failed backups are kept; None if the spec cannot be used."""
     try:
         spec = parse_schedule(obj)
         clock = cron.parse(spec.schedule, spec.time_zone)
@@ -212,8 +213,8 @@ def _longest_pause(clock: Cron, after: datetime) -> float:
 
 
 def _rpo(obj: Raw) -> float | None:
-    """What cannot be read counts as not set: then the default of the alert holds, which never hides
-    anything."""
+    """A value that cannot be read counts as not set: then the alert's default applies, which never
+    hides a problem."""
     try:
         found = parse_ttl(annotation(obj, RPO) or "")
     except ValueError:
@@ -221,19 +222,19 @@ def _rpo(obj: Raw) -> float | None:
     return math.inf if found == "never" else float(found)
 
 
-def storage(obj: Raw) -> Storage:
+def storage(obj: Raw) -> StorageRecord:
     status = _status(obj)
-    told = status.get("conditions") or ()
+    found = status.get("conditions") or ()
     capacity = (obj.get("spec") or {}).get("capacity")
     try:
         room = None if capacity is None else parse_quantity(capacity)
     except ValueError:
         room = None
-    return Storage(
+    return StorageRecord(
         namespace=obj["metadata"]["namespace"],
         name=obj["metadata"]["name"],
-        ready=conditions.is_true(told, "Ready"),
-        near_capacity=conditions.is_true(told, "NearCapacity"),
+        ready=conditions.is_true(found, "Ready"),
+        near_capacity=conditions.is_true(found, "NearCapacity"),
         checked=_seconds(status.get("checkedAt")),
         failures=int(status.get("checkFailures") or 0),
         capacity=room,

@@ -23,7 +23,7 @@ from dbbackup.handlers.queue import Queue
 from dbbackup.handlers.telemetry import Telemetry
 from dbbackup.handlers.watch import Watch
 from dbbackup.metrics import catalog
-from dbbackup.metrics.process import Process
+from dbbackup.metrics.process import ProcessMetrics
 
 Raw = dict[str, Any]
 
@@ -38,7 +38,7 @@ def samples(text: bytes) -> Mapping[str, float]:
     return found
 
 
-def counted(process: Process) -> Mapping[str, float]:
+def counted(process: ProcessMetrics) -> Mapping[str, float]:
     return samples(generate_latest(process.registry))
 
 
@@ -47,12 +47,12 @@ def run(kind: str = "DatabaseBackup", namespace: str = "ns", **spec: Any) -> Raw
 
 
 def test_each_run_that_ends_is_counted_once_and_by_its_reason() -> None:
-    process = Process(100)
-    process.phase(run(), None, {"phase": "Pending"})
-    process.phase(run(), "Pending", {"phase": "Running"})
-    process.phase(run(), "Running", {"phase": "Completed"})
-    process.phase(run(), None, {"phase": "Failed", "failure": {"reason": "InvalidSpec"}})
-    process.phase(run("DatabaseRestore"), "Running", {"phase": "Failed", "failure": {"reason": "of another version"}})
+    process = ProcessMetrics(100)
+    process.phase_changed(run(), None, {"phase": "Pending"})
+    process.phase_changed(run(), "Pending", {"phase": "Running"})
+    process.phase_changed(run(), "Running", {"phase": "Completed"})
+    process.phase_changed(run(), None, {"phase": "Failed", "failure": {"reason": "InvalidSpec"}})
+    process.phase_changed(run("DatabaseRestore"), "Running", {"phase": "Failed", "failure": {"reason": "of another version"}})
     found = counted(process)
     assert found["dbbackup_backups_finished_total{ns,Completed}"] == 1
     assert found["dbbackup_backups_finished_total{ns,Failed}"] == 1
@@ -62,20 +62,20 @@ def test_each_run_that_ends_is_counted_once_and_by_its_reason() -> None:
 
 
 def test_what_is_no_run_that_ended_is_not_counted() -> None:
-    process = Process(100)
-    process.phase(run(), "Completed", {"phase": "Failed", "failure": {"reason": "ArtifactMissing"}})
-    process.phase(run(), "Failed", {"phase": "Completed"})
-    process.phase(run(), "Completed", {"phase": "Deleting"})
-    process.phase(run(origin="Discovered"), None, {"phase": "Completed"})
-    process.phase(run("BackupStorage"), None, {})
+    process = ProcessMetrics(100)
+    process.phase_changed(run(), "Completed", {"phase": "Failed", "failure": {"reason": "ArtifactMissing"}})
+    process.phase_changed(run(), "Failed", {"phase": "Completed"})
+    process.phase_changed(run(), "Completed", {"phase": "Deleting"})
+    process.phase_changed(run(origin="Discovered"), None, {"phase": "Completed"})
+    process.phase_changed(run("BackupStorage"), None, {})
     assert not [name for name in counted(process) if "finished" in name or "failures" in name]
 
 
 def test_counters_begin_at_zero_and_have_a_bound() -> None:
-    process = Process(4)
+    process = ProcessMetrics(4)
     process.namespaces(["a", "b", "c"])
     for namespace in ("b", "c"):
-        process.phase(run(namespace=namespace), "Running", {"phase": "Completed"})
+        process.phase_changed(run(namespace=namespace), "Running", {"phase": "Completed"})
     found = {name: value for name, value in counted(process).items() if name.startswith("dbbackup_backups_finished")}
     assert found == {
         "dbbackup_backups_finished_total{a,Completed}": 0,
@@ -134,7 +134,7 @@ async def test_each_answer_of_the_api_server_is_counted(status: int | None, code
             return response
 
     client: Any = Client()
-    api, process = kube.Kube(client), Process(100)
+    api, process = kube.Kube(client), ProcessMetrics(100)
     api.answered = process.answered
     with suppress(kube.ApiError):
         await api.create(kube.JOBS, "ns", {})
@@ -151,7 +151,7 @@ async def test_the_page_of_an_operator() -> None:
 
     queue: Queue[Key] = Queue(work, done=telemetry.worked)
     watch = Watch(cache, lambda _key, _seconds: None, lambda _key, _uid: None)
-    watch.told.add("Job")
+    watch.synced.add("Job")
     trouble: str | None = "not every watch has listed"
     page = telemetry.page(cache, queue, watch, lambda: datetime.now(UTC), lambda: trouble, lambda: True)
     queue.add(Key("DatabaseBackup", "ns", "a"))
@@ -169,8 +169,8 @@ async def test_the_page_of_an_operator() -> None:
             second = samples(await answer.read())
     assert (first["dbbackup_operator_ready"], second["dbbackup_operator_ready"]) == (0, 1)
     assert first["dbbackup_queue_depth"] == 1
-    assert first["dbbackup_operator_watch_told{Job}"] == 1
-    assert first["dbbackup_operator_watch_told{Pod}"] == 0
+    assert first["dbbackup_operator_watch_synced{Job}"] == 1
+    assert first["dbbackup_operator_watch_synced{Pod}"] == 0
     assert first["dbbackup_reconcile_errors_total{DatabaseRestore}"] == 1
     assert first["dbbackup_reconcile_errors_total{DatabaseBackup}"] == 0
     assert first["dbbackup_reconcile_duration_seconds_bucket{DatabaseRestore,10.0}"] == 1

@@ -17,7 +17,7 @@ from dbbackup.contract.errors import REASONS
 from dbbackup.handlers.cache import Cache
 from dbbackup.metrics import catalog, families, page, records
 from dbbackup.metrics.catalog import Metric
-from dbbackup.metrics.process import Process
+from dbbackup.metrics.process import ProcessMetrics
 
 Raw = dict[str, Any]
 T0 = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)  # a Monday
@@ -301,8 +301,8 @@ def cache_of(objects: Iterable[Raw]) -> Cache:
     return cache
 
 
-def page_of(cache: Cache, *, whole: Callable[[], bool] = lambda: True) -> page.Page[Any]:
-    return page.Page(Process(100), 100, cache.all_keys, cache.get, lambda: T0 + timedelta(hours=1), whole)
+def page_of(cache: Cache, *, whole: Callable[[], bool] = lambda: True) -> page.MetricsPage[Any]:
+    return page.MetricsPage(ProcessMetrics(100), 100, cache.all_keys, cache.get, lambda: T0 + timedelta(hours=1), whole)
 
 
 def objects_part(text: bytes) -> list[str]:
