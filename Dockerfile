@@ -20,8 +20,8 @@ ARG PIP_CERT
 ARG PIP_INDEX_URL
 RUN apt-get install -qq -y --no-install-recommends python3-venv >/dev/null
 RUN python3 -m venv /build && /build/bin/pip install -q "setuptools==80.9.0" "wheel==0.45.1" && python3 -m venv --without-pip /opt/dbbackup
-COPY requirements.txt image/prune.py /
-RUN /build/bin/pip --python /opt/dbbackup/bin/python install -q --no-compile --require-hashes --only-binary :all: -r /requirements.txt \
+COPY requirements/image.txt image/prune.py /
+RUN /build/bin/pip --python /opt/dbbackup/bin/python install -q --no-compile --require-hashes --only-binary :all: -r /image.txt \
  && python3 /prune.py /opt/dbbackup \
  && /opt/dbbackup/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/dbbackup/lib
 

@@ -15,6 +15,9 @@ PYTEST := $(PYTHON) -m pytest
 READY := $(VENV)/.ready
 # What only the kubectl plugin imports; the image leaves it out.
 NO_PLUGIN := $(addprefix --no-emit-package ,rich pygments markdown-it-py mdurl)
+UV := build/uv/bin/uv
+UPGRADE ?= --upgrade
+LOCK = $(UV) pip compile -q $(UPGRADE) pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header
 ARGS ?=
 export CLUSTER IMAGE KUBE_CONTEXT
 # Python and pytest keep what they compiled, outside the tree: half of a short test run is compiling.
@@ -60,10 +63,10 @@ bench: $(READY) ## the demo's times, and the data plane against pg_dump
 	@tests/rig/prepare.sh
 	@PYTHONPATH=operator $(PYTHON) -m tests.bench $(ARGS)
 
-lock: $(READY) ## newest versions that pyproject.toml allows, with their hashes
-	@$(PYTHON) -m pip install -q uv
-	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --extra operator --extra console $(NO_PLUGIN) --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
-	@$(PYTHON) -m uv pip compile -q --upgrade pyproject.toml --extra operator --extra console --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements-dev.txt
+lock: $(UV) ## newest versions that pyproject.toml allows, with their hashes; UPGRADE= keeps those that are locked
+	@$(LOCK) --extra operator --extra console $(NO_PLUGIN) -o requirements/image.txt
+	@$(LOCK) --all-extras -c requirements/image.txt $$(sed -n 's/^\([a-z0-9._-]*\).*==.*/--no-emit-package \1/p' requirements/image.txt) -o requirements/dev.txt
+	@sed -i -e '1i -r image.txt' -e '/^# The following packages were excluded/,$$d' requirements/dev.txt
 
 cli: $(READY) ## the kubectl plugin as one file: build/cli/kubectl-dbbackup
 	@$(PYTHON) tools/single_file.py build/cli
@@ -72,5 +75,9 @@ clean: ## removes build/, the cluster with it
 	@[ ! -d build/rig ] || $(RIG) down --purge
 	@rm -rf build
 
-$(READY): requirements-dev.txt
+$(READY): requirements/image.txt requirements/dev.txt
 	@tests/rig/venv.sh $(VENV)
+
+$(UV): | $(READY)
+	@$(PYTHON) -m venv build/uv
+	@build/uv/bin/pip install -q --disable-pip-version-check uv

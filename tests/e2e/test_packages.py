@@ -36,13 +36,13 @@ def test_the_image_has_its_labels(cluster: Cluster) -> None:
 
 
 def locked(python: str) -> dict[str, str]:
-    """What requirements.txt installs on that Python."""
+    """The versions that requirements/image.txt installs on that Python."""
     environment: dict[str, str] = {
         **{key: str(value) for key, value in default_environment().items()},
         "python_full_version": python,
         "python_version": ".".join(python.split(".")[:2]),
     }
-    lines = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==(\S+)(?: ; (.*?))? \\$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    lines = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==(\S+)(?: ; (.*?))? \\$", (ROOT / "requirements" / "image.txt").read_text(), re.MULTILINE)
     return {canonicalize_name(name): version for name, version, marker in lines if not marker or Marker(marker).evaluate(environment)}
 
 

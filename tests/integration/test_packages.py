@@ -61,8 +61,9 @@ def test_the_wheel_holds_all_of_the_package_and_nothing_else(wheel: Path) -> Non
 def test_the_plugin_runs_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
     home = tmp_path / "venv"
     venv.create(home, with_pip=True)
-    # The versions of the lock, without its hashes: those can't be told of the wheel.
-    pins = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?(==[^ ;]+)", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE)
+    # The locked versions without their hashes: pip would demand a hash of the wheel too.
+    locks = "".join(path.read_text() for path in (ROOT / "requirements").glob("*.txt"))
+    pins = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?(==[^ ;]+)", locks, re.MULTILINE)
     constraints = tmp_path / "constraints.txt"
     constraints.write_text("".join(f"{name}{version}\n" for name, version in dict(pins).items()))
     argv = [str(home / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", str(constraints), str(wheel)]

@@ -15,7 +15,7 @@ flock 8
 options=(--layers --pull-never --network host --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$ROOT/operator/dbbackup/__init__.py")")
 # The commit's own time, so that one commit makes one image. What is not in a clone says nothing.
 if revision=$(git -C "$ROOT" rev-parse HEAD 2>/dev/null); then
-  git -C "$ROOT" diff --quiet HEAD -- Dockerfile image operator pyproject.toml requirements.txt || revision+=-dirty
+  git -C "$ROOT" diff --quiet HEAD -- Dockerfile image operator pyproject.toml requirements/image.txt || revision+=-dirty
   options+=(--build-arg "REVISION=$revision")
   options+=(--build-arg "CREATED=$(TZ=UTC git -C "$ROOT" log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)")
 fi

@@ -13,5 +13,5 @@ fi
 [ -n "$python" ] || { echo "needs Python 3.11 or newer with venv: apt-get install python3-venv" >&2 && exit 1; }
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 echo "installing the tests' libraries into $venv"
-"$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+"$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 touch "$venv/.ready"

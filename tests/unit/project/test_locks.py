@@ -1,4 +1,4 @@
-"""The locked requirements satisfy pyproject.toml: who adds a dependency runs `make lock`."""
+"""The locked versions satisfy pyproject.toml: run `make lock` after a change of dependencies."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from packaging.utils import canonicalize_name
 from tests.root import ROOT
 
 
-def locked(name: str) -> dict[str, str]:
-    text = (ROOT / name).read_text()
+def locked(*names: str) -> dict[str, str]:
+    text = "".join((ROOT / "requirements" / name).read_text() for name in names)
     return {canonicalize_name(found[1]): found[2] for found in re.finditer(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^ ;\\]+)", text, re.MULTILINE)}
 
 
@@ -26,13 +26,13 @@ def left_out() -> set[str]:
 IMAGE = ("operator", "console")
 
 
-@pytest.mark.parametrize(("name", "extras", "without"), [("requirements.txt", IMAGE, left_out()), ("requirements-dev.txt", (*IMAGE, "dev"), set())])
-def test_locked_versions_satisfy_the_project(name: str, extras: tuple[str, ...], without: set[str]) -> None:
+@pytest.mark.parametrize(("names", "extras", "without"), [(["image.txt"], IMAGE, left_out()), (["image.txt", "dev.txt"], (*IMAGE, "dev"), set())])
+def test_locked_versions_satisfy_the_project(names: list[str], extras: tuple[str, ...], without: set[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [
         Requirement(text) for text in [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
     ]
-    found = locked(name)
+    found = locked(*names)
     missing = [
         str(r) for r in wanted if r.name not in without and not r.specifier.contains(found.get(canonicalize_name(r.name), "0.dev0"), prereleases=True)
     ]
@@ -40,5 +40,5 @@ def test_locked_versions_satisfy_the_project(name: str, extras: tuple[str, ...],
 
 
 def test_image_and_tests_run_the_same_versions() -> None:
-    tests = locked("requirements-dev.txt")
-    assert {name: tests.get(name) for name in locked("requirements.txt")} == locked("requirements.txt")
+    assert (ROOT / "requirements" / "dev.txt").read_text().startswith("-r image.txt\n")
+    assert not locked("image.txt").keys() & locked("dev.txt").keys(), "a package is locked once"
