@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import os
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -208,17 +207,16 @@ def test_a_count_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
         connection = SimpleNamespace(cancel_safe=lambda **_: cancelled.set())
 
         def count(self, _: object) -> int:
-            assert cancelled.wait(20)
+            assert cancelled.wait(60), "the count goes on"
             run.stop.check()
             return 1
 
     transfer = DumpTransfer(run, INFO, BackupOptions(format="custom"), cast("Any", Bucket()), "key")
     dump, sink, writer = SimpleNamespace(chunks=lambda: iter([b"x"])), SimpleNamespace(put=bytes), SimpleNamespace(bytes_stored=0)
     threading.Timer(0.1, run.stop.set, (Failure("Timeout", "too long"),)).start()
-    began = time.monotonic()
     with pytest.raises(Failure, match="too long"):
         transfer._custom(cast("Any", dump), cast("Any", sink), cast("Any", writer), cast("Any", Counting()))
-    assert time.monotonic() - began < 10
+    assert cancelled.is_set()
 
 
 class SlowUpload:
@@ -228,7 +226,7 @@ class SlowUpload:
         self.cancelled, self.aborted = threading.Event(), False
 
     def part(self, number: int, data: bytes | memoryview) -> None:
-        self.cancelled.wait(15)
+        assert self.cancelled.wait(60), "the upload goes on"
         raise Failure("Terminated", "the upload was aborted")
 
     def cancel(self) -> None:
@@ -260,11 +258,9 @@ def test_an_upload_to_a_slow_storage_ends_when_the_run_is_stopped(tmp_path: Path
     selection = SimpleNamespace(data_tables=[], excluded=[], without_data=[])
     snapshot = SimpleNamespace(selection=selection, identifier="1", connection=SimpleNamespace(cancel_safe=lambda **_: None))
     source = SimpleNamespace(contents=SimpleNamespace(extensions=[]), database=SimpleNamespace(encoding="UTF8"))
-    since: list[float] = []
 
     def stop() -> None:
         assert full.wait(60)
-        since.append(time.monotonic())
         run.stop.set(Failure("Timeout", "too long"))
 
     threading.Thread(target=stop).start()
@@ -272,7 +268,6 @@ def test_an_upload_to_a_slow_storage_ends_when_the_run_is_stopped(tmp_path: Path
         DumpTransfer(run, INFO, options, cast("Any", storage), "key")._dump(
             cast("Any", snapshot), cast("Any", source), cast("Any", SimpleNamespace(pg_dump=str(pg_dump)))
         )
-    assert time.monotonic() - since[0] < 10
     assert upload.aborted
 
 

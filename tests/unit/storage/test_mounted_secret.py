@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 
 import pytest
+from tests.unit.support.passing import FakeTime
 
 from dbbackup.contract.errors import Failure
+from dbbackup.storage import mounted_secret
 from dbbackup.storage.mounted_secret import await_keys, read_key
 
 
@@ -51,20 +51,22 @@ def test_key_that_is_not_there_or_no_use(tmp_path: Path) -> None:
     assert "xff" not in failure.message
 
 
-def test_late_mounts_are_waited_for(tmp_path: Path) -> None:
-    def appear() -> None:
-        time.sleep(0.2)
-        mounted(tmp_path / "secret", a="1", b="2")
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    fake = FakeTime()
+    monkeypatch.setattr(mounted_secret, "time", fake)
+    return fake
 
-    thread = threading.Thread(target=appear)
-    thread.start()
+
+def test_late_mounts_are_waited_for(tmp_path: Path, time: FakeTime) -> None:
+    started = time.now
+    time.after(7, lambda: mounted(tmp_path / "secret", a="1", b="2"))
     assert await_keys(str(tmp_path / "secret"), ("a", "b"), grace_seconds=10)
-    thread.join()
+    assert 7 <= time.now - started < 8
 
 
-def test_the_wait_is_bounded(tmp_path: Path) -> None:
-    directory = mounted(tmp_path / "secret", a="1")
-    started = time.monotonic()
-    assert not await_keys(str(directory), ("a", "b"), grace_seconds=0.1)
-    assert time.monotonic() - started < 2
+def test_the_wait_is_bounded(tmp_path: Path, time: FakeTime) -> None:
+    directory, started = mounted(tmp_path / "secret", a="1"), time.now
+    assert not await_keys(str(directory), ("a", "b"), grace_seconds=10)
+    assert time.now - started == 10
     assert await_keys(str(directory), ("a",), grace_seconds=0)

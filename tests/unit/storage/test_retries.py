@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
+from tests.unit.support.passing import FakeTime
 
 from dbbackup.contract.errors import Failure
 from dbbackup.storage import retries
-from dbbackup.storage.retries import Retries, StoppedError
+from dbbackup.storage.retries import FIRST_PATIENCE, PATIENCE, Retries, StoppedError
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "PATIENCE", 1.0)
-    monkeypatch.setattr(retries, "FIRST_PATIENCE", 0.15)
+def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    fake = FakeTime()
+    monkeypatch.setattr(retries, "time", fake)
+    return fake
 
 
 def failing(count: int, error: type[Exception] = ConnectionError) -> Callable[[], int]:
@@ -37,29 +38,33 @@ def test_what_comes_back_is_waited_for() -> None:
     assert Retries("b").attempt("reading", failing(1)) == 2
 
 
-def test_a_server_that_never_answered_is_given_up_sooner() -> None:
+def test_a_server_that_never_answered_is_given_up_sooner(time: FakeTime) -> None:
     fresh, known = Retries("b"), Retries("b")
     known.attempt("reading", failing(0))
-    assert known.attempt("reading", failing(2)) == 3  # after 0.3 s
-    started = time.monotonic()
+    started = time.now
+    assert known.attempt("reading", failing(12)) == 13
+    assert 2 * FIRST_PATIENCE < time.now - started < PATIENCE
+    started = time.now
     with pytest.raises(Failure) as caught:
         fresh.attempt("reading", failing(1000))
     assert caught.value.reason.name == "StorageUnavailable"
-    assert 0.15 < time.monotonic() - started < 1
+    assert FIRST_PATIENCE < time.now - started < FIRST_PATIENCE + 5.1
 
 
-def test_what_is_known_to_be_away_is_not_waited_for_again() -> None:
+def test_what_is_known_to_be_away_is_not_waited_for_again(time: FakeTime) -> None:
     known = Retries("b")
     known.attempt("reading", failing(0))
+    started = time.now
     with pytest.raises(Failure):
         known.attempt("reading", failing(1000))
-    started = time.monotonic()
+    assert PATIENCE < time.now - started < PATIENCE + 5.1
+    started = time.now
     with pytest.raises(Failure):
         known.attempt("aborting", failing(1000))
-    assert time.monotonic() - started < 0.6
+    assert time.now == started
 
 
-def test_an_answer_of_whatever_kind_ends_an_outage() -> None:
+def test_an_answer_of_whatever_kind_ends_an_outage(time: FakeTime) -> None:
     known = Retries("b")
     known.attempt("reading", failing(0))
     calls: list[Exception] = [ConnectionError("away"), ValueError("refused")]
@@ -70,7 +75,7 @@ def test_an_answer_of_whatever_kind_ends_an_outage() -> None:
     with pytest.raises(Failure) as caught:
         known.attempt("reading", call)
     assert caught.value.reason.name == "InvalidSpec"
-    time.sleep(1.1)
+    time.sleep(PATIENCE + 1)
     assert known.attempt("reading", failing(1)) == 2
 
 
@@ -92,13 +97,21 @@ def test_a_fault_can_be_accepted() -> None:
     assert seen == [0, 1]
 
 
-def test_a_stop_ends_the_wait() -> None:
-    known, stopped = Retries("b"), threading.Event()
+def test_a_stop_ends_the_wait(time: FakeTime) -> None:
+    class Stopped(threading.Event):
+        """Set half a second after the first try."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            time.sleep(timeout or 0)
+            if time.now - started >= 0.5:
+                self.set()
+            return self.is_set()
+
+    known, stopped = Retries("b"), Stopped()
     known.attempt("reading", failing(0))
-    threading.Timer(0.05, stopped.set).start()
-    started = time.monotonic()
+    started = time.now
     with pytest.raises(StoppedError):
         known.attempt("uploading", failing(1000), stopped=stopped)
-    assert time.monotonic() - started < 0.8
+    assert time.now - started < 0.8
     with pytest.raises(StoppedError):
         known.attempt("uploading", failing(0), stopped=stopped)
