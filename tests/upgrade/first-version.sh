@@ -7,8 +7,10 @@ image=${1:?the image\'s name}
 TREE=6ce88a2c575b128c8fdc7a243df9b6f60adbe835
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 source=$ROOT/build/first-version
-git -C "$ROOT" cat-file -e "$TREE^{tree}" || {
-  echo "the first version's source (git tree $TREE) is not in this clone. A shallow clone gets it by: git fetch --unshallow" >&2
+has_tree() { git -C "$ROOT" cat-file -e "$TREE^{tree}" 2>/dev/null; }
+has_tree || [ "$(git -C "$ROOT" rev-parse --is-shallow-repository)" = false ] || git -C "$ROOT" fetch -q --unshallow
+has_tree || {
+  echo "the first version's source (git tree $TREE) is not in this clone's history, nor in its origin's" >&2
   exit 1
 }
 rm -rf "$source"
