@@ -285,7 +285,7 @@ def killing(self, keys):
 
 s3._BATCH, s3.S3Storage._delete_batch = 100, killing
 path = Path(sys.argv[1])
-from dbbackup.run import RunSpec
+from dbbackup.contract.run import RunSpec
 sys.exit(main.run(RunSpec.model_validate_json(sys.stdin.read()), Paths(storage_secret=path / "storage", termination_log=path / "report")))
 """
 
