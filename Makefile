@@ -13,8 +13,6 @@ VENV := build/venv
 PYTHON := $(VENV)/bin/python
 PYTEST := $(PYTHON) -m pytest
 READY := $(VENV)/.ready
-# What only the kubectl plugin imports; the image leaves it out.
-NO_PLUGIN := $(addprefix --no-emit-package ,rich pygments markdown-it-py mdurl)
 UV := build/uv/bin/uv
 UPGRADE ?= --upgrade
 LOCK = $(UV) pip compile -q $(UPGRADE) pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header
@@ -64,7 +62,7 @@ bench: $(READY) ## the demo's times, and the data plane against pg_dump
 	@PYTHONPATH=operator $(PYTHON) -m tests.bench $(ARGS)
 
 lock: $(UV) ## newest versions that pyproject.toml allows, with their hashes; UPGRADE= keeps those that are locked
-	@$(LOCK) --extra operator --extra console $(NO_PLUGIN) -o requirements/image.txt
+	@$(LOCK) --extra operator --extra console -o requirements/image.txt
 	@$(LOCK) --all-extras -c requirements/image.txt $$(sed -n 's/^\([a-z0-9._-]*\).*==.*/--no-emit-package \1/p' requirements/image.txt) -o requirements/dev.txt
 	@sed -i -e '1i -r image.txt' -e '/^# The following packages were excluded/,$$d' requirements/dev.txt
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(SOURCE))
 
 from dbbackup.cli.verbs.completion import KUBECTL  # noqa: E402 - found through the path above
 
-LIBRARIES = ("click", "cronsim", "pyyaml", "rich", "tzdata")
+LIBRARIES = ("click", "cronsim", "pyyaml", "tzdata")
 SHEBANG = b"#!/usr/bin/env python3\n"
 MAIN = Path(__file__).with_name("single_file_main.py")
 _IMPORT_ALL = """

@@ -74,12 +74,12 @@ def _run(arguments: list[str]) -> int:
 
 
 def _complain(message: str, hint: str = "") -> None:
-    from dbbackup.cli.output import clean, paint, tell  # noqa: PLC0415
+    from dbbackup.cli.output import clean, paint, say_err  # noqa: PLC0415
 
     with suppress(OSError):
-        tell(f"{paint('error:', 'red', bold=True, err=True)} {clean(message)}")
+        say_err(f"{paint('error:', 'red', bold=True, err=True)} {clean(message)}")
         if hint:
-            tell(clean(hint))
+            say_err(clean(hint))
 
 
 def entry() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dbbackup.api.objects import Raw
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.making import name_of
-from dbbackup.cli.output import listing, say, table, tell
+from dbbackup.cli.output import listing, say, say_err, table
 
 
 def say_whole(found: Sequence[Raw], form: str | None) -> bool:
@@ -50,7 +50,7 @@ def say_all(
     if say_whole(found, form):
         return
     if not found:
-        tell(f"no {what} {where(kube, everywhere=everywhere)}")
+        say_err(f"no {what} {where(kube, everywhere=everywhere)}")
         return
     rows = [row(obj) for obj in found]
     if everywhere:

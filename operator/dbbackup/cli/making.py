@@ -9,7 +9,7 @@ from typing import Any
 from dbbackup.api.objects import Raw
 from dbbackup.cli.errors import ExitCode
 from dbbackup.cli.kubectl import PATHS, Kubectl
-from dbbackup.cli.output import document, say, slim, tell
+from dbbackup.cli.output import document, say, say_err, slim
 from dbbackup.cli.waiting import wait_for
 
 
@@ -23,7 +23,7 @@ def make(kube: Kubectl, obj: Raw, flags: Mapping[str, Any]) -> int:
     if flags["output"]:
         show(slim(made), flags["output"])
     else:
-        tell(f"{obj['kind']} {made['metadata']['name']} created in namespace {kube.namespace}")
+        say_err(f"{obj['kind']} {made['metadata']['name']} created in namespace {kube.namespace}")
         if not flags.get("wait"):
             say(made["metadata"]["name"])
     return wait_for(kube, made, flags["wait_timeout"]) if flags.get("wait") else ExitCode.OK

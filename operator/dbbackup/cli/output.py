@@ -1,12 +1,12 @@
-"""What is written: tables, colours, times. Plain where nobody looks at a terminal, or where
-NO_COLOR asks for it."""
+"""Output: tables, colours, times. Plain text where there is no terminal, or NO_COLOR is set."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any
 
@@ -31,6 +31,10 @@ COLOURS = {
     "skipped": "bright_black",
 }
 NONE = "-"
+WRITING = threading.Lock()
+"""Held while something is written to the terminal."""
+clear_line: Callable[[], None] | None = None
+"""Set while a line of progress is shown: removes it, so that another line can be written."""
 
 
 def coloured(stream: IO[Any] | None = None) -> bool:
@@ -38,21 +42,24 @@ def coloured(stream: IO[Any] | None = None) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def live() -> bool:
-    """Whether something may move: progress goes to stderr, so that stdout stays what was asked
-    for."""
+def interactive() -> bool:
+    """Whether progress may be redrawn in place on stderr."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """A line. Names come from the cluster: control characters in them are shown, not obeyed."""
+    """Writes a line to stdout. Names come from the cluster: control characters in them are shown,
+    not obeyed."""
     stream = sys.stderr if err else sys.stdout
-    stream.write(printable(text) + "\n")
-    stream.flush()
+    with WRITING:
+        if clear_line is not None:
+            clear_line()
+        stream.write(printable(text) + "\n")
+        stream.flush()
 
 
-def tell(text: str) -> None:
-    """A line for the person, beside the output proper."""
+def say_err(text: str) -> None:
+    """Writes a line to stderr: everything that is not the output proper."""
     say(text, err=True)
 
 
@@ -64,12 +71,13 @@ _SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if c
 
 
 def printable(text: str) -> str:
-    """Escape sequences are ours alone: `clean` has taken them from whatever came from elsewhere."""
+    """Control characters escaped, but for our own escape sequences: `clean` has escaped those in
+    values from elsewhere."""
     return text.translate(_SHOWN).encode("utf-8", "backslashreplace").decode()
 
 
 def clean(value: object) -> str:
-    """A value of an object, safe for one line of a terminal."""
+    """A value of an object, safe to print on one line of a terminal."""
     return " ".join(str(value).replace("\x1b", "\\x1b").split())
 
 
@@ -89,7 +97,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, headers: bool =
 
 
 def age(text: object, now: datetime) -> str:
-    """How long ago, to two units; `-` where there is no time."""
+    """How long ago, in two units; `-` if there is no time."""
     moment = instant(text)
     return NONE if moment is None else duration_text(max(0.0, (now - moment).total_seconds())).replace(" ", "")
 
@@ -108,7 +116,7 @@ def size(value: object) -> str:
 
 
 def slim(obj: Raw) -> Raw:
-    """Without what only the API server needs."""
+    """The object without `managedFields`."""
     metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
     return {**obj, "metadata": metadata}
 
@@ -117,7 +125,7 @@ def document(value: Any, form: str) -> str:
     """As JSON or YAML, for people and for kubectl apply."""
     if form == "json":
         return json.dumps(value, indent=2, ensure_ascii=False)
-    import yaml  # noqa: PLC0415 - only who asks for YAML waits for it
+    import yaml  # noqa: PLC0415 - slow to import
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     return str(yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True, width=140)).rstrip()

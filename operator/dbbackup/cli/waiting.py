@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +11,9 @@ from dbbackup.api.objects import Raw
 from dbbackup.api.units import size_text
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
-from dbbackup.cli.output import clean, count, live, paint, size, tell
+from dbbackup.cli.output import clean, count, interactive, paint, say_err, size
+from dbbackup.cli.progress import LINE_SECONDS, bar, clock_text, redrawn, spinner
 
-LINE_SECONDS = 10.0
 TAIL_LINES = 20
 
 
@@ -44,16 +43,16 @@ def tell_end(obj: Raw) -> int:
     name, status = obj["metadata"]["name"], obj["status"]
     phase = status.get("phase", "Failed")
     for warning in status.get("warnings") or ():
-        tell(f"{paint('warning:', 'yellow', err=True)} {clean(warning)}")
+        say_err(f"{paint('warning:', 'yellow', err=True)} {clean(warning)}")
     if phase == "Completed":
-        tell(f"{paint('Completed', 'green', bold=True, err=True)} {name}: {clean(summary(obj))}")
+        say_err(f"{paint('Completed', 'green', bold=True, err=True)} {name}: {clean(summary(obj))}")
         return ExitCode.OK
     failure = status.get("failure") or {}
-    tell(f"{paint(phase, 'red', bold=True, err=True)} {name}: {clean(failure.get('reason', ''))}: {clean(failure.get('message', ''))}")
+    say_err(f"{paint(phase, 'red', bold=True, err=True)} {name}: {clean(failure.get('reason', ''))}: {clean(failure.get('message', ''))}")
     if failure.get("hint"):
-        tell(clean(failure["hint"]))
+        say_err(clean(failure["hint"]))
     for line in str(failure.get("logTail") or "").splitlines()[-TAIL_LINES:]:
-        tell(f"  | {clean(line)}")
+        say_err(f"  | {clean(line)}")
     return ExitCode.FAILED
 
 
@@ -95,25 +94,21 @@ def progress_text(obj: Raw) -> tuple[str, float | None]:
 @contextmanager
 def showing(name: str) -> Iterator[Callable[[Raw], None]]:
     """Takes the object whenever it has changed."""
-    if not live():
+    if not interactive():
         yield _lines(name)
         return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    began, text, percent = time.monotonic(), "", None
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        TextColumn("{task.fields[told]}", markup=False),
-    )
-    with Progress(*columns, TimeElapsedColumn(), console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task(name, total=None, told="")
+    def show(obj: Raw) -> None:
+        nonlocal text, percent
+        text, percent = progress_text(obj)
 
-        def show(obj: Raw) -> None:
-            text, percent = progress_text(obj)
-            bar.update(task, told=clean(text), total=None if percent is None else 100.0, completed=percent or 0.0)
+    def line() -> str:
+        seconds = time.monotonic() - began
+        share = None if percent is None else percent / 100
+        return f"{spinner(seconds)} {name} {bar(share, seconds)} {clean(text)} {clock_text(seconds)}"
 
+    with redrawn(line):
         yield show
 
 
@@ -125,7 +120,7 @@ def _lines(name: str, clock: Callable[[], float] = time.monotonic) -> Callable[[
         text, percent = progress_text(obj)
         changed = text.split(",")[0] != last.split(",", maxsplit=1)[0]
         if not finished(obj) and text != last and (changed or clock() - at >= LINE_SECONDS):
-            tell(f"{name}: {clean(text)}" + (f" ({percent:.0f} %)" if percent is not None else ""))
+            say_err(f"{name}: {clean(text)}" + (f" ({percent:.0f} %)" if percent is not None else ""))
             last, at = text, clock()
 
     return show

@@ -11,6 +11,7 @@ from typing import Literal
 
 from dbbackup.contract.formats import Algorithm, Format
 from dbbackup.contract.model import Model
+from dbbackup.contract.wire import PORT
 
 RunKind = Literal["backup", "restore", "check", "cleanup", "inventory", "prune", "discover", "serve", "reach"]
 OwnerKind = Literal["DatabaseBackup", "DatabaseRestore", "BackupStorage", "DatabaseBackupSchedule"]
@@ -166,7 +167,7 @@ class ServeOptions(Model):
     after `idle_seconds` without a request, and at the run's timeout."""
 
     token_sha256: str
-    port: int = 8765
+    port: int = PORT
     idle_seconds: int = 120
 
 

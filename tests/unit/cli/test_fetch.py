@@ -20,7 +20,7 @@ from tests.unit.support.memory_storage import Memory
 from dbbackup.cli import decompress, fetch
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
-from dbbackup.cli.transfer import TRIES, BrokenError, Transfer
+from dbbackup.cli.transfer import TRIES, BrokenError, PodClient
 from dbbackup.contract.manifest import Part, StoredObject
 from dbbackup.contract.run import RunSpec, ServeOptions, StorageTarget
 from dbbackup.dataplane.context import Run, Stop
@@ -35,7 +35,7 @@ DUMP = b"".join(hashlib.sha256(str(number).encode()).digest() for number in rang
 PART = 30_000
 
 
-class Flaky(Transfer):
+class Flaky(PodClient):
     """Connects to a server in this process. `faults`, one an answer: after how many bytes it
     breaks, or a byte of it changes (negative)."""
 
@@ -102,13 +102,13 @@ def store(bucket: Memory, stored: bytes, algorithm: str = "none") -> bytes:
 
 
 @pytest.fixture
-def transfer(bucket: Memory) -> Iterator[Flaky]:
+def client(bucket: Memory) -> Iterator[Flaky]:
     store(bucket, DUMP)
     flaky = Flaky(0)
     options = ServeOptions(token_sha256=hashlib.sha256(flaky._token.encode()).hexdigest(), port=0)
     target = StorageTarget(name="default", bucket="b", prefix="/team/")
     spec = RunSpec(run="serve", owner=owner_of(0, "BackupStorage"), storage=target, serve=options)
-    with serve.Server(("127.0.0.1", 0), serve.Shelf(Run(spec, Paths(), Reporter(io.StringIO()), Stop())), options) as server:
+    with serve.Server(("127.0.0.1", 0), serve.ServedStorage(Run(spec, Paths(), Reporter(io.StringIO()), Stop())), options) as server:
         thread = threading.Thread(target=lambda: server.serve_forever(0.01))
         thread.start()
         flaky._real = server.server_address[1]
@@ -117,87 +117,87 @@ def transfer(bucket: Memory) -> Iterator[Flaky]:
         thread.join()
 
 
-def fetched(transfer: Flaky, path: Path) -> tuple[bytes, int]:
-    """The file's bytes, and how many were told of in all."""
-    told: list[int] = []
-    fetch.to_file(transfer, fetch.manifest(transfer, KEY), path, told.append)
-    return path.read_bytes(), sum(told)
+def fetched(client: Flaky, path: Path) -> tuple[bytes, int]:
+    """The file's bytes, and how many were counted in all."""
+    counted: list[int] = []
+    fetch.to_file(client, fetch.manifest(client, KEY), path, counted.append)
+    return path.read_bytes(), sum(counted)
 
 
 @pytest.mark.parametrize("faults", [[], [1], [10_000, 20_000, 5], [0, 0, 0], [-1], [-30_000, 5], [100, 100, 100, 100, 100, 100, 100, 100]])
-def test_it_arrives_whole_whatever_breaks(transfer: Flaky, tmp_path: Path, faults: list[int]) -> None:
-    transfer.faults = faults
-    assert fetched(transfer, tmp_path / "x.part") == (DUMP, len(DUMP))
+def test_it_arrives_whole_whatever_breaks(client: Flaky, tmp_path: Path, faults: list[int]) -> None:
+    client.faults = faults
+    assert fetched(client, tmp_path / "x.part") == (DUMP, len(DUMP))
 
 
 @pytest.mark.parametrize("kept", [0, 1, PART, PART + 7, len(DUMP) - 1, len(DUMP)])
-def test_what_is_there_is_not_fetched_again(transfer: Flaky, tmp_path: Path, kept: int) -> None:
+def test_what_is_there_is_not_fetched_again(client: Flaky, tmp_path: Path, kept: int) -> None:
     (tmp_path / "x.part").write_bytes(DUMP[:kept])
-    assert fetched(transfer, tmp_path / "x.part") == (DUMP, len(DUMP))
-    wanted = [span for span in transfer.asked if span]
+    assert fetched(client, tmp_path / "x.part") == (DUMP, len(DUMP))
+    wanted = [span for span in client.asked if span]
     assert (wanted[0].startswith(f"bytes={kept}-") if wanted else kept) or not kept
 
 
 @pytest.mark.parametrize("at", [0, PART - 1, PART + 5, len(DUMP) - 1])
-def test_what_is_there_and_wrong_is_found(transfer: Flaky, tmp_path: Path, at: int) -> None:
+def test_what_is_there_and_wrong_is_found(client: Flaky, tmp_path: Path, at: int) -> None:
     wrong = bytearray(DUMP)
     wrong[at] ^= 1
     (tmp_path / "x.part").write_bytes(bytes(wrong) + b"and more")
-    assert fetched(transfer, tmp_path / "x.part")[0] == DUMP
-    assert len(transfer.asked) == 1, "only the part that is wrong"
+    assert fetched(client, tmp_path / "x.part")[0] == DUMP
+    assert len(client.asked) == 1, "only the part that is wrong"
 
 
-def test_the_beginning_of_a_part_that_was_wrong_is_no_fault_of_the_bucket(transfer: Flaky, tmp_path: Path) -> None:
+def test_the_beginning_of_a_part_that_was_wrong_is_no_fault_of_the_bucket(client: Flaky, tmp_path: Path) -> None:
     (tmp_path / "x.part").write_bytes(b"XXXX")
-    assert fetched(transfer, tmp_path / "x.part") == (DUMP, len(DUMP))
+    assert fetched(client, tmp_path / "x.part") == (DUMP, len(DUMP))
 
 
-def test_a_damaged_artifact_is_told_after_a_second_look(transfer: Flaky, bucket: Memory, tmp_path: Path) -> None:
+def test_a_damaged_artifact_is_fetched_twice_before_it_is_reported(client: Flaky, bucket: Memory, tmp_path: Path) -> None:
     bucket.fill({f"{KEY}/dump.sql": DUMP[:PART] + b"X" + DUMP[PART + 1 :]})
     with pytest.raises(CliError, match="part 2 of 5 has SHA-256") as raised:
-        fetched(transfer, tmp_path / "x.part")
+        fetched(client, tmp_path / "x.part")
     assert raised.value.code is ExitCode.CORRUPT
-    assert len(transfer.asked) == 3
+    assert len(client.asked) == 3
 
 
-def test_it_gives_up_where_nothing_comes(transfer: Flaky, tmp_path: Path) -> None:
-    transfer.faults = [PART, *[0] * TRIES]
+def test_it_gives_up_where_nothing_comes(client: Flaky, tmp_path: Path) -> None:
+    client.faults = [PART, *[0] * TRIES]
     with pytest.raises(CliError, match=f"broke off {TRIES} times in a row") as raised:
-        fetched(transfer, tmp_path / "x.part")
+        fetched(client, tmp_path / "x.part")
     assert raised.value.code is ExitCode.INTERRUPTED
     assert (tmp_path / "x.part").read_bytes() == DUMP[:PART]
 
 
-def test_in_memory_no_part_is_let_through_unchecked(transfer: Flaky, bucket: Memory) -> None:
-    transfer.faults = [5, -7]
-    artifact = fetch.manifest(transfer, KEY)
-    assert b"".join(fetch.stored_parts(transfer, artifact, lambda _: None)) == DUMP
+def test_in_memory_no_part_is_let_through_unchecked(client: Flaky, bucket: Memory) -> None:
+    client.faults = [5, -7]
+    artifact = fetch.manifest(client, KEY)
+    assert b"".join(fetch.stored_parts(client, artifact, lambda _: None)) == DUMP
     bucket.fill({f"{KEY}/dump.sql": DUMP[:PART] + b"X" + DUMP[PART + 1 :]})
     came: list[bytes] = []
     with pytest.raises(CliError):
-        came.extend(fetch.stored_parts(transfer, artifact, lambda _: None))
+        came.extend(fetch.stored_parts(client, artifact, lambda _: None))
     assert b"".join(came) == DUMP[:PART]
 
 
 @pytest.mark.parametrize("faults", [[], [10], [36, 50_000], [-50], [0, 0, 0]])
 @pytest.mark.parametrize("have", [0, 77, len(DUMP)])
-def test_frames_arrive_whole(transfer: Flaky, faults: list[int], have: int) -> None:
-    transfer.faults = faults
-    artifact = fetch.manifest(transfer, KEY)
-    came = fetch.framed(transfer, artifact, hashlib.sha256(DUMP[:have]), have, lambda _: None)
+def test_frames_arrive_whole(client: Flaky, faults: list[int], have: int) -> None:
+    client.faults = faults
+    artifact = fetch.manifest(client, KEY)
+    came = fetch.framed(client, artifact, hashlib.sha256(DUMP[:have]), have, lambda _: None)
     assert b"".join(came) == DUMP[have:]
 
 
-def test_frames_after_something_else_are_refused(transfer: Flaky) -> None:
+def test_frames_after_something_else_are_refused(client: Flaky) -> None:
     with pytest.raises(CliError, match="not the dump"):
-        list(fetch.framed(transfer, fetch.manifest(transfer, KEY), hashlib.sha256(b"x"), 1, lambda _: None))
+        list(fetch.framed(client, fetch.manifest(client, KEY), hashlib.sha256(b"x"), 1, lambda _: None))
 
 
-def test_a_manifest_is_the_recorded_one_and_no_other(transfer: Flaky, bucket: Memory) -> None:
+def test_a_manifest_is_the_recorded_one_and_no_other(client: Flaky, bucket: Memory) -> None:
     digest = hashlib.sha256(bucket.objects[f"{KEY}/manifest.json"]).hexdigest()
-    assert fetch.manifest(transfer, KEY, digest).sha256 == hashlib.sha256(DUMP).hexdigest()
+    assert fetch.manifest(client, KEY, digest).sha256 == hashlib.sha256(DUMP).hexdigest()
     with pytest.raises(CliError, match="the backup recorded") as raised:
-        fetch.manifest(transfer, KEY, "0" * 64)
+        fetch.manifest(client, KEY, "0" * 64)
     assert raised.value.code is ExitCode.CORRUPT
 
 
@@ -220,9 +220,9 @@ def test_manifests_that_cannot_be_used(bucket: Memory, old: bytes, new: bytes, c
     assert raised.value.code is code
 
 
-def test_what_the_pod_refuses_is_told_as_it_is(transfer: Flaky) -> None:
+def test_the_pods_refusal_is_passed_on(client: Flaky) -> None:
     with pytest.raises(CliError, match="ArtifactMissing") as raised:
-        fetch.manifest(transfer, key_of(owner_of(2)))
+        fetch.manifest(client, key_of(owner_of(2)))
     assert raised.value.code is ExitCode.NOT_FOUND
 
 

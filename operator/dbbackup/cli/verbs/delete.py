@@ -11,7 +11,7 @@ from dbbackup.cli.app import access, connection
 from dbbackup.cli.asking import confirm
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
-from dbbackup.cli.output import clean, paint, tell
+from dbbackup.cli.output import clean, paint, say_err
 from dbbackup.cli.verbs.describe import events_about, run_named
 
 PREPARE_SECONDS = 30.0
@@ -36,7 +36,7 @@ def delete(ctx: click.Context, /, name: tuple[str, ...], keep_artifact: bool, ye
     for obj in found:
         _check(obj, keep_artifact)
     for obj in found:
-        tell(picture(obj, keep_artifact))
+        say_err(picture(obj, keep_artifact))
         if not yes:
             confirm(f"Type {obj['metadata']['name']} to delete it", obj["metadata"]["name"])
     for obj in found:
@@ -74,7 +74,7 @@ def _delete(kube: Kubectl, obj: Raw, keep_artifact: bool, timeout: float | None)
         _policy(kube, obj, keep_artifact)
     kube.delete(kind, name, uid)
     if timeout is None:
-        tell(f"{name}: its deletion has begun")
+        say_err(f"{name}: its deletion has begun")
         return
     for seen in kube.watch(kind, name, timeout):
         if seen is None or seen["metadata"]["uid"] != uid:
@@ -85,7 +85,7 @@ def _delete(kube: Kubectl, obj: Raw, keep_artifact: bool, timeout: float | None)
         if event.get("reason") == "ArtifactRetained":
             raise CliError(f"{name} is deleted, but {event.get('message')}", ExitCode.FAILED)
     gone = "" if keep_artifact or not _holds_artifact(obj) else ", its artifact too"
-    tell(f"{name} is deleted{gone}")
+    say_err(f"{name} is deleted{gone}")
 
 
 def _policy(kube: Kubectl, obj: Raw, keep_artifact: bool) -> None:

@@ -6,9 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,14 +15,14 @@ import click
 from dbbackup.api.objects import Raw
 from dbbackup.api.units import size_text
 from dbbackup.cli import decompress, fetch, flags
-from dbbackup.cli import transfer as transfers
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
-from dbbackup.cli.fetch import Artifact, Tell
+from dbbackup.cli.fetch import StoredArtifact
 from dbbackup.cli.kubectl import Kubectl
-from dbbackup.cli.output import clean, live, paint, tell
+from dbbackup.cli.output import clean, paint, say_err
+from dbbackup.cli.progress import downloading
+from dbbackup.cli.transfer import PodClient, open_client
 
-LINE_SECONDS = 10.0
 STDOUT = "-"
 
 
@@ -53,22 +51,22 @@ def download(ctx: click.Context, /, name: str | None, key: str | None, **values:
         raise click.UsageError("name a backup, or an artifact by --key")
     key, pinned, storage_name = _what(kube, name, key, values["storage"])
     storage = kube.get("BackupStorage", storage_name)
-    with transfers.opened(kube, storage, values["image"]) as transfer:
-        transfer.on_retry = lambda why: tell(f"{paint('warning:', 'yellow', err=True)} {clean(why)}; trying again")
-        artifact = fetch.manifest(transfer, key, pinned)
+    with open_client(kube, storage, values["image"]) as client:
+        client.on_retry = lambda why: say_err(f"{paint('warning:', 'yellow', err=True)} {clean(why)}; trying again")
+        artifact = fetch.manifest(client, key, pinned)
         if pinned is None:
-            tell("there is no backup's status that this artifact's manifest could be compared with: it is trusted as far as the bucket is")
+            say_err("there is no backup's status that this artifact's manifest could be compared with: it is trusted as far as the bucket is")
         stem = name or key.rsplit("/", 1)[-1]
         if values["output"] == STDOUT:
-            _to_stdout(transfer, artifact, values)
+            _to_stdout(client, artifact, values)
             return ExitCode.OK
         target = Path(values["output"] or stem + (_stored_extension(artifact) if values["raw"] else artifact.extension))
         if target.is_dir():
             target /= stem + (_stored_extension(artifact) if values["raw"] else artifact.extension)
         if target.exists() and not values["force"]:
             raise CliError(f"{target} is there already", ExitCode.USAGE, "--force overwrites it; -o names another file.")
-        _to_target(transfer, artifact, target, values)
-    tell(f"{paint('done', 'green', err=True)} {target}: {size_text(target.stat().st_size)}, checked against the manifest")
+        _to_target(client, artifact, target, values)
+    say_err(f"{paint('done', 'green', err=True)} {target}: {size_text(target.stat().st_size)}, checked against the manifest")
     return ExitCode.OK
 
 
@@ -85,7 +83,7 @@ def _what(kube: Kubectl, name: str | None, key: str | None, storage: str) -> tup
     return artifact["key"], artifact.get("manifestSha256"), artifact.get("storage") or (obj["spec"].get("storageRef") or {}).get("name") or "default"
 
 
-def _stored_extension(artifact: Artifact) -> str:
+def _stored_extension(artifact: StoredArtifact) -> str:
     """`.sql.zst` of `dump.sql.zst`; a custom archive's is called `.dump`."""
     return artifact.name.removeprefix("dump").replace(".custom", ".dump")
 
@@ -93,16 +91,16 @@ def _stored_extension(artifact: Artifact) -> str:
 # To a file
 
 
-def _to_target(transfer: transfers.Transfer, artifact: Artifact, target: Path, values: Raw) -> None:
+def _to_target(client: PodClient, artifact: StoredArtifact, target: Path, values: Raw) -> None:
     part = target.with_name(target.name + ".part")
     try:
         if not values["raw"] and not decompress.available(artifact.compression):
-            _from_pod_decompressed(transfer, artifact, target.with_name(target.name + ".plain.part"), target, values)
+            _from_pod_decompressed(client, artifact, target.with_name(target.name + ".plain.part"), target, values)
             return
         if part.exists() and part.stat().st_size:
-            tell(f"taking up {part} at {size_text(part.stat().st_size)} of {size_text(artifact.size)}")
-        with _progress(artifact.size, str(target), values["quiet"]) as show:
-            fetch.to_file(transfer, artifact, part, show)
+            say_err(f"taking up {part} at {size_text(part.stat().st_size)} of {size_text(artifact.size)}")
+        with downloading(artifact.size, str(target), quiet=values["quiet"]) as on_bytes:
+            fetch.to_file(client, artifact, part, on_bytes)
         if values["raw"] or artifact.compression == "none":
             part.replace(target)
             return
@@ -120,17 +118,17 @@ def _to_target(transfer: transfers.Transfer, artifact: Artifact, target: Path, v
         ) from None
 
 
-def _from_pod_decompressed(transfer: transfers.Transfer, artifact: Artifact, part: Path, target: Path, values: Raw) -> None:
-    tell("neither this Python nor a program `zstd` can decompress it here: the pod does")
+def _from_pod_decompressed(client: PodClient, artifact: StoredArtifact, part: Path, target: Path, values: Raw) -> None:
+    say_err("neither this Python nor a program `zstd` can decompress it here: the pod does")
     part.touch(0o600)
     digest = hashlib.sha256()
     for data in decompress.chunks(part):
         digest.update(data)
     have = part.stat().st_size
-    with _progress(artifact.dump_bytes, str(target), values["quiet"]) as show, part.open("ab") as file:
-        show(have)
+    with downloading(artifact.dump_bytes, str(target), quiet=values["quiet"]) as on_bytes, part.open("ab") as file:
+        on_bytes(have)
         try:
-            _write(file, fetch.framed(transfer, artifact, digest, have, show))
+            _write(file, fetch.framed(client, artifact, digest, have, on_bytes))
         except CliError as error:
             if error.code is ExitCode.CORRUPT:
                 part.unlink()
@@ -155,47 +153,17 @@ def _write(file: IO[bytes], chunks: Iterable[bytes]) -> None:
 # To stdout
 
 
-def _to_stdout(transfer: transfers.Transfer, artifact: Artifact, values: Raw) -> None:
+def _to_stdout(client: PodClient, artifact: StoredArtifact, values: Raw) -> None:
     if sys.stdout.isatty():
         raise CliError("a dump does not belong on a terminal", ExitCode.USAGE, "Redirect stdout, or write a file with -o FILE.")
     out = sys.stdout.buffer
-    with _progress(artifact.size, "stdout", values["quiet"]) as show:
-        chunks: Iterator[bytes] = fetch.stored_parts(transfer, artifact, show)
+    with downloading(artifact.size, "stdout", quiet=values["quiet"]) as on_bytes:
+        chunks: Iterator[bytes] = fetch.stored_parts(client, artifact, on_bytes)
         if not values["raw"]:
             if decompress.available(artifact.compression):
                 chunks = fetch.unpacked(artifact, chunks)
             else:
-                chunks = fetch.framed(transfer, artifact, hashlib.sha256(), 0, lambda _: None)
+                chunks = fetch.framed(client, artifact, hashlib.sha256(), 0, lambda _: None)
         for data in chunks:
             out.write(data)
         out.flush()
-
-
-@contextmanager
-def _progress(total: int, what: str, quiet: bool) -> Iterator[Tell]:
-    """Takes how many bytes have come."""
-    if quiet:
-        yield lambda _: None
-    elif live():
-        from rich.console import Console  # noqa: PLC0415
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn  # noqa: PLC0415
-
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), DownloadColumn(binary_units=True), TransferSpeedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True) as bar:
-            task = bar.add_task(clean(what), total=total)
-            yield lambda more: bar.update(task, advance=more)
-    else:
-        yield _lines(total, what)
-
-
-def _lines(total: int, what: str, clock: Callable[[], float] = time.monotonic) -> Tell:
-    done, at = 0, clock()
-
-    def show(more: int) -> None:
-        nonlocal done, at
-        done += more
-        if clock() - at >= LINE_SECONDS:
-            at = clock()
-            tell(f"{what}: {size_text(done)} of {size_text(total)} ({100 * done // max(total, 1)} %)")
-
-    return show

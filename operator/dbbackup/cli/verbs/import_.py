@@ -8,7 +8,7 @@ from dbbackup.api.metadata import IMPORT
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
-from dbbackup.cli.output import clean, count, tell
+from dbbackup.cli.output import clean, count, say_err
 from dbbackup.cli.verbs.storage import KIND, asked, ready_of
 
 
@@ -27,7 +27,7 @@ def import_(ctx: click.Context, /, storage: str, wait_timeout: float) -> int:
     for seen, token, tried in asked(kube, storage, IMPORT, wait_timeout):
         told = (seen.get("status") or {}).get("lastImport") or {}
         if told.get("token") == token:
-            tell(f"{count(told.get('imported', 0), 'backup')} made known, {told.get('skipped', 0)} artifacts skipped that cannot be used")
+            say_err(f"{count(told.get('imported', 0), 'backup')} made known, {told.get('skipped', 0)} artifacts skipped that cannot be used")
             return ExitCode.OK
         if tried:
             raise CliError(f"{KIND} {storage} cannot be read: {clean(ready_of(seen).get('message', ''))}", ExitCode.FAILED)

@@ -17,7 +17,7 @@ from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import ExitCode
 from dbbackup.cli.lists import say_whole, where, with_namespaces
-from dbbackup.cli.output import NONE, age, count, document, moment_text, say, table, tell
+from dbbackup.cli.output import NONE, age, count, document, moment_text, say, say_err, table
 
 PHASES = ("Pending", "Running", "Completed", "Failed", "Deleting", "Expired")
 
@@ -54,7 +54,7 @@ def list_(ctx: click.Context, /, **values: Any) -> int:
         return ExitCode.OK
     if not found:
         what = "restores" if values["restores"] else "backups"
-        tell(f"no {what} {where(kube, everywhere=values['all_namespaces'])}" + (" that match" if _filters(values) else ""))
+        say_err(f"no {what} {where(kube, everywhere=values['all_namespaces'])}" + (" that match" if _filters(values) else ""))
     else:
         _print(found, values, restores=values["restores"])
     return ExitCode.OK
@@ -146,15 +146,16 @@ def totals(found: Sequence[Raw], what: str) -> str:
 
 
 def _stored(ctx: click.Context, values: Raw) -> int:
-    from dbbackup.cli import transfer as transfers  # noqa: PLC0415
+    from dbbackup.cli.transfer import open_client  # noqa: PLC0415
+    from dbbackup.contract import wire  # noqa: PLC0415
 
     kube = access(ctx)
     for flag in ("all_namespaces", "restores", "selector", "phase"):
         if values[flag]:
             raise click.UsageError(f"--storage does not go with --{flag.replace('_', '-')}: a bucket knows no objects")
     storage = kube.get("BackupStorage", values["storage"])
-    with transfers.opened(kube, storage, values["image"]) as transfer:
-        lines = transfer.whole("/v1/artifacts").splitlines()
+    with open_client(kube, storage, values["image"]) as client:
+        lines = client.whole(wire.ARTIFACTS).splitlines()
     known = {key: obj["metadata"]["name"] for obj in kube.objects("DatabaseBackup") if (key := _key(obj))}
     items = sorted((_item(json.loads(line), known) for line in lines), key=lambda item: item["time"] or "", reverse=True)
     if values["schedule"]:
@@ -169,7 +170,7 @@ def _stored(ctx: click.Context, values: Raw) -> int:
         for item in items:
             say(item["key"])
     elif not items:
-        tell(f"nothing of namespace {kube.namespace} lies in the bucket of BackupStorage {values['storage']}")
+        say_err(f"nothing of namespace {kube.namespace} lies in the bucket of BackupStorage {values['storage']}")
     else:
         _print_stored(items, values)
     return ExitCode.OK

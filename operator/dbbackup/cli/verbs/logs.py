@@ -11,7 +11,7 @@ from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import error_of, stop
-from dbbackup.cli.output import say, tell
+from dbbackup.cli.output import say, say_err
 from dbbackup.cli.verbs.describe import log_line, run_named
 from dbbackup.cli.waiting import finished
 
@@ -47,13 +47,13 @@ def logs(ctx: click.Context, /, name: str, follow: bool, raw: bool, wait_timeout
         return _from_pod(kube, f"job/{job}", follow, raw)
     tail = (status.get("failure") or {}).get("logTail")
     if tail:
-        tell("the run has ended and its pod is gone; this is the end of its log:")
+        say_err("the run has ended and its pod is gone; this is the end of its log:")
         for line in tail.splitlines():
             say(line if raw else log_line(line))
     elif finished(obj):
-        tell(f"the run has ended and its log went with its pod; `kubectl dbbackup describe {name} -n {kube.namespace}` tells its story")
+        say_err(f"the run has ended and its log went with its pod; `kubectl dbbackup describe {name} -n {kube.namespace}` tells its story")
     else:
-        tell(f"{name} is {status.get('phase') or 'Pending'} and has written no log yet; -f waits for it")
+        say_err(f"{name} is {status.get('phase') or 'Pending'} and has written no log yet; -f waits for it")
     return ExitCode.OK
 
 

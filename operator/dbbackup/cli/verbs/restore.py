@@ -18,7 +18,7 @@ from dbbackup.cli.asking import ask, confirm
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.making import make
-from dbbackup.cli.output import age, clean, count, moment_text, paint, tell
+from dbbackup.cli.output import age, clean, count, moment_text, paint, say_err
 
 UNKNOWN = "?"
 
@@ -129,7 +129,7 @@ def _confirmed(kube: Kubectl, source: Raw, held: Raw | None, into: Raw, values: 
     """spec.database with the name that was typed."""
     target = _target(kube, source, held, into, values)
     for line in picture(source, held, target, into, values, datetime.now(UTC)):
-        tell(line)
+        say_err(line)
     if target.name:
         confirm("Type the name of the target database to go on", target.name)
         return {**into, "name": target.name}
@@ -185,7 +185,7 @@ def _storage(kube: Kubectl, source: Raw, held: Raw | None) -> Raw:
 
 
 def _looked_at(kube: Kubectl, storage: Raw, into: Raw, image: str | None) -> Target:
-    tell("looking at the target by a short-lived pod (--no-look leaves that out) ...")
+    say_err("looking at the target by a short-lived pod (--no-look leaves that out) ...")
     report = pods.reach(kube, storage, into, image)
     database = report.get("database")
     if database is None:

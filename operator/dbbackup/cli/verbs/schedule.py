@@ -17,7 +17,7 @@ from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.lists import say_all
 from dbbackup.cli.making import make
-from dbbackup.cli.output import NONE, age, clean, moment_text, say, tell
+from dbbackup.cli.output import NONE, age, clean, moment_text, say, say_err
 from dbbackup.cli.waiting import wait_for
 
 KIND = "DatabaseBackupSchedule"
@@ -73,7 +73,7 @@ def create(ctx: click.Context, /, name: str, **values: Any) -> int:
     labels, annotations = specs.pairs(values["label"], "--label"), specs.pairs(values["annotation"], "--annotation")
     code = make(kube, specs.obj(KIND, name, kube.namespace, specs.schedule(values), labels=labels, annotations=annotations), values)
     if not values["dry_run"]:
-        tell(f"it runs next at {moment_text(clock.next(datetime.now(UTC)).isoformat())}")
+        say_err(f"it runs next at {moment_text(clock.next(datetime.now(UTC)).isoformat())}")
     return code
 
 
@@ -118,7 +118,7 @@ def suspend(ctx: click.Context, /, name: str) -> int:
     It sets the annotation dbbackup.io/suspend, which no tool that keeps the spec in Git undoes.
     """
     access(ctx).annotate(KIND, name, {SUSPEND: "true"})
-    tell(f"schedule {name} is suspended; what comes due meanwhile is not made up for")
+    say_err(f"schedule {name} is suspended; what comes due meanwhile is not made up for")
     return ExitCode.OK
 
 
@@ -131,7 +131,7 @@ def resume(ctx: click.Context, /, name: str) -> int:
     obj = access(ctx).annotate(KIND, name, {SUSPEND: None})
     if obj["spec"].get("suspend"):
         raise CliError(f"schedule {name} stays suspended: its spec says `suspend: true`", ExitCode.REFUSED, "Change the spec, where it is kept.")
-    tell(f"schedule {name} runs again")
+    say_err(f"schedule {name} runs again")
     return ExitCode.OK
 
 
@@ -193,7 +193,7 @@ def next_(ctx: click.Context, /, name: str | None, cron: str | None, time_zone: 
 
             offset = crons.jitter(obj["metadata"]["namespace"], name, parse_duration(spec["jitter"], least=0))
         if status.get("suspended"):
-            tell(f"schedule {name} is suspended: it would run at")
+            say_err(f"schedule {name} is suspended: it would run at")
     try:
         clock = crons.parse(str(cron), time_zone)
     except crons.CronError as error:

@@ -17,7 +17,7 @@ from dbbackup.cli.app import access, connection
 from dbbackup.cli.errors import CliError, ExitCode
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.lists import say_all
-from dbbackup.cli.output import COLOURS, NONE, age, clean, document, moment_text, paint, say, slim, tell
+from dbbackup.cli.output import COLOURS, NONE, age, clean, document, moment_text, paint, say, say_err, slim
 from dbbackup.cli.verbs.describe import events_about
 
 KIND = "BackupStorage"
@@ -136,9 +136,9 @@ def check(ctx: click.Context, /, name: str, wait_timeout: float) -> int:
     obj = checked_now(access(ctx), name, wait_timeout)
     ready = ready_of(obj)
     good = ready.get("status") == "True"
-    tell(f"{paint('ok' if good else 'problem', 'green' if good else 'red', bold=True, err=True)} {name}: {clean(ready.get('message', ''))}")
+    say_err(f"{paint('ok' if good else 'problem', 'green' if good else 'red', bold=True, err=True)} {name}: {clean(ready.get('message', ''))}")
     if good:
-        tell(f"used: {usage_text(obj)}")
+        say_err(f"used: {usage_text(obj)}")
     return ExitCode.OK if good else ExitCode.FAILED
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests.integration.artifacts import ROOT, key_of, manifest_of, objects_of, owner_of
 from tests.unit.support.memory_storage import Memory, failing, run
 
+from dbbackup.contract import wire
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Part, StoredObject
 from dbbackup.contract.report import InventoryItem
@@ -22,7 +23,7 @@ from dbbackup.dataplane.context import Run, Stop
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths
 from dbbackup.dataplane.tools import serve
-from dbbackup.dataplane.tools.serve import Server, Shelf, frames
+from dbbackup.dataplane.tools.serve import ServedStorage, Server
 from dbbackup.storage.codec import compressor
 
 TOKEN = "only its maker knows"
@@ -59,7 +60,7 @@ def log() -> io.StringIO:
 @pytest.fixture
 def server(bucket: Memory, log: io.StringIO) -> Iterator[Server]:
     spec = RunSpec(run="serve", owner=owner_of(0, "BackupStorage"), storage=StorageTarget(name="default", bucket="b", prefix="/team/"), serve=OPTIONS)
-    with Server(("127.0.0.1", 0), Shelf(Run(spec, Paths(), Reporter(log), Stop())), OPTIONS) as made:
+    with Server(("127.0.0.1", 0), ServedStorage(Run(spec, Paths(), Reporter(log), Stop())), OPTIONS) as made:
         thread = threading.Thread(target=lambda: made.serve_forever(0.01))
         thread.start()
         yield made
@@ -92,7 +93,7 @@ def test_only_whoever_knows_the_token_is_answered(get: Callable[..., tuple[int, 
 def test_a_manifest_comes_with_its_digest(get: Callable[..., tuple[int, bytes, dict[str, str]]], bucket: Memory) -> None:
     status, body, headers = get(f"/v1/manifest?key={KEY}")
     assert (status, body) == (200, bucket.objects[f"{KEY}/manifest.json"])
-    assert headers[serve.DIGEST] == hashlib.sha256(body).hexdigest()
+    assert headers[wire.DIGEST_HEADER] == hashlib.sha256(body).hexdigest()
     assert headers["Cache-Control"] == "no-store"
 
 
@@ -155,10 +156,6 @@ def test_sql_of_a_damaged_artifact_has_no_end(get: Callable[..., tuple[int, byte
     assert status == 502 or unframed(body)[1] is None
 
 
-def test_frames_are_whole() -> None:
-    assert unframed(b"".join(frames(iter([b"ab", b"", b"cd"]), 3))) == (b"d", hashlib.sha256(b"abcd").digest())
-
-
 def test_what_there_is(get: Callable[..., tuple[int, bytes, dict[str, str]]], bucket: Memory) -> None:
     bucket.fill(objects_of(owner_of(3)))
     bucket.fill({f"{ROOT}=probe/old": b"x", f"{key_of(owner_of(4))}/dump.sql.zst": b"never sealed"})
@@ -179,9 +176,9 @@ def test_it_ends_when_nobody_asks(bucket: Memory, tmp_path: Path) -> None:
 def test_it_does_not_end_under_a_request(server: Server) -> None:
     server._last = -1e9
     assert server.idle()
-    server.began()
+    server.request_began()
     assert not server.idle()
-    server.ended()
+    server.request_ended()
     assert not server.idle()
 
 
@@ -192,7 +189,7 @@ def test_it_ends_at_its_timeout(bucket: Memory, tmp_path: Path) -> None:
 
 def test_without_a_token_it_serves_nobody(bucket: Memory) -> None:
     spec = RunSpec(run="serve", owner=owner_of(0, "BackupStorage"), storage=StorageTarget(name="d", bucket="b"), serve=ServeOptions(token_sha256=""))
-    with pytest.raises(Failure, match="no token"):
+    with pytest.raises(Failure, match="tokenSha256"):
         serve.execute(Run(spec, Paths(), Reporter(), Stop()))
 
 
