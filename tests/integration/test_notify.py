@@ -207,7 +207,7 @@ async def test_a_name_that_leads_to_a_private_address_is_not_called(receiver: Ca
     server = receiver()
     for addresses in (["127.0.0.1"], ["93.184.216.34", "127.0.0.1"], ["169.254.169.254"], ["10.96.0.1"]):
         sender = Sender(sink(f"https://hooks.example.com:{server.port}/x", allowPrivate=False), tmp_path, lambda found=addresses: Names(found))  # type: ignore[misc]
-        with pytest.raises(Refused, match="at an address that is not to be called"):
+        with pytest.raises(Refused, match="has an address that must not be called"):
             await sender.send(payload())
     assert server.requests == []
 
@@ -275,7 +275,7 @@ class Objects:
 @asynccontextmanager
 async def running(objects: Objects, *wanted: sinks.Sink, schedules: list[Raw] | None = None, ill: str | None = None) -> AsyncIterator[Notifier]:
     senders = {found.name: Sender(found, Path("/nowhere")) for found in wanted}
-    notifier = Notifier(wanted, lambda: datetime.now(UTC), objects.settle, objects.fetch, senders)
+    notifier = Notifier(wanted, lambda: datetime.now(UTC), objects.settle, objects.fetch, lambda _obj: (), senders)
     task = asyncio.create_task(notifier.run(lambda: schedules or [], lambda: ill))
     try:
         yield notifier

@@ -3,13 +3,14 @@ or a list shows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dbbackup import audit
 from dbbackup.api.objects import Raw
 from dbbackup.audit import Line
 from dbbackup.handlers.cache import REMEMBERED, Key, key_of, version_of
+from dbbackup.handlers.observers import Observer
 from dbbackup.plan import audited
 from dbbackup.plan.audited import Seen
 
@@ -21,11 +22,11 @@ class _Known:
     seen: Seen
 
 
-class Auditor:
+class Auditor(Observer):
     """Compares each object with what it remembers of it: watches and lists may show objects in any
     order, and more than once.
 
-    Until `ready`, an object that an operator has worked on already is remembered without lines:
+    Before `listed`, an object that an operator has worked on already is remembered without lines:
     what was done to it was logged then, or happened while no operator ran.
     """
 
@@ -33,25 +34,29 @@ class Auditor:
         self._known: dict[str, _Known] = {}
         self._gone: dict[str, None] = {}
         self._tools: dict[str, None] = {}
-        self._making: set[Key] = set()
+        self._creating: set[Key] = set()
         self._deleting: dict[str, str] = {}
-        self._ready = False
+        self._listed = False
 
-    def ready(self) -> None:
-        """The first whole list has been shown: an object that is new after this call was created
-        after it."""
-        self._ready = True
+    def listed(self, objects: Sequence[Raw]) -> None:  # noqa: ARG002
+        """An object that is new after this call was created after it."""
+        self._listed = True
 
-    def show(self, obj: Raw, *, deleted: bool = False) -> None:
-        """An object of one of our kinds, whole: with its managedFields."""
+    def shown(self, obj: Raw, *, deleted: bool = False) -> None:
+        if obj["kind"] == "Pod":
+            self._pod(obj)
+        elif obj["kind"] != "Job":
+            self._object(obj, deleted=deleted)
+
+    def _object(self, obj: Raw, *, deleted: bool) -> None:
         uid, key, version = obj["metadata"]["uid"], key_of(obj), version_of(obj)
         if uid in self._gone:
             return
         known = self._known.get(uid)
         if known is None:
-            new = self._ready or audited.untouched(obj)
-            lines = audited.created(obj, own=key in self._making) if new else audited.open_requests(obj)
-            self._making.discard(key)
+            new = self._listed or audited.untouched(obj)
+            lines = audited.created(obj, own=key in self._creating) if new else audited.open_requests(obj)
+            self._creating.discard(key)
         elif version > known.version:
             lines = audited.changed(known.seen, obj, own=self._deleting.get(uid))
         else:
@@ -60,21 +65,20 @@ class Auditor:
             self._known[uid] = _Known(key, version, audited.seen(obj))
         self._record(key, uid, lines)
         if deleted:
-            self.forget(key, uid)
+            self.gone(key, uid)
 
-    def show_pod(self, pod: Raw) -> None:
-        """Any pod of a run. One that a person has made is logged once: `kubectl dbbackup` makes
-        them to read a storage or reach a database."""
+    def _pod(self, pod: Raw) -> None:
+        """A pod that a person has made is logged once: `kubectl dbbackup` makes them to read a
+        storage or reach a database."""
         metadata = pod["metadata"]
         line = audited.tool(pod)
         if line is None or metadata["uid"] in self._tools:
             return
         _remember(self._tools, metadata["uid"])
-        if self._ready:
+        if self._listed:
             self._record(Key("Pod", metadata["namespace"], metadata["name"]), metadata["uid"], [line])
 
-    def forget(self, key: Key, uid: str) -> None:
-        """The object is gone."""
+    def gone(self, key: Key, uid: str) -> None:
         known = self._known.pop(uid, None)
         own = self._deleting.pop(uid, None)
         if known is not None and not known.seen.deleting:
@@ -82,24 +86,21 @@ class Auditor:
         if known is not None:
             _remember(self._gone, uid)
 
-    def phase(self, obj: Raw, before: str | None, status: Raw) -> None:
-        """A run's phase has been written."""
-        line = audited.ended(obj, status)
-        if line is not None and before not in ("Completed", "Failed"):
-            self._record(key_of(obj), obj["metadata"]["uid"], [line])
+    def status_written(self, before: Raw, after: Raw) -> None:
+        line = audited.ended(after)
+        if line is not None and (before.get("status") or {}).get("phase") not in ("Completed", "Failed"):
+            self._record(key_of(after), after["metadata"]["uid"], [line])
 
     # Announced by the operator before it acts, so that the line names it
 
-    def making(self, key: Key) -> None:
-        """To be called before the request: the watch may show the object before the API server
-        answers."""
-        self._making.add(key)
+    def creating(self, key: Key) -> None:
+        self._creating.add(key)
 
-    def not_made(self, key: Key) -> None:
-        self._making.discard(key)
+    def not_created(self, key: Key) -> None:
+        self._creating.discard(key)
 
-    def deleting(self, uid: str, why: str) -> None:
-        self._deleting[uid] = why
+    def deleting(self, uid: str, reason: str) -> None:
+        self._deleting[uid] = reason
 
     @staticmethod
     def _record(key: Key, uid: str, lines: Iterable[Line]) -> None:

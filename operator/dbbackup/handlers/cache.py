@@ -1,20 +1,20 @@
-"""What the watches have told: the objects of our kinds, their Jobs and pods, found by name, by UID
-and by owner."""
+"""The objects that watches and lists have delivered: those of our kinds, their Jobs and pods, found
+by name, by UID and by owner."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from dbbackup.api.metadata import OWNER_KIND, OWNER_NAME, OWNER_UID
+from dbbackup.api.metadata import OWNER_UID
 from dbbackup.api.objects import DELETED, TERMINAL, Raw, schedule_name, storage_name
 
 RUN_KINDS = ("DatabaseBackup", "DatabaseRestore")
 IDLE = (*TERMINAL, "Deleting")
-"""Phases of runs that wait for no other object."""
+"""Phases of runs that do not wait for another object."""
 REMEMBERED = 20_000
-"""UIDs of deleted objects: an answer that was on its way when the deletion was told must not bring
-one back."""
+"""How many UIDs of deleted objects are kept: an answer that was on its way when the deletion
+arrived must not bring the object back."""
 
 
 class Key(NamedTuple):
@@ -33,8 +33,8 @@ def key_of(obj: Raw) -> Key:
 
 
 def version_of(obj: Raw) -> int:
-    """Kubernetes documents resourceVersions as comparable numbers since 1.35; etcd's have always
-    been."""
+    """The resourceVersion as a number. Kubernetes documents since 1.35 that they can be compared
+    so; with etcd they always could."""
     text = obj["metadata"].get("resourceVersion") or "0"
     return int(text) if text.isdigit() else 0
 
@@ -56,8 +56,8 @@ def _slim(obj: Raw) -> dict[str, Any]:
 
 
 def _owned_as(known: Raw | None, child: dict[str, Any]) -> dict[str, Any]:
-    """The child with the owners that it had: `--cascade=orphan` takes a pod's Job from it, and it
-    runs on."""
+    """The child with the owners that it had: `--cascade=orphan` removes the Job from a pod's
+    owners, and the pod runs on."""
     owners = known["metadata"].get("ownerReferences") if known is not None else None
     if owners and not child["metadata"].get("ownerReferences"):
         child["metadata"]["ownerReferences"] = owners
@@ -65,8 +65,8 @@ def _owned_as(known: Raw | None, child: dict[str, Any]) -> dict[str, Any]:
 
 
 class Cache:
-    """Nothing older replaces anything newer and nothing deleted comes back, so that answers to our
-    own calls and the watches' events may come in any order.
+    """An older version never replaces a newer one and a deleted object never comes back, so that
+    answers to our own calls and events of the watches may come in any order.
     """
 
     def __init__(self) -> None:
@@ -87,19 +87,20 @@ class Cache:
         return list(self._objects)
 
     def holds(self, kind: str) -> bool:
-        """Whether any object of that kind is known to be there: of ours, Job or Pod. The last words
-        of a deleted pod are none."""
+        """Whether any object of that kind exists: one of ours, a Job or a Pod. A deleted pod that
+        was kept for its report does not count."""
         if kind in ("Job", "Pod"):
             children = (item for known in self._children.values() for item in known.items())
             return any(child_kind == kind and not child.get(DELETED) for (child_kind, _), child in children)
         return any(key.kind == kind for key in self._objects)
 
     def active(self, namespace: str) -> Iterator[Key]:
-        """Runs in that namespace that are not over, and may wait for something."""
+        """Runs in that namespace that are not over, and may wait for another object."""
         yield from tuple(self._active.get(namespace, ()))
 
     def put(self, obj: Raw) -> bool:
-        """Takes in an object of one of our kinds; False where the cache has it as new already."""
+        """Takes in an object of one of our kinds; False if the cache has this version or a newer
+        one."""
         key, uid = key_of(obj), obj["metadata"]["uid"]
         if uid in self._gone:
             return False
@@ -141,7 +142,7 @@ class Cache:
             del self._gone[next(iter(self._gone))]
 
     def remove(self, key: Key, uid: str) -> bool:
-        """Forgets the object, if it is still that one."""
+        """Forgets the object, if it is still the one with that UID."""
         self._bury(uid)
         known = self._objects.get(key)
         if known is None or known["metadata"]["uid"] != uid:
@@ -160,15 +161,9 @@ class Cache:
     def owner_uid(child: Raw) -> str | None:
         return (child["metadata"].get("labels") or {}).get(OWNER_UID)
 
-    @staticmethod
-    def owner_key(child: Raw) -> Key | None:
-        annotations = child["metadata"].get("annotations") or {}
-        if OWNER_KIND in annotations and OWNER_NAME in annotations:
-            return Key(annotations[OWNER_KIND], child["metadata"]["namespace"], annotations[OWNER_NAME])
-        return None
-
     def put_child(self, child: Raw) -> bool:
-        """Takes in a Job or a pod; False where it is no news."""
+        """Takes in a Job or a pod; False if it has no owner here, or the cache has this version or
+        a newer one."""
         uid = self.owner_uid(child)
         if uid is None or child["metadata"]["uid"] in self._gone:
             return False
@@ -181,7 +176,7 @@ class Cache:
         return True
 
     def remove_child(self, child: Raw) -> None:
-        """Forgets a Job. Of a pod the last words stay, marked as deleted, until
+        """Forgets a Job. A pod is kept for its report, marked as deleted, until
         `forget_children`."""
         self._bury(child["metadata"]["uid"])
         uid = self.owner_uid(child)
@@ -197,7 +192,7 @@ class Cache:
             self._children.pop(uid or "", None)
 
     def forget_children(self, uid: str) -> None:
-        """Forgets the deleted pods of that owner."""
+        """Forgets that owner's deleted pods."""
         children = self._children.get(uid)
         if children is None:
             return
@@ -207,7 +202,8 @@ class Cache:
             del self._children[uid]
 
     def children(self, uid: str, kind: str) -> tuple[Raw, ...]:
-        """The Jobs or pods of that owner, in its namespace: a label in another proves nothing."""
+        """That owner's Jobs or pods in its namespace: a label in another namespace proves
+        nothing."""
         owner = self._by_uid.get(uid)
         return tuple(
             child
@@ -216,8 +212,8 @@ class Cache:
         )
 
     def missing(self, kind: str, namespace: str | None, seen: set[str], version: int) -> list[Raw]:
-        """What a whole list as of `version` did not hold, though the cache does: deletions that no
-        watch has told."""
+        """Objects in the cache that a whole list as of `version` did not contain: no watch has
+        reported their deletion."""
         if kind in ("Job", "Pod"):
             known = [child for children in self._children.values() for (child_kind, _), child in children.items() if child_kind == kind]
         else:

@@ -1,4 +1,4 @@
-"""The operator's configuration from its environment, and its log."""
+"""The operator's configuration, from its environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dbbackup.process import ConfigError
 @dataclass(frozen=True, slots=True)
 class Config:
     """`namespaces` is empty for all. `port` serves the probes, and the metrics unless
-    `metrics_series`, the most series of one of them, is None."""
+    `metrics_series` is None, the most series of one metric."""
 
     settings: Settings
     namespaces: tuple[str, ...]
@@ -66,10 +66,10 @@ def _sinks(environment: Mapping[str, str]) -> tuple[Sink, ...]:
 
 
 def read(environment: Mapping[str, str] = os.environ, now: datetime | None = None) -> Config:
-    """The configuration, or ConfigError."""
+    """The configuration; ConfigError if a variable cannot be used."""
     image = environment.get("DBBACKUP_IMAGE", "").strip()
     if not image:
-        raise ConfigError("DBBACKUP_IMAGE: is not set; it names the image that Jobs run, the operator's own")
+        raise ConfigError("DBBACKUP_IMAGE: is not set; Jobs run this image, which is the operator's own")
     settings = Settings(
         image=image,
         started_at=now or datetime.now(UTC),

@@ -1,5 +1,5 @@
-"""Live logs: one task for each running pod that is followed, at most so many at once. What a log
-says is kept until the run is settled."""
+"""Live logs of runs: one task for each pod that is followed, at most AT_ONCE of them. What a log
+has said is kept until the run is over; it is an input of decisions (`Facts.log`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AT_ONCE = 50
 AGAIN_SECONDS = 5.0
 
 
-def told(view: LogView, line: str) -> LogView:
+def after_line(view: LogView, line: str) -> LogView:
     """The view after one more line of the log. Lines of other programs change nothing."""
     try:
         event = LogEvent.model_validate_json(line)
@@ -47,8 +47,7 @@ class _Followed:
 
 
 class Follower:
-    """`changed(key)` is called when a log has said something that should not wait for the next look
-    at the run."""
+    """`changed(key)` is called when a log line must not wait for the next pass over the run."""
 
     def __init__(self, kube: Kube, changed: Callable[[Key], None]) -> None:
         self._kube = kube
@@ -61,8 +60,8 @@ class Follower:
         return followed.view if followed else LogView()
 
     def follow(self, uid: str, key: Key, pod: str) -> None:
-        """Follows that pod's log for the run of the object with that UID, if it does not yet. A new
-        attempt starts its progress anew."""
+        """Follows the pod's log for the object with that UID, unless it does already. With a new
+        pod, a new attempt, progress starts from nothing."""
         followed = self._followed.get(uid)
         if followed is not None and followed.pod == pod:
             return
@@ -88,7 +87,7 @@ class Follower:
             while True:
                 try:
                     async for line in self._kube.follow_log(key.namespace, followed.pod, CONTAINER):
-                        before, followed.view = followed.view, told(followed.view, line)
+                        before, followed.view = followed.view, after_line(followed.view, line)
                         if (before.xid, before.waiting) != (followed.view.xid, followed.view.waiting):
                             self._changed(key)
                     return

@@ -1,7 +1,5 @@
-"""Probes. `/healthz`: the queue's timer goes round. `/readyz`: everything has been listed, and
-every watch tells what it should.
-
-`/metrics`, where it is wanted, on the same port.
+"""The HTTP server for probes and metrics. `/healthz`: the queue's timer runs. `/readyz`: everything
+has been listed, and every watch has delivered its objects. `/metrics`: if enabled.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from aiohttp import web
 from dbbackup.metrics.page import CONTENT_TYPE
 
 Check = Callable[[], str | None]
-"""None where all is well, else what is not."""
+"""Returns None if all is well, else what is wrong."""
 
 
 def _answer(check: Check) -> Callable[[web.Request], object]:
@@ -27,7 +25,7 @@ def _answer(check: Check) -> Callable[[web.Request], object]:
 
 @asynccontextmanager
 async def serving(port: int, alive: Check, ready: Check, metrics: Callable[[], Awaitable[bytes]] | None = None) -> AsyncIterator[None]:
-    """Answers on all addresses while the context lasts."""
+    """Serves on all addresses while the context lasts."""
 
     async def page(_request: web.Request) -> web.Response:
         return web.Response(body=await metrics(), headers={"Content-Type": CONTENT_TYPE}) if metrics else web.Response(status=404)

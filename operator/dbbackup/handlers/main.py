@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kopf
@@ -18,15 +18,16 @@ import kopf
 from dbbackup import __version__
 from dbbackup.api.objects import Raw
 from dbbackup.handlers import config as configuration
+from dbbackup.handlers.auditing import Auditor
 from dbbackup.handlers.cache import RUN_KINDS, Cache, Key
 from dbbackup.handlers.health import serving
 from dbbackup.handlers.notify import Notifier
+from dbbackup.handlers.observers import Observers
 from dbbackup.handlers.queue import Queue
 from dbbackup.handlers.reconcile import Reconciler
 from dbbackup.handlers.telemetry import Telemetry
 from dbbackup.handlers.watch import CHILDREN, LABEL_SELECTOR, WATCHED, Watch, list_all
 from dbbackup.kube import ApiError, Kube
-from dbbackup.plan.facts import Note
 from dbbackup.process import ConfigError, set_up_logging
 
 log = logging.getLogger("dbbackup")
@@ -34,30 +35,31 @@ log = logging.getLogger("dbbackup")
 WORKERS = 8
 RESYNC_SECONDS = 600
 FIRST_RESYNC_SECONDS = 5
-"""After the start, and again until every watch has listed: what went between our list and that of a
-watch is told by nobody."""
+"""After the start, and again until every watch has listed: no watch reports an object that was
+deleted between our list and its own."""
 STANDSTILL_SECONDS = 30
-"""After which a queue whose timer has not gone round counts as dead."""
+"""After so long without a turn of its timer, a queue counts as dead."""
 LIST_AGAIN_SECONDS = 2
 
 
 class Operator:
-    """Everything of one operator process."""
+    """The parts of one operator process, and how they are connected."""
 
     def __init__(self, kube: Kube, config: configuration.Config) -> None:
         self._kube = kube
         self._config = config
         self.cache = Cache()
-        self.reconciler = Reconciler(kube, self.cache, config.settings, self._enqueue, os.environ.get("HOSTNAME") or socket.gethostname())
         self._telemetry = Telemetry(config.metrics_series or 0)
-        self.queue: Queue[Key] = Queue(self.reconciler, WORKERS, expected=(ApiError,), done=self._telemetry.worked)
-        self.watch = Watch(self.cache, self._enqueue, self.reconciler.forget, self.reconciler.auditor)
-        self.notifier = Notifier(config.sinks, kube.clock.now, self.reconciler.writer.status, self.reconciler.writer.fetch)
-        self.reconciler.writer.mark = self._mark
-        self.reconciler.writer.written = self.notifier.take
+        self.observers = Observers(Auditor(), self._telemetry)
+        instance = os.environ.get("HOSTNAME") or socket.gethostname()
+        self.reconciler = Reconciler(kube, self.cache, config.settings, self._enqueue, instance, self.observers)
+        self.queue: Queue[Key] = Queue(self.reconciler, WORKERS, expected=(ApiError,), done=self.observers.reconciled)
+        self.watch = Watch(self.cache, self._enqueue, self.reconciler.forget, self.observers)
+        writer = self.reconciler.writer
+        self.notifier = Notifier(config.sinks, kube.clock.now, writer.status, writer.fetch, self._peers)
+        self.observers.add(self.notifier)
+        kube.answered = self.observers.answered
         self._primed = False
-        self.reconciler.changed.append(self._telemetry.process.phase_changed)
-        kube.answered = self._telemetry.process.answered
 
     def _enqueue(self, key: Key, seconds: float = 0.0) -> None:
         if seconds:
@@ -74,18 +76,18 @@ class Operator:
             return "the first list is not done"
         return None if self.watch.listed else "not every watch has listed"
 
-    def _mark(self, obj: Raw, status: Raw, notes: Sequence[Note]) -> Raw:
-        return self.notifier.mark(obj, status, notes, lambda: self.cache.group("kind", obj["metadata"]["namespace"], obj["kind"]))
+    def _peers(self, obj: Raw) -> list[Raw]:
+        return self.cache.group("kind", obj["metadata"]["namespace"], obj["kind"])
 
     def _schedules(self) -> list[Raw]:
         return [obj for key in self.cache.all_keys() if key.kind == "DatabaseBackupSchedule" and (obj := self.cache.get(key)) is not None]
 
     async def _list(self) -> list[Key]:
-        return await list_all(self._kube, self.cache, self._config.namespaces, self.reconciler.forget, self.reconciler.auditor)
+        return await list_all(self._kube, self.cache, self._config.namespaces, self.reconciler.forget, self.observers)
 
     async def prime(self) -> None:
-        """The first whole list; without it, limits and lost Jobs would be judged from half a
-        picture. Until it works."""
+        """Lists everything for the first time, and tries until it works: limits and lost Jobs
+        cannot be judged from a part of the objects."""
         while True:
             try:
                 keys = await self._list()
@@ -97,10 +99,7 @@ class Operator:
             obj = self.cache.get(key)
             if obj is not None and key.kind in RUN_KINDS and self.cache.children(obj["metadata"]["uid"], "Job"):
                 self.reconciler.slots.hold(self.reconciler.contender(key, obj))
-        self.reconciler.auditor.ready()
-        for key in self.cache.all_keys():
-            if (obj := self.cache.get(key)) is not None:
-                self.notifier.take(obj)
+        self.observers.listed([obj for key in self.cache.all_keys() if (obj := self.cache.get(key)) is not None])
         for key in keys:
             self.queue.add(key)
         self._primed = True
@@ -118,8 +117,7 @@ class Operator:
             pause = RESYNC_SECONDS if self.watch.listed else FIRST_RESYNC_SECONDS
 
     def registry(self) -> kopf.OperatorRegistry:
-        """Only event handlers, each of which just takes the event in: see the docstring of
-        `watch`."""
+        """Event handlers only; each just takes its event in, see `watch`."""
         registry = kopf.OperatorRegistry()
 
         def handler_of(kind: str) -> Callable[..., Awaitable[None]]:
@@ -134,20 +132,22 @@ class Operator:
         return registry
 
     async def run(self) -> None:
-        """Until SIGTERM, or a part of it dies: then it raises, and Kubernetes starts it again."""
+        """Runs until SIGTERM, or until a part of it dies: then it raises, and Kubernetes restarts
+        the container."""
         page = self._telemetry.page(self.cache, self.queue, self.watch, self._kube.clock.now, self.ready, lambda: self._primed)
         async with serving(self._config.port, self.alive, self.ready, page if self._config.metrics_series else None):
             await self.prime()
             stop = asyncio.Event()
             own = [asyncio.create_task(self.queue.run(), name="queue"), asyncio.create_task(self.resync(), name="resync")]
             if self.notifier.sinks:
-                telling = self.notifier.run(self._schedules, lambda: self.alive() or self.ready())
-                own.append(asyncio.create_task(telling, name="notifications"))
+                sending = self.notifier.run(self._schedules, lambda: self.alive() or self.ready())
+                own.append(asyncio.create_task(sending, name="notifications"))
             for task in own:
                 task.add_done_callback(lambda _task: stop.set())
 
             async def end(**_: Any) -> None:
-                # As Kopf's cleanup: it would wait 5 seconds for tasks that it finds running.
+                # Also Kopf's cleanup handler: Kopf waits 5 seconds for tasks that still run after
+                # it.
                 for task in own:
                     task.cancel()
                 await asyncio.gather(*own, return_exceptions=True)
@@ -166,8 +166,8 @@ class Operator:
 
 
 class Connection(kopf.ConnectionInfo):
-    """Verifies as Go's clients do. From 3.13 on Python also asks of a cluster's CA what RFC 5280
-    says, and many a cluster's has it not."""
+    """Verifies certificates as Go's clients do. Python from 3.13 on also demands of the CA what RFC
+    5280 says, and the CAs of many clusters do not conform."""
 
     def as_ssl_context(self) -> ssl.SSLContext:
         context = super().as_ssl_context()
@@ -181,8 +181,8 @@ async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
 
 
 def kopf_settings() -> kopf.OperatorSettings:
-    """Kopf as a watcher: it writes nothing to any object, posts no Events, and looks at no
-    namespaces or CRDs."""
+    """Kopf only watches: it writes to no object, posts no Events, and reads neither namespaces nor
+    CRDs."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
@@ -202,8 +202,7 @@ async def serve(config: configuration.Config) -> None:
 
 
 def main() -> int:
-    """The exit code: 0 after SIGTERM, 1 where something died, 2 where the configuration cannot be
-    used."""
+    """The exit code: 0 after SIGTERM, 1 if a part died, 2 if the configuration cannot be used."""
     try:
         config = configuration.read()
     except ConfigError as error:

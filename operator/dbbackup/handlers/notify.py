@@ -1,8 +1,7 @@
-"""Sends what people are to be told. What is sent, to whom and when is decided in `plan.notify` and
-`plan.sinks`.
+"""Sends notifications. What is sent, to whom and when is decided in `plan.notify` and `plan.sinks`.
 
-Each sink has a queue and a worker of its own, so that a receiver that is away holds up no other. No
-URL is ever logged: it may be a secret.
+Each sink has a queue and a worker of its own, so that a receiver that is down delays no other. A
+URL is never logged: it may be a secret.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from yarl import URL
 from dbbackup import __version__
 from dbbackup.api.objects import Raw
 from dbbackup.handlers.cache import Key, key_of
+from dbbackup.handlers.observers import Observer
 from dbbackup.kube import ApiError
 from dbbackup.plan import notify, sinks
 from dbbackup.plan.facts import Note
@@ -37,27 +37,27 @@ log = logging.getLogger("dbbackup.notify")
 DIRECTORY = Path("/etc/dbbackup/notifications")
 """Where the chart mounts the Secrets of the sinks."""
 QUEUE = 1000
-"""Messages that wait for one sink; the oldest gives way to a further one."""
+"""Most messages that wait for one sink; a further one drops the oldest."""
 SEND_SECONDS = 10
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
 GIVE_UP_SECONDS = 3600.0
-"""After which a message that a receiver does not take is given up."""
+"""After so long, a message that its receiver does not take is given up."""
 SETTLE_TRIES = 5
 BEAT_TRIES = 3
 
 
 class Refused(Exception):
-    """A receiver that is not to be called, or does not take the message and never will; the message
-    says why, without the URL."""
+    """The receiver must not be called, or will never take the message. The text says why, without
+    the URL."""
 
 
 class NotTaken(Exception):
-    """A receiver that may take the message later."""
+    """The receiver has not taken the message, but may take it later."""
 
 
 class Guard(AbstractResolver):
     """Resolves a name to addresses that may be connected to, or raises Refused. The connection then
-    goes to just those: a name that points elsewhere a moment later changes nothing.
+    uses exactly these addresses, even if the name points elsewhere a moment later.
     """
 
     def __init__(self, *, allow_private: bool, resolver: AbstractResolver) -> None:
@@ -71,14 +71,15 @@ class Guard(AbstractResolver):
 
     def check(self, address: str) -> None:
         if (why := sinks.forbidden_address(address, allow_private=self._allow_private)) is not None:
-            raise Refused(f"its host is at an address that is not to be called: {why}")
+            raise Refused(f"its host has an address that must not be called: {why}")
 
     async def close(self) -> None:
         await self._resolver.close()
 
 
 class Sender:
-    """Calls one sink. `directory` holds its files; they are read each time, as Secrets change."""
+    """Calls one sink. `directory` contains its files; they are read each time, as Secrets
+    change."""
 
     def __init__(self, sink: Sink, directory: Path, resolver: Callable[[], AbstractResolver] = ThreadedResolver) -> None:
         self._sink = sink
@@ -115,7 +116,7 @@ class Sender:
             raise Refused(why)
         guard = Guard(allow_private=self._sink.allow_private, resolver=self._resolver())
         connector = aiohttp.TCPConnector(resolver=guard, use_dns_cache=False, force_close=True)
-        told = {
+        all_headers = {
             "User-Agent": f"database-backup-operator/{__version__}",
             **({"Content-Type": "application/json"} if body is not None else {}),
             **headers,
@@ -124,8 +125,10 @@ class Sender:
             async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=SEND_SECONDS), trust_env=False) as session:
                 host = URL(url).host or ""
                 if aiohttp.helpers.is_ip_address(host):
-                    guard.check(host)  # aiohttp resolves none of these
-                async with session.request("POST" if body is not None else "GET", url, data=body, headers=told, allow_redirects=False) as answer:
+                    guard.check(host)  # aiohttp does not resolve an IP address
+                async with session.request(
+                    "POST" if body is not None else "GET", url, data=body, headers=all_headers, allow_redirects=False
+                ) as answer:
                     status = answer.status
         except (aiohttp.InvalidURL, ValueError):
             raise Refused("the URL cannot be read") from None
@@ -145,7 +148,7 @@ class Sender:
 
 @dataclass(slots=True)
 class Item:
-    """Something that is owed, and the sinks that have not taken it yet. `given_up`: sink to why."""
+    """A notification, and the sinks that have not taken it yet. `given_up`: sink -> why."""
 
     key: Key
     obj: Raw
@@ -156,9 +159,9 @@ class Item:
     given_up: dict[str, str] = field(default_factory=dict)
 
 
-class Notifier:
-    """`settle(key, obj, status)` writes a status; `fetch(key)` reads an object. `well()` says why
-    no heartbeat is to be sent, or None."""
+class Notifier(Observer):
+    """`settle(key, obj, status)` writes a status; `fetch(key)` reads an object; `peers(obj)` are
+    the objects of the same kind and namespace."""
 
     def __init__(
         self,
@@ -166,29 +169,31 @@ class Notifier:
         now: Callable[[], datetime],
         settle: Callable[[Key, Raw, Raw], Awaitable[Raw]],
         fetch: Callable[[Key], Awaitable[Raw | None]],
+        peers: Callable[[Raw], Iterable[Raw]],
         senders: Mapping[str, Sender] | None = None,
     ) -> None:
         self.sinks = tuple(wanted)
         self._now = now
         self._settle = settle
         self._fetch = fetch
+        self._peers = peers
         self._senders = senders if senders is not None else {sink.name: Sender(sink, DIRECTORY) for sink in wanted}
         self._queues: dict[str, deque[tuple[float, Item]]] = {sink.name: deque() for sink in wanted if sink.type != "heartbeat"}
         self._filled = {name: asyncio.Event() for name in self._queues}
         self._known: set[str] = set()
         self._finished: asyncio.Queue[Item] = asyncio.Queue()
 
-    # What is owed
+    # What objects owe
 
-    def mark(self, obj: Raw, status: Raw, notes: Sequence[Note], others: Callable[[], Iterable[Raw]]) -> Raw:
-        """The status, marked where some sink is to be told of the step from `obj` to it. To be
-        written as it is."""
+    def amend(self, obj: Raw, status: Raw, notes: Sequence[Note]) -> Raw:
+        """The status, with a condition that a notification is owed if some sink wants the step from
+        `obj` to it."""
         if not self._queues:
             return status
         kind, namespace = obj["kind"], obj["metadata"]["namespace"]
         if not any(sink.wants(event, kind, namespace) for sink in self.sinks for event in sink.events):
             return status
-        what = notify.told(obj, status, notes, others)
+        what = notify.told(obj, status, notes, lambda: self._peers(obj))
         if what is None or not self._takers(what, obj):
             return status
         return notify.owing(status, what, obj, self._now())
@@ -196,8 +201,15 @@ class Notifier:
     def _takers(self, what: Told, obj: Raw) -> tuple[str, ...]:
         return tuple(sink.name for sink in self.sinks if sink.wants(what.event, obj["kind"], obj["metadata"]["namespace"]))
 
+    def listed(self, objects: Sequence[Raw]) -> None:
+        for obj in objects:
+            self.take(obj)
+
+    def status_written(self, before: Raw, after: Raw) -> None:  # noqa: ARG002
+        self.take(after)
+
     def take(self, obj: Raw) -> None:
-        """An object whose status has been written or listed: what it owes is sent, once."""
+        """Queues the notification that the object owes, once."""
         what = notify.owed(obj)
         if what is None:
             return
@@ -225,7 +237,7 @@ class Notifier:
     # Sending
 
     async def run(self, schedules: Callable[[], Iterable[Raw]], well: Callable[[], str | None]) -> None:
-        """Until cancelled."""
+        """Sends until cancelled. `well()` is None, or says why no heartbeat must be sent."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._settling(), name="notifications that are done")
             for sink in self.sinks:
@@ -242,7 +254,7 @@ class Notifier:
             self._done(item, sink.name, await self._deliver(sink, item, since))
 
     async def _deliver(self, sink: Sink, item: Item, since: float) -> str | None:
-        """None once it has been taken, else why it was given up."""
+        """None once the sink has taken it, else why it was given up."""
         loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
         about = {"sink": sink.name, "object": str(item.key), "event": item.told.event, "id": item.id}
         while True:
@@ -256,7 +268,7 @@ class Notifier:
             except Refused as error:
                 why = str(error)
             except Exception as error:
-                # Whatever is wrong with one message: backups and the other messages go on.
+                # A defect with one message must stop neither backups nor other messages.
                 log.exception("a defect of the operator, please report it: the notification cannot be sent", extra=about)
                 why = type(error).__name__
             if not again:
@@ -275,14 +287,18 @@ class Notifier:
                     self._known.discard(item.id)
                     break
                 except ApiError as error:
-                    # Where it lasts, the item stays known: it is sent again after a restart, and
+                    # If it keeps failing, the item stays known: it is sent again after a restart,
                     # not before.
                     about = {"object": str(item.key), "id": item.id, "error": str(error)}
-                    log.log(logging.INFO if error.conflict else logging.WARNING, "that people were told is not on the object yet", extra=about)
+                    log.log(
+                        logging.INFO if error.conflict else logging.WARNING,
+                        "the object does not record yet that its notification was sent",
+                        extra=about,
+                    )
                 await asyncio.sleep(FIRST_PAUSE * 2**attempt)
 
     async def _settled(self, item: Item) -> None:
-        """Writes on the object that nothing is owed any more, unless something newer is."""
+        """Records on the object that nothing is owed any more, unless it owes something newer."""
         obj = await self._fetch(item.key)
         if obj is None or obj["metadata"]["uid"] != item.obj["metadata"]["uid"]:
             return
@@ -291,14 +307,14 @@ class Notifier:
             await self._settle(item.key, obj, notify.settled(obj, what, item.given_up, item.sinks, self._now()))
 
     async def _beat(self, sink: Sink, schedules: Callable[[], Iterable[Raw]], well: Callable[[], str | None]) -> None:
-        told: str | None = None
+        reported: str | None = None
         while True:
             why = well() or notify.missing_beat(schedules(), sink, self._now())
-            if why is not None and why != told:
+            if why is not None and why != reported:
                 log.warning("no heartbeat is sent", extra={"sink": sink.name, "reason": why})
-            elif why is None and told is not None:
+            elif why is None and reported is not None:
                 log.info("heartbeats are sent again", extra={"sink": sink.name})
-            told = why
+            reported = why
             if why is None:
                 await self._beaten(sink)
             await asyncio.sleep(sink.interval.total_seconds())

@@ -1,4 +1,4 @@
-"""A level-based work queue: a key that is added while it is being worked on is worked on once more
+"""A level-based work queue: a key that is added while a worker has it is worked on once more
 afterwards; errors back off."""
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ LAST_BACK_OFF = 60.0
 
 
 class Queue(Generic[Key]):
-    """`work(key)` is run by `workers` tasks, never twice at once for one key. It returns seconds
-    after which to look again, or None.
+    """`workers` tasks call `work(key)`, never two at once for one key. It returns the seconds after
+    which to work on the key again, or None.
 
     An exception from `work` is logged, with a traceback unless it is one of `expected`, and the key
-    comes back after 0.5 s, doubled each time, at most 60 s. `done(key, seconds, failed)` is told of
-    each piece of work.
+    comes back after 0.5 s, doubled each time, at most 60 s. `done(key, seconds, failed)` is called
+    after each call of `work`.
     """
 
     def __init__(
@@ -50,8 +50,7 @@ class Queue(Generic[Key]):
         self._sequence = 0
         self._wake = asyncio.Event()
         self.heartbeat = self._clock()
-        """When a worker or the timer last came round: a queue that stands still has a dead event
-        loop or dead workers."""
+        """When the timer last had its turn. If it has none, the event loop stands still."""
 
     def add(self, key: Key) -> None:
         """Work on the key as soon as a worker is free."""
@@ -76,12 +75,13 @@ class Queue(Generic[Key]):
 
     @property
     def waiting(self) -> tuple[int, float]:
-        """How many keys wait for a worker, and for how many seconds the first of them has."""
+        """How many keys wait for a worker, and for how many seconds the first of them has
+        waited."""
         return len(self._queued), self._clock() - next(iter(self._queued.values())) if self._queued else 0.0
 
     @property
     def longest(self) -> float:
-        """For how many seconds the longest piece of work goes on."""
+        """For how many seconds the longest call of `work` has been running."""
         return self._clock() - min(self._busy.values()) if self._busy else 0.0
 
     @property
@@ -90,7 +90,7 @@ class Queue(Generic[Key]):
         return len(self._failures)
 
     async def run(self) -> None:
-        """Until cancelled. Ends with an exception if a worker dies, which is a defect."""
+        """Runs until cancelled. Raises if a worker dies, which is a defect."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._timer(), name="queue timer")
             for number in range(self._workers):
@@ -125,8 +125,8 @@ class Queue(Generic[Key]):
             except Exception as error:
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
                 delay = min(FIRST_BACK_OFF * 2 ** min(failures - 1, 10), LAST_BACK_OFF) * random.uniform(0.8, 1.0)  # noqa: S311
-                told = {"key": str(key), "failures": failures, "delay": round(delay, 1), "error": str(error)}
-                log.warning("reconciling failed, trying again", extra=told, exc_info=not isinstance(error, self._expected))
+                about = {"key": str(key), "failures": failures, "delay": round(delay, 1), "error": str(error)}
+                log.warning("reconciling failed, trying again", extra=about, exc_info=not isinstance(error, self._expected))
                 self.add_after(key, delay)
             finally:
                 self._done(key, self._clock() - started, key in self._failures)

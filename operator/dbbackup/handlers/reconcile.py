@@ -1,5 +1,5 @@
-"""Read, plan, apply: one pass over one object. Everything it does may be done twice, by a second
-operator too, and has the effect of once."""
+"""Read, plan, apply: one pass over one object. Everything it does is idempotent, also if a second
+operator does the same at the same time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dbbackup.contract import pages
 from dbbackup.contract.mounts import CONTAINER
 from dbbackup.handlers.cache import RUN_KINDS, Cache, Key
 from dbbackup.handlers.follow import Follower
+from dbbackup.handlers.observers import Observer
 from dbbackup.handlers.write import RESOURCES, Writer, refusal_of
 from dbbackup.plan import backup, restore, schedule, storage
 from dbbackup.plan.facts import Decision, Effect, Facts, Items, Read, Refusal, Related, Slot
@@ -27,7 +28,7 @@ from dbbackup.plan.slots import Contender, Slots
 log = logging.getLogger("dbbackup.reconcile")
 
 PASSES = 8
-"""A decision may ask for four facts and be refused once or twice; more is a defect."""
+"""A decision may ask for facts four times and be refused once or twice; more is a defect."""
 TAIL_LINES = 60
 EFFECTS_AT_ONCE = 8
 
@@ -44,15 +45,13 @@ class Reconciler:
     """`await reconciler(key)` does what is due for the object and returns the seconds after which
     to look again, or None."""
 
-    def __init__(self, kube: k.Kube, cache: Cache, settings: Settings, enqueue: Callable[[Key], None], instance: str) -> None:
+    def __init__(self, kube: k.Kube, cache: Cache, settings: Settings, enqueue: Callable[[Key], None], instance: str, observers: Observer) -> None:
         self._kube = kube
         self._cache = cache
         self._settings = settings
         self._enqueue = enqueue
-        self.writer = self._write = Writer(kube, cache, enqueue, self._refresh, instance)
-        self.changed = self._write.changed
-        self.auditor = self._write.auditor
-        self.changed.append(self.auditor.phase)
+        self._observers = observers
+        self.writer = self._write = Writer(kube, cache, enqueue, self._refresh, instance, observers)
         self.slots = Slots(settings.max_concurrent)
         self.follower = Follower(kube, enqueue)
 
@@ -64,7 +63,8 @@ class Reconciler:
             return await self._pass(key, obj)
         except k.ApiError as error:
             if error.conflict:
-                # The cache is behind, or another operator was faster: look at what is there now.
+                # The cache is behind, or another operator was faster: look at the object as it is
+                # now.
                 await self._refresh(key, obj)
                 return 0.0
             if error.not_found:
@@ -77,11 +77,11 @@ class Reconciler:
         if current is None or current["metadata"]["uid"] != obj["metadata"]["uid"]:
             self.forget(key, obj["metadata"]["uid"])
         if current is not None and self._cache.put(current):
-            self._enqueue(key)  # The watch will tell no news any more.
+            self._enqueue(key)  # The watch will not enqueue it: the cache has it already.
 
     def forget(self, key: Key, uid: str) -> None:
-        """The object is gone."""
-        self.auditor.forget(key, uid)
+        """The object does not exist any more."""
+        self._observers.gone(key, uid)
         self._cache.remove(key, uid)
         self._cache.forget_children(uid)
         self.follower.forget(uid)
@@ -112,7 +112,7 @@ class Reconciler:
         return replace(facts, storage=self._cache.get(Key("BackupStorage", key.namespace, name)) if name else None, source=source)
 
     def _source(self, key: Key, obj: Raw, related: Related) -> Raw | None:
-        """The backup that a restore takes."""
+        """The backup that a restore restores."""
         if objects.source_schedule(obj):
             return restore.chosen(obj, related.backups)
         name = objects.source_name(obj)
@@ -134,7 +134,7 @@ class Reconciler:
         )
 
     def contender(self, key: Key, obj: Raw) -> Contender:
-        """The object as one that wants a slot."""
+        """The object as a contender for a slot."""
         facts = self._facts(key, obj)
         limit = None
         if facts.storage is not None:
@@ -168,9 +168,9 @@ class Reconciler:
         return facts
 
     async def _items(self, namespace: str, wanted: Read) -> Items:
-        """What a run told in its log, believed only where it is whole."""
+        """The items that a run wrote to its log; a problem if they are not complete."""
         if wanted.report.pages is None:
-            return Items(problem="the run's report tells of no pages")
+            return Items(problem="the run's report mentions no pages in the log")
         try:
             lines = [line async for line in self._kube.log_lines(namespace, wanted.pod, CONTAINER) if '"page"' in line]
             return Items(tuple(pages.read(lines, wanted.report.pages, wanted.model)))  # type: ignore[arg-type]
@@ -225,8 +225,9 @@ class Reconciler:
         return None if decision.requeue is None else max(decision.requeue / timedelta(seconds=1), 0.1)
 
     async def _effects(self, key: Key, effects: Sequence[Effect]) -> Refusal | None:
-        """On other objects, some at a time. One that has changed meanwhile is left for the next
-        look. A schedule hears what it was refused."""
+        """Carries out effects on other objects, some at a time. An object that has changed
+        meanwhile is left for the next pass. A Refusal is returned only for a schedule, which
+        reports it."""
         limit = asyncio.Semaphore(EFFECTS_AT_ONCE)
 
         async def carry_out(effect: Effect) -> k.ApiError | None:

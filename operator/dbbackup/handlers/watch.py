@@ -10,8 +10,8 @@ from dbbackup import kube as k
 from dbbackup.api import objects
 from dbbackup.api.metadata import RUN
 from dbbackup.api.objects import TERMINAL, Raw
-from dbbackup.handlers.auditing import Auditor
 from dbbackup.handlers.cache import RUN_KINDS, Cache, Key, key_of
+from dbbackup.handlers.observers import Observer
 from dbbackup.plan import restore
 
 log = logging.getLogger("dbbackup.watch")
@@ -26,40 +26,40 @@ WATCHED = {
 }
 CHILDREN = ("Job", "Pod")
 LABEL_SELECTOR = RUN
-"""Of the pods that people make to read a storage, which have no owner here, only the audit
-tells."""
+"""It also selects the pods that people make to read a storage. They have no owner here; only the
+audit log mentions them."""
 SETTLE_SECONDS = 5.0
-"""After which a storage is looked at whose backups have changed: retention looks at all of them,
-and they seldom change alone."""
+"""How long after a change of its backups a storage is looked at: retention reads all of them, and
+backups seldom change alone."""
 
 
 class Watch:
-    """Takes in what the API server tells. `enqueue(key, seconds)` is called for what is to be
-    looked at then, `forget(key, uid)` for what is gone."""
+    """Takes in watch events. `enqueue(key, seconds)` is called for objects to look at after so many
+    seconds, `forget(key, uid)` for those that do not exist any more."""
 
     def __init__(
         self,
         cache: Cache,
         enqueue: Callable[[Key, float], None],
         forget: Callable[[Key, str], None],
-        auditor: Auditor | None = None,
+        observers: Observer,
     ) -> None:
         self._cache = cache
-        self._auditor = auditor
+        self._observers = observers
         self._enqueue = enqueue
         self._forget = forget
         self.synced: set[str] = set()
         """Kinds whose watch has delivered an object."""
 
     def event(self, kind: str, what: str | None, obj: Raw) -> None:
-        """One watch event; `what` is None for those of the first list."""
+        """One watch event; `what` is its type, None for objects of the watch's first list."""
         self.synced.add(kind)
-        if kind == "Pod" and self._auditor is not None:
-            self._auditor.show_pod(obj)
+        obj, deleted = {**obj, "kind": kind}, what == "DELETED"
+        self._observers.shown(obj, deleted=deleted)
         if kind in CHILDREN:
-            self._child({**obj, "kind": kind}, deleted=what == "DELETED")
+            self._child(obj, deleted=deleted)
         else:
-            self._object({**obj, "kind": kind}, deleted=what == "DELETED")
+            self._object(obj, deleted=deleted)
 
     def _child(self, child: Raw, *, deleted: bool) -> None:
         if deleted:
@@ -72,8 +72,6 @@ class Watch:
             self._enqueue(key, 0)
 
     def _object(self, obj: Raw, *, deleted: bool) -> None:
-        if self._auditor is not None:
-            self._auditor.show(obj, deleted=deleted)
         key, uid = key_of(obj), obj["metadata"]["uid"]
         if deleted:
             known = self._cache.get(key)
@@ -85,13 +83,13 @@ class Watch:
                 if before is not None and before["metadata"]["uid"] != uid:
                     self._forget(key, before["metadata"]["uid"])
                 self._enqueue(key, 0)
-        # Also where it is no news to the cache: our own writes are in it already, but nobody else
-        # has heard of them.
+        # Also if the cache had it already: it contains our own writes, but the dependents have not
+        # been enqueued for them.
         self._dependents(key, obj)
 
     def _dependents(self, changed: Key, obj: Raw) -> None:
-        """What hangs on the object: runs that may wait for it, the schedule and the storage of a
-        backup."""
+        """Enqueues what depends on the object: runs that may wait for it, the schedule and the
+        storage of a backup."""
         schedule = None
         if changed.kind == "DatabaseBackup":
             schedule = objects.schedule_name(obj)
@@ -132,9 +130,7 @@ class Watch:
         return all(kind in self.synced or not self._cache.holds(kind) for kind in WATCHED)
 
 
-async def list_all(
-    kube: k.Kube, cache: Cache, namespaces: Sequence[str], forget: Callable[[Key, str], None], auditor: Auditor | None = None
-) -> list[Key]:
+async def list_all(kube: k.Kube, cache: Cache, namespaces: Sequence[str], forget: Callable[[Key, str], None], observers: Observer) -> list[Key]:
     """Brings the cache up to date from whole lists, as a watch can miss a deletion. Returns the
     keys of all runs that may have something to do."""
     for kind, resource in WATCHED.items():
@@ -146,13 +142,10 @@ async def list_all(
                 first_version = first_version or version
                 for item in items:
                     seen.add(item["metadata"]["uid"])
+                    observers.shown(item)
                     if kind in CHILDREN:
-                        if kind == "Pod" and auditor is not None:
-                            auditor.show_pod(item)
                         cache.put_child(item)
                     else:
-                        if auditor is not None:
-                            auditor.show(item)
                         cache.put(item)
             gone = cache.missing(kind, namespace, seen, int(first_version or 0))
             for obj in gone:

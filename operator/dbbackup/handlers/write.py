@@ -1,5 +1,5 @@
-"""What the reconciler writes, each so that twice has the effect of once: Jobs, statuses,
-finalizers, Events, effects on other objects."""
+"""What the reconciler writes: Jobs, statuses, finalizers, Events, effects on other objects. Each
+write is idempotent."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dbbackup import kube as k
 from dbbackup.api.conditions import timestamp
 from dbbackup.api.metadata import FINALIZER, OWNER_UID, SCHEDULE
 from dbbackup.api.objects import Raw
-from dbbackup.handlers.auditing import Auditor
 from dbbackup.handlers.cache import Cache, Key, key_of, version_of
+from dbbackup.handlers.observers import Observer
 from dbbackup.plan import discovered
 from dbbackup.plan.facts import Effect, Note, Refusal, merge_patch
 
@@ -21,40 +21,38 @@ log = logging.getLogger("dbbackup.write")
 
 EFFECT_TRIES = 3
 ESSENTIAL = frozenset({"phase", "conditions", "observedGeneration"})
-"""Of a status: without these it tells nothing."""
+"""Fields without which a status says nothing."""
 RESOURCES = {
     "BackupStorage": (k.STORAGES, k.STORAGES_STATUS),
     "DatabaseBackupSchedule": (k.SCHEDULES, k.SCHEDULES_STATUS),
     "DatabaseBackup": (k.BACKUPS, k.BACKUPS_STATUS),
     "DatabaseRestore": (k.RESTORES, k.RESTORES_STATUS),
 }
-"""Of our kinds: the objects, and their statuses."""
+"""Our kinds: the resources of the objects and of their statuses."""
 
 
 class Writer:
-    """`refresh(key, obj)` brings the cache up to date where a write was refused because it is
-    behind."""
+    """`refresh(key, obj)` brings the cache up to date after a write was refused because the cache
+    is behind."""
 
     def __init__(
-        self, kube: k.Kube, cache: Cache, enqueue: Callable[[Key], None], refresh: Callable[[Key, Raw], Awaitable[None]], instance: str
+        self,
+        kube: k.Kube,
+        cache: Cache,
+        enqueue: Callable[[Key], None],
+        refresh: Callable[[Key, Raw], Awaitable[None]],
+        instance: str,
+        observers: Observer,
     ) -> None:
         self._kube = kube
         self._cache = cache
         self._enqueue = enqueue
         self._refresh = refresh
         self._instance = instance
-        self.changed: list[Callable[[Raw, str | None, Raw], None]] = []
-        """Told of each phase that was written: the object, the phase before, the whole status
-        now."""
-        self.auditor = Auditor()
-        self.mark: Callable[[Raw, Raw, Sequence[Note]], Raw] = lambda _obj, status, _notes: status
-        """Given an object, the status that is to be written and what goes with it: the status with
-        what people are to be told of it."""
-        self.written: Callable[[Raw], None] = lambda _obj: None
-        """Told of each object whose status was written."""
+        self._observers = observers
 
     async def effect(self, effect: Effect) -> None:
-        """Carries it out, unless the object has changed since it was looked at."""
+        """Carries it out, unless the object has changed since the decision."""
         key = key_of(effect.obj)
         for _ in range(EFFECT_TRIES):
             try:
@@ -67,8 +65,8 @@ class Writer:
                     await self._refresh(key, effect.obj)
                 if effect.do != "create" or error.not_found:
                     return
-                # What was just made has been looked at by another worker already: its status is
-                # still ours to write.
+                # Another worker has looked at the new object already; its status is still ours to
+                # write.
 
     async def _carry_out(self, key: Key, effect: Effect) -> None:
         obj = await self._create_object(key, effect.obj) if effect.do == "create" else effect.obj
@@ -79,27 +77,28 @@ class Writer:
             await self.note(key, obj, note)
         if effect.do == "delete":
             metadata = obj["metadata"]
-            self.auditor.deleting(metadata["uid"], effect.notes[0].reason if effect.notes else "Lifecycle")
+            self._observers.deleting(metadata["uid"], effect.notes[0].reason if effect.notes else "Lifecycle")
             await self._kube.delete(RESOURCES[key.kind][0], key.namespace, key.name, metadata["uid"], metadata["resourceVersion"])
             log.info("deleted", extra={"object": str(key), "uid": metadata["uid"]})
             if not metadata.get("finalizers"):
                 self._cache.put(self._going(obj))
 
     async def _create_object(self, key: Key, manifest: Raw) -> Raw:
-        """Makes the object, or takes the one of its name that another pass or operator made."""
+        """Creates the object, or adopts one of the same name that another pass or operator has
+        created for the same purpose."""
         resource = RESOURCES[key.kind][0]
-        self.auditor.making(key)
+        self._observers.creating(key)
         try:
             made: Raw = await self._kube.create(resource, key.namespace, manifest)
         except k.ApiError as error:
-            self.auditor.not_made(key)
+            self._observers.not_created(key)
             if not error.already_exists:
                 raise
             found = await self._kube.get(resource, key.namespace, key.name)
             if found is None:
                 raise
             if not _same(found, manifest):
-                raise k.ApiError(422, "Invalid", f"there is a {key.kind} {key.name} already that is something else") from None
+                raise k.ApiError(422, "Invalid", f"a {key.kind} {key.name} exists already and is something else") from None
             made = found
         else:
             log.info("created", extra={"object": str(key), "uid": made["metadata"]["uid"]})
@@ -112,8 +111,9 @@ class Writer:
         return await self._kube.get(RESOURCES[key.kind][0], key.namespace, key.name)
 
     async def status(self, key: Key, obj: Raw, status: Raw, notes: Sequence[Note] = ()) -> Raw:
-        """Writes the whole status; returns the object as it is then. `notes` go with it."""
-        status = self.mark(obj, status, notes)
+        """Writes the whole status; returns the object as the API server then has it. `notes` are
+        the Events that go with it."""
+        status = self._observers.amend(obj, status, notes)
         patch = merge_patch(obj.get("status") or {}, status)
         if not patch:
             return obj
@@ -130,15 +130,13 @@ class Writer:
         before, after = (obj.get("status") or {}).get("phase"), status.get("phase")
         if before != after:
             reason = next((c["reason"] for c in status["conditions"] if c["type"] == "Ready"), "")
-            for tell in self.changed:
-                tell(obj, before, status)
             log.info("phase", extra={"object": str(key), "uid": metadata["uid"], "from": before, "to": after, "reason": reason})
-        self.written(written)
+        self._observers.status_written(obj, written)
         return written
 
     async def _without_refused(self, key: Key, obj: Raw, status: Raw, error: k.ApiError) -> Raw:
-        """The status without what the API server does not take, so that a run's end is told
-        whatever else cannot be. A defect, and told as one."""
+        """The status without the fields that the API server refuses, so that at least the end of a
+        run is recorded. It is a defect, and reported as one."""
         refused = {match[1] for field in error.fields if (match := re.match(r"status\.(\w+)", field))}
         log.error("the API server refused the status", extra={"object": str(key), "fields": list(error.fields), "error": str(error)})
         message = f"a defect of the operator, please report it: the API server refused the status: {error.message}"
@@ -149,7 +147,7 @@ class Writer:
         return {name: value for name, value in {**status, **{name: old.get(name) for name in refused}}.items() if value is not None}
 
     async def finalizer(self, key: Key, obj: Raw, *, present: bool) -> Raw:
-        """Ours, of a DatabaseBackup."""
+        """Adds our finalizer to a DatabaseBackup, or removes it."""
         metadata = obj["metadata"]
         finalizers = list(metadata.get("finalizers") or ())
         if (FINALIZER in finalizers) == present:
@@ -161,7 +159,8 @@ class Writer:
         return written
 
     async def create_job(self, key: Key, manifest: Raw) -> Refusal | None:
-        """Makes the Job, or adopts the one that another pass or operator made."""
+        """Creates the Job, or adopts the one that another pass or operator has created. A Refusal
+        if the API server does not allow it now."""
         name, uid = manifest["metadata"]["name"], manifest["metadata"]["labels"][OWNER_UID]
         try:
             job: Raw = await self._kube.create(k.JOBS, key.namespace, manifest)
@@ -171,11 +170,11 @@ class Writer:
                 if found is None:
                     raise
                 if (found["metadata"].get("labels") or {}).get(OWNER_UID) != uid:
-                    return Refusal("Invalid", f"there is a Job {name} already that belongs to something else")
+                    return Refusal("Invalid", f"a Job {name} exists already and belongs to something else")
                 self._cache.put_child(found)
                 return None
             if (refusal := refusal_of(error)) is not None:
-                log.info("Job not made", extra={"object": str(key), "job": name, "error": str(error)})
+                log.info("Job not created", extra={"object": str(key), "job": name, "error": str(error)})
                 return refusal
             raise
         log.info("Job created", extra={"object": str(key), "job": name})
@@ -183,7 +182,7 @@ class Writer:
         return None
 
     async def delete_job(self, key: Key, job: Raw) -> None:
-        """Once: not a Job that is being deleted."""
+        """Deletes the Job, unless it is being deleted already."""
         metadata = job["metadata"]
         if metadata.get("deletionTimestamp"):
             return
@@ -192,13 +191,14 @@ class Writer:
         self._cache.put_child(self._going(job))
 
     def _going(self, obj: Raw) -> Raw:
-        """What was deleted, until the watch says so: it is not to be deleted again, nor taken for
-        one that still works."""
+        """The object as the cache keeps it until the watch reports its deletion: it must not be
+        deleted again, nor count as running."""
         marked = {"deletionTimestamp": timestamp(self._kube.clock.now()), "resourceVersion": str(version_of(obj) + 1)}
         return {**obj, "metadata": {**obj["metadata"], **marked}}
 
     async def note(self, key: Key, obj: Raw, note: Note) -> None:
-        """An Event on the object. Its name comes from what it says, so that it is told once."""
+        """An Event on the object. Its name is derived from its content, so that it is posted
+        once."""
         metadata = obj["metadata"]
         digest = hashlib.sha256("\n".join((metadata["uid"], note.reason, note.key)).encode()).hexdigest()[:16]
         moment = timestamp(self._kube.clock.now())
@@ -225,13 +225,13 @@ class Writer:
         try:
             await self._kube.create(k.EVENTS, key.namespace, event)
         except k.ApiError as error:
-            # An Event is a courtesy: that it cannot be told changes nothing.
+            # An Event is a courtesy: if it cannot be posted, nothing else changes.
             if not error.already_exists:
-                log.info("Event not told", extra={"object": str(key), "event": note.reason, "message_text": note.message, "error": str(error)})
+                log.info("Event not posted", extra={"object": str(key), "event": note.reason, "message_text": note.message, "error": str(error)})
 
 
 def _same(found: Raw, manifest: Raw) -> bool:
-    """Whether an object is the one that was to be made: of the same schedule, or of the same
+    """Whether the object found is the one to create: of the same schedule, or of the same
     artifact."""
     labels = [(obj["metadata"].get("labels") or {}).get(SCHEDULE) for obj in (found, manifest)]
     artifacts = [obj["spec"].get("artifactKey") for obj in (found, manifest)]
@@ -239,8 +239,8 @@ def _same(found: Raw, manifest: Raw) -> bool:
 
 
 def refusal_of(error: k.ApiError) -> Refusal | None:
-    """What the answer to a creation means for the object that wanted it; None where it says nothing
-    about it."""
+    """What a failed creation means for the object that asked for it; None for an error that does
+    not concern the object, such as an unreachable API server."""
     if error.namespace_terminating:
         return Refusal("Terminating", error.message)
     if error.refused:

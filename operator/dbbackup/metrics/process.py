@@ -76,7 +76,7 @@ class ProcessMetrics:
         if outcome == "Failed":
             self._failures.labels(kind, reason_of(status)).inc()
 
-    def worked(self, kind: str, seconds: float, failed: bool) -> None:
+    def reconciled(self, kind: str, seconds: float, failed: bool) -> None:
         self._work.labels(kind).observe(seconds)
         self._errors.labels(kind).inc(int(failed))
 

@@ -126,8 +126,9 @@ def tool(pod: Raw) -> Line | None:
     return Line(action, annotation(pod, REQUESTED_BY) or UNKNOWN, manager.via, source=manager.source, target=target)
 
 
-def ended(obj: Raw, status: Raw) -> Line | None:
-    """The line of a run that has ended, or None where `status` does not say so."""
+def ended(obj: Raw) -> Line | None:
+    """The line of a run that has ended; None if the object's phase does not say so."""
+    status = obj.get("status") or {}
     action = "restore" if obj["kind"] == "DatabaseRestore" else "backup"
     outcomes: dict[str, Outcome] = {"Completed": "succeeded", "Failed": "failed"}
     outcome = outcomes.get(str(status.get("phase")))
@@ -135,7 +136,7 @@ def ended(obj: Raw, status: Raw) -> Line | None:
         return None
     who = annotation(obj, REQUESTED_BY) or UNKNOWN
     reason = str((status.get("failure") or {}).get("reason") or "") if outcome == "failed" else ""
-    key = artifact_key({"metadata": obj["metadata"], "status": status})
+    key = artifact_key(obj)
     return Line(f"{action}-ended", who, OPERATOR, target=_target(obj), reason=reason, outcome=outcome, extra={"artifact": key} if key else {})
 
 

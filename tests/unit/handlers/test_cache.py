@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.support.plan_world import RUNNING, UID, backup_obj, job_of, pod, restore_obj, storage_obj
 
 from dbbackup.handlers.cache import Cache, Key, key_of
+from dbbackup.handlers.observers import Observers
 from dbbackup.handlers.watch import Watch
 
 KEY = Key("DatabaseBackup", "ns", "nightly")
@@ -105,7 +106,9 @@ class World:
     def __init__(self) -> None:
         self.cache = Cache()
         self.added: list[Key] = []
-        self.watch = Watch(self.cache, lambda key, _seconds: self.added.append(key), lambda key, uid: (self.cache.remove(key, uid), None)[1])
+        self.watch = Watch(
+            self.cache, lambda key, _seconds: self.added.append(key), lambda key, uid: (self.cache.remove(key, uid), None)[1], Observers()
+        )
 
     def tell(self, obj: dict[str, Any], what: str | None = "MODIFIED") -> list[Key]:
         self.added.clear()

@@ -10,6 +10,7 @@ from tests.unit.support.plan_world import SETTINGS, Raw, backup_obj, job_of, pod
 
 from dbbackup import kube as k
 from dbbackup.handlers.cache import Cache, key_of
+from dbbackup.handlers.observers import Observers
 from dbbackup.handlers.reconcile import Reconciler
 
 
@@ -52,7 +53,7 @@ def world(*refused: str) -> tuple[ApiServer, Reconciler, Any]:
     cache.put(obj)
     for child in (held, pod(code=0, message=report(warnings=["w"]), resourceVersion="8")):
         cache.put_child({"kind": "Job", **child})
-    return server, Reconciler(cast("k.Kube", server), cache, SETTINGS, lambda _: None, "test"), key_of(obj)
+    return server, Reconciler(cast("k.Kube", server), cache, SETTINGS, lambda _: None, "test", Observers()), key_of(obj)
 
 
 async def test_a_field_that_the_api_server_refuses_does_not_keep_a_runs_end_from_being_told() -> None:

@@ -19,6 +19,7 @@ from dbbackup import __version__, kube
 from dbbackup.handlers import config
 from dbbackup.handlers.cache import Cache, Key
 from dbbackup.handlers.health import serving
+from dbbackup.handlers.observers import Observers
 from dbbackup.handlers.queue import Queue
 from dbbackup.handlers.telemetry import Telemetry
 from dbbackup.handlers.watch import Watch
@@ -149,14 +150,14 @@ async def test_the_page_of_an_operator() -> None:
     async def work(_key: Key) -> None:
         return None
 
-    queue: Queue[Key] = Queue(work, done=telemetry.worked)
-    watch = Watch(cache, lambda _key, _seconds: None, lambda _key, _uid: None)
+    queue: Queue[Key] = Queue(work, done=telemetry.reconciled)
+    watch = Watch(cache, lambda _key, _seconds: None, lambda _key, _uid: None, Observers())
     watch.synced.add("Job")
     trouble: str | None = "not every watch has listed"
     page = telemetry.page(cache, queue, watch, lambda: datetime.now(UTC), lambda: trouble, lambda: True)
     queue.add(Key("DatabaseBackup", "ns", "a"))
-    telemetry.worked(Key("DatabaseRestore", "ns", "b"), 3.0, True)
-    telemetry.worked(Key("DatabaseBackup", "ns", "b"), 0.3, False)
+    telemetry.reconciled(Key("DatabaseRestore", "ns", "b"), 3.0, True)
+    telemetry.reconciled(Key("DatabaseBackup", "ns", "b"), 0.3, False)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

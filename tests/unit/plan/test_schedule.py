@@ -506,7 +506,7 @@ def test_a_name_that_is_taken_by_something_else_is_no_run(world: World) -> None:
     world.schedule()
     world.run(until=at(23, 3, 1))
     assert ready(world) == ("False", "RunRefused")
-    assert world.condition(KIND, "nightly")[2].endswith(f"there is a DatabaseBackup {NIGHT} already that is something else")
+    assert world.condition(KIND, "nightly")[2].endswith(f"a DatabaseBackup {NIGHT} exists already and is something else")
     world.server.delete(("DatabaseBackup", NIGHT))
     world.run(2 * MINUTE)
     assert world.get("DatabaseBackup", NIGHT)["spec"]["database"]["secretRef"] == {"name": "app-db"}

@@ -44,7 +44,9 @@ from dbbackup.contract.report import (
     RestoredReport,
 )
 from dbbackup.contract.run import Owner, RunSpec
+from dbbackup.handlers.auditing import Auditor
 from dbbackup.handlers.cache import Cache, Key
+from dbbackup.handlers.observers import Observers
 from dbbackup.handlers.reconcile import DECIDE, Reconciler
 from dbbackup.handlers.watch import WATCHED, Watch, list_all
 from dbbackup.plan.settings import Settings
@@ -389,15 +391,16 @@ class Operator:
         self.kube = FakeKube(world)
         self.cache = Cache()
         self.settings = Settings(image="registry/operator@sha256:0", started_at=world.now, progress_interval=timedelta(minutes=5))
-        self.reconciler = Reconciler(cast("k.Kube", self.kube), self.cache, self.settings, self.enqueue, name)
-        self.watch = Watch(self.cache, self.enqueue, self.reconciler.forget)
+        observers = Observers(Auditor())
+        self.reconciler = Reconciler(cast("k.Kube", self.kube), self.cache, self.settings, self.enqueue, name, observers)
+        self.watch = Watch(self.cache, self.enqueue, self.reconciler.forget, observers)
         self.due: dict[Key, datetime] = {}
         self._heap: list[tuple[datetime, Key]] = []
         self.deaf = False
         """Its watches tell nothing for now."""
         self.heard = len(world.server.told)
         self._looks: dict[Key, tuple[datetime, int]] = {}
-        for key in _at_once(list_all(cast("k.Kube", self.kube), self.cache, [NAMESPACE], self.reconciler.forget)):
+        for key in _at_once(list_all(cast("k.Kube", self.kube), self.cache, [NAMESPACE], self.reconciler.forget, observers)):
             self.enqueue(key)
 
     def enqueue(self, key: Key, seconds: float = 0.0) -> None:
