@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check cluster cluster-down image gen e2e disaster bench lock cli clean
+.PHONY: help demo test check cluster cluster-down image gen e2e disaster bench mutants lock cli clean
 
 CLUSTER ?= rig
 K ?=
@@ -60,6 +60,9 @@ disaster: $(READY) ## docs/disaster-recovery.md, word for word: destroys the rig
 bench: $(READY) ## the demo's times, and the data plane against pg_dump
 	@tests/rig/prepare.sh
 	@PYTHONPATH=operator $(PYTHON) -m tests.bench $(ARGS)
+
+mutants: $(READY) ## mistakes are made in the code, unit tests should notice; ONLY=plan/cron (a path below operator/dbbackup), MINUTES=60, JOBS=
+	@$(PYTHON) tools/mutants.py --minutes $(or $(MINUTES),60) $(if $(JOBS),--jobs $(JOBS)) $(ONLY)
 
 lock: $(UV) ## newest versions that pyproject.toml allows, with their hashes; UPGRADE= keeps those that are locked
 	@$(LOCK) --extra operator --extra console -o requirements/image.txt
