@@ -280,7 +280,7 @@ def shown(told: Told) -> dict[str, Raw]:
         "not seen yet, or changed since": told["DatabaseBackup", "", ""][0],
         "backup or restore `Pending`, `Running`": told["DatabaseRestore", "Running", "Running"][0],
         "`Completed`": told["DatabaseBackup", "Completed", "Completed"][0],
-        "`Failed` (later `ArtifactMissing` too)": told["DatabaseBackup", "Failed", "ArtifactMissing"][0],
+        "`Failed` (also by a later `ArtifactMissing`)": told["DatabaseBackup", "Failed", "ArtifactMissing"][0],
         "retention removes the artifact (`Deleting`)": told["DatabaseBackup", "Deleting", "Expiring"][0],
         "`Expired`": told["DatabaseBackup", "Expired", "Expired"][0],
         "object being deleted": going,
@@ -290,10 +290,10 @@ def shown(told: Told) -> dict[str, Raw]:
         "schedule that Kubernetes refuses a backup (quota, policy)": schedule("RunRefused", failing=False),
         "spec that cannot be carried out": told["DatabaseBackupSchedule", "", "InvalidSpec"][0],
         "storage tried and usable": available(near=False),
-        "storage that was usable and is away": away["default"],
-        "new storage that is not there yet": away["late"],
+        "storage that was usable and is unreachable now": away["default"],
+        "new storage that is not reachable yet": away["late"],
         "storage that is wrong (no such bucket, access denied)": told["BackupStorage", "", "BucketNotFound"][0],
-        "storage near its `capacity`, or with a prune that asks a person": available(near=True),
+        "storage near its `capacity`, or with a prune that waits for approval": available(near=True),
     }
 
 
