@@ -1,5 +1,5 @@
-"""`python -m dbbackup operator` runs the control plane, `python -m dbbackup run` one Job's run,
-`python -m dbbackup console` the console."""
+"""The entry point of the image: `python -m dbbackup operator`, `run` (inside a Job) or
+`console`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 def main() -> None:
     command = sys.argv[1] if len(sys.argv) > 1 else ""
-    # Imports stay inside: a Job must not pay for kopf, nor the operator for boto3.
+    # Imports stay inside: a Job must not load kopf, nor the operator boto3.
     if command == "run":
         from dbbackup.dataplane.main import main as run_main  # noqa: PLC0415
 

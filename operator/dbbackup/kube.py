@@ -1,7 +1,9 @@
-"""The only module that talks to the API server. Objects are plain dicts, as the API gives them.
+"""The client of the API server: every call of operator and console goes through it, except the
+operator's watches, which Kopf opens. (The console has no Kopf and uses `Kube.watch`.) Objects are
+plain dicts, as the API server returns them.
 
-What it may ask for is written once, in `RESOURCES`: a call outside it is refused here, and a test
-compares it with the chart's RBAC. `watch` is Kopf's. There is no Secret in it.
+Each `Resource` lists the verbs that may be used on it; another one raises here. The operator's are
+in `RESOURCES`, which a test compares with the chart's RBAC. They include no Secrets.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ MERGE_PATCH = "application/merge-patch+json"
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A kind of object and the verbs that the operator uses on it. A subresource is written as in
-    RBAC: `pods/log`."""
+    """A kind of object and the verbs that we use on it. A subresource is written as in RBAC:
+    `pods/log`."""
 
     group: str
     version: str
@@ -86,8 +88,7 @@ RESOURCES = (
     PODS_LOG,
     EVENTS,
 )
-"""Every call that this module and its watches make: the RBAC that the operator needs, no more and
-no less."""
+"""Every call that the operator and its watches make: exactly the RBAC that it needs."""
 
 
 class ApiError(Exception):
@@ -99,7 +100,7 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.fields = tuple(fields)
-        """Of an object that is invalid: the fields at fault, such as `status.warnings`."""
+        """If the object is invalid: the fields at fault, such as `status.warnings`."""
 
     @property
     def not_found(self) -> bool:
@@ -107,7 +108,7 @@ class ApiError(Exception):
 
     @property
     def conflict(self) -> bool:
-        """The object has changed since, or is another of the same name."""
+        """The object has changed since, or is another object of the same name."""
         return self.status == 409 and self.reason != "AlreadyExists"
 
     @property
@@ -120,32 +121,33 @@ class ApiError(Exception):
 
     @property
     def refused(self) -> bool:
-        """A quota, an admission policy or a missing right forbids it: it may be allowed later."""
+        """A quota, an admission policy or a missing right forbids the call: it may be allowed
+        later."""
         return self.status == 403
 
     @property
     def invalid(self) -> bool:
-        """The object itself is at fault, and will be at fault the next time."""
+        """The object itself is at fault: the same call will fail again."""
         return self.status in (400, 422)
 
 
 def _error(status: int, body: bytes) -> ApiError:
     text = body.decode("utf-8", "replace")
     try:
-        told = json.loads(text)
+        answer = json.loads(text)
     except ValueError:
-        told = {}
-    if not isinstance(told, dict):
-        told = {}
-    causes = (told.get("details") or {}).get("causes") or ()
+        answer = {}
+    if not isinstance(answer, dict):
+        answer = {}
+    causes = (answer.get("details") or {}).get("causes") or ()
     fields = [str(cause["field"]) for cause in causes if cause.get("field")]
-    return ApiError(status, str(told.get("reason") or f"HTTP{status}"), str(told.get("message") or text[:500]), fields)
+    return ApiError(status, str(answer.get("reason") or f"HTTP{status}"), str(answer.get("message") or text[:500]), fields)
 
 
 class Clock:
-    """The API server's time: it stamps the objects, so it alone says how old they are. This
-    machine's own counts while both agree to two seconds, for the server tells whole ones; between
-    two answers a clock that cannot be set goes on.
+    """The API server's time, since its timestamps on objects say how old they are. The machine's
+    own clock counts while both agree to two seconds: the server sends whole seconds only. Between
+    two answers the time comes from a monotonic clock.
     """
 
     def __init__(self, local: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
@@ -153,41 +155,41 @@ class Clock:
         self._wall, self._at = local(), steady()
 
     def heard(self, date: str | None) -> None:
-        """The Date header of an answer that just came."""
+        """Takes the Date header of an answer that has just arrived."""
         if not date:
             return
         try:
-            told = parsedate_to_datetime(date).timestamp()
+            server = parsedate_to_datetime(date).timestamp()
         except ValueError:
             return
         local, at = self._local(), self._steady()
-        self._wall, self._at = (local if abs(local - told) < AGREE_SECONDS else told + 0.5), at
+        self._wall, self._at = (local if abs(local - server) < AGREE_SECONDS else server + 0.5), at
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._wall + self._steady() - self._at, UTC)
 
 
 class Kube:
-    """A connection to one API server. Every method raises ApiError; none retries: the queue
+    """A connection to one API server. Every method raises ApiError; none retries, since the queue
     does."""
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
         self.clock = Clock()
         self.answered: Callable[[str, str, int, float], None] = lambda _verb, _resource, _code, _seconds: None
-        """Told of each answer: verb, resource, HTTP status (0: none came), seconds."""
+        """Called after each answer: verb, resource, HTTP status (0: no answer), seconds."""
 
     @classmethod
     @asynccontextmanager
     async def connect(cls, agent: str = "dbbackup-operator") -> AsyncIterator[Kube]:
-        """In a pod its ServiceAccount; elsewhere the kubeconfig of the environment. `agent` is how
-        the API server knows who writes."""
+        """Connects with the ServiceAccount in a pod, elsewhere with the kubeconfig of the
+        environment. `agent` becomes the field manager of what it writes."""
         settings = Configuration()  # type: ignore[no-untyped-call]
         try:
             load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
         except ConfigException:
             await load_kube_config(client_configuration=settings, persist_config=False)  # type: ignore[no-untyped-call]
-        settings.disable_strict_ssl_verification = True  # chain and name are verified; RFC 5280's form, which many clusters' CAs lack, is not
+        settings.disable_strict_ssl_verification = True  # chain and name are verified; the form of RFC 5280 is not, which many clusters' CAs lack
         async with ApiClient(settings) as api:  # type: ignore[no-untyped-call]
             api.user_agent = agent
             yield cls(api)
@@ -253,17 +255,17 @@ class Kube:
             query["continue"] = more
 
     async def watch(self, resource: Resource, namespace: str | None, version: str, seconds: int) -> AsyncIterator[tuple[str, Raw]]:
-        """What changes after that resourceVersion, for so many seconds: ADDED, MODIFIED, DELETED or
+        """Changes after that resourceVersion, for so many seconds: ADDED, MODIFIED, DELETED or
         BOOKMARK, each with the object.
 
-        ApiError 410 where the version is too old: list again.
+        ApiError 410 if the version is too old: list again.
         """
         query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
         timeout = aiohttp.ClientTimeout(total=seconds + REQUEST_SECONDS, sock_connect=REQUEST_SECONDS)
         response = await self._send("watch", resource, namespace, query=query, timeout=timeout)
         rest = b""
         try:
-            async for chunk in response.content.iter_any():  # not line by line: an object may be longer than aiohttp takes a line for
+            async for chunk in response.content.iter_any():  # not line by line: an object may be longer than the longest line of aiohttp
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in filter(None, lines):
                     event = json.loads(line)
@@ -286,21 +288,22 @@ class Kube:
             raise
 
     async def patch(self, resource: Resource, namespace: str, name: str, resource_version: str, patch: Mapping[str, Any]) -> Raw:
-        """A merge patch on exactly that version of the object: anything else, a recreated object
-        too, is a conflict."""
+        """A merge patch on exactly that version of the object: any other version, or a recreated
+        object, is a conflict."""
         metadata = {**patch.get("metadata", {}), "resourceVersion": resource_version}
         body = {**patch, "metadata": metadata}
         return await self._json("patch", resource, namespace, name, body=body, content_type=MERGE_PATCH)
 
     async def create(self, resource: Resource, namespace: str | None, body: Mapping[str, Any]) -> Raw:
-        """The object as it was made; `namespace` is None for what has none, such as a review."""
+        """The object as it was created; `namespace` is None for kinds without one, such as
+        reviews."""
         return await self._json("create", resource, namespace, body=dict(body))
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str, version: str | None = None) -> None:
-        """Exactly that object, and what it owns with it. One that is gone, or another of the same
-        name, counts as deleted.
+        """Deletes exactly that object, and what it owns. If it is gone, or another object has its
+        name, it counts as deleted.
 
-        `version`: only as it is in that one; anything else is a conflict.
+        `version`: only in that version; any other is a conflict.
         """
         preconditions = {"uid": uid} | ({"resourceVersion": version} if version is not None else {})
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": preconditions}
@@ -317,8 +320,8 @@ class Kube:
         return sorted(items, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> list[str]:
-        """The container's last lines; nothing where they can't be had, as from a node that is away:
-        no outcome waits for them."""
+        """The container's last lines; none if they cannot be read, as from a node that is down: no
+        outcome depends on them."""
         query = {"container": container, "tailLines": str(lines), "limitBytes": "262144"}
         try:
             response = await self._send("get", PODS_LOG, namespace, pod, query=query)
@@ -333,8 +336,8 @@ class Kube:
             yield line
 
     async def follow_log(self, namespace: str, pod: str, container: str) -> AsyncIterator[str]:
-        """The container's log from its start, line by line, until it ends or the connection
-        does."""
+        """The container's log from its start, line by line, until the container or the connection
+        ends."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS)
         async for line in self._log(namespace, pod, {"container": container, "follow": "true"}, timeout):
             yield line

@@ -1,4 +1,5 @@
-"""What every long-running process of ours needs: configuration errors, and a log of JSON lines."""
+"""What operator and console both need as processes: an error for configuration, and a log of JSON
+lines."""
 
 from __future__ import annotations
 
@@ -11,15 +12,16 @@ from typing import Any
 
 
 class ConfigError(Exception):
-    """A variable of the environment is missing or cannot be used; the message names it."""
+    """A variable of the environment is missing or cannot be used; the message names the
+    variable."""
 
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "settings", "k8s_skip", "k8s_ref"}
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ts, level, logger, message, what was passed as `extra`, and the
-    fields of an audit line."""
+    """One JSON object in a line: ts, level, logger, message, the fields passed as `extra`, and
+    those of an audit line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {

@@ -32,7 +32,7 @@ def effects(storage: Raw, numbers: range, schedules: int, newest: datetime, ever
     newest first."""
     items = [_item(storage, number, schedules, newest, every) for number in numbers]
     facts = Facts(obj=storage, now=newest, settings=Settings(image="image", started_at=newest))
-    return discovered.objects(discovered.Found.of(items, Related()), facts)
+    return discovered.new_backups(discovered.Found.of(items, Related()), facts)
 
 
 def _item(storage: Raw, number: int, schedules: int, newest: datetime, every: timedelta) -> InventoryItem:

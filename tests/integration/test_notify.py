@@ -29,11 +29,11 @@ from dbbackup.handlers.cache import Key
 from dbbackup.handlers.notify import Notifier, NotTaken, Refused, Sender
 from dbbackup.kube import ApiError
 from dbbackup.plan import notify, sinks
-from dbbackup.plan.notify import Told
+from dbbackup.plan.notify import Notification
 
 SECRET_PATH = "/T0KEN-of-a-channel"
 FAILED: Raw = {"phase": "Failed", "failure": {"reason": "DiskFull", "message": "no room", "hint": "make some"}, "conditions": []}
-WHAT = Told("failure", "DiskFull", "no room")
+WHAT = Notification("failure", "DiskFull", "no room")
 
 
 class Receiver:
@@ -105,9 +105,9 @@ def sink(url: str = "", **more: Any) -> sinks.Sink:
     return found
 
 
-def owing(name: str = "nightly", what: Told = WHAT) -> Raw:
+def owing(name: str = "nightly", what: Notification = WHAT) -> Raw:
     obj = backup_obj({}, metadata={"name": name, "uid": f"uid-of-{name}"})
-    return {**obj, "status": notify.owing(FAILED, what, obj, T0)}
+    return {**obj, "status": notify.with_owed(FAILED, what, obj, T0)}
 
 
 def payload(obj: Raw | None = None) -> notify.Payload:
@@ -306,7 +306,7 @@ async def test_it_is_sent_until_it_is_taken_and_then_told_on_the_object(receiver
         await asyncio.wait_for(objects.settled.wait(), 5)
     assert len(server.requests) == 4
     assert len({body["id"] for body in server.bodies}) == 1
-    assert objects.mark() == ("True", "told to ops")
+    assert objects.mark() == ("True", "delivered to ops")
 
 
 async def test_an_operator_that_was_killed_sends_the_same_again(receiver: Callable[..., Receiver]) -> None:
@@ -339,7 +339,7 @@ async def test_what_is_never_taken_is_given_up_and_says_so(
     assert len(gone.requests) == 1
     value, message = objects.mark()
     assert value == "False"
-    assert sorted(message.removeprefix("not told to ").split("; ")) == ["away: HTTP 500", "gone: HTTP 404"]
+    assert sorted(message.removeprefix("not delivered to ").split("; ")) == ["away: HTTP 500", "gone: HTTP 404"]
     logged = json.dumps([record.__dict__ for record in caplog.records], default=str)
     assert "given up" in logged
     assert SECRET_PATH not in logged
@@ -384,8 +384,8 @@ async def test_too_many_are_dropped_from_the_oldest_and_told(
 
 async def test_something_newer_on_the_object_is_not_taken_for_told(receiver: Callable[..., Receiver]) -> None:
     server = receiver()
-    back = Told("recovery", "ArtifactFound", "back")
-    newer = {**owing(), "status": notify.owing({**FAILED, "phase": "Completed"}, back, owing(), T0 + timedelta(minutes=1))}
+    back = Notification("recovery", "ArtifactFound", "back")
+    newer = {**owing(), "status": notify.with_owed({**FAILED, "phase": "Completed"}, back, owing(), T0 + timedelta(minutes=1))}
     objects = Objects(newer)
     async with running(objects, sink(server.url)) as notifier:
         notifier.take(owing())
@@ -393,7 +393,7 @@ async def test_something_newer_on_the_object_is_not_taken_for_told(receiver: Cal
         notifier.take(newer)
         await asyncio.wait_for(objects.settled.wait(), 5)
     assert [body["event"] for body in server.bodies] == ["failure", "recovery"]
-    assert objects.mark() == ("True", "told to ops")
+    assert objects.mark() == ("True", "delivered to ops")
 
 
 async def test_only_those_who_asked_are_told(receiver: Callable[..., Receiver]) -> None:

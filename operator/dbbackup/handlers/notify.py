@@ -29,7 +29,7 @@ from dbbackup.handlers.observers import Observer
 from dbbackup.kube import ApiError
 from dbbackup.plan import notify, sinks
 from dbbackup.plan.facts import Note
-from dbbackup.plan.notify import Told
+from dbbackup.plan.notify import Notification
 from dbbackup.plan.sinks import Sink
 
 log = logging.getLogger("dbbackup.notify")
@@ -152,7 +152,7 @@ class Item:
 
     key: Key
     obj: Raw
-    told: Told
+    notification: Notification
     id: str
     open: set[str]
     sinks: tuple[str, ...]
@@ -193,12 +193,12 @@ class Notifier(Observer):
         kind, namespace = obj["kind"], obj["metadata"]["namespace"]
         if not any(sink.wants(event, kind, namespace) for sink in self.sinks for event in sink.events):
             return status
-        what = notify.told(obj, status, notes, lambda: self._peers(obj))
+        what = notify.notification(obj, status, notes, lambda: self._peers(obj))
         if what is None or not self._takers(what, obj):
             return status
-        return notify.owing(status, what, obj, self._now())
+        return notify.with_owed(status, what, obj, self._now())
 
-    def _takers(self, what: Told, obj: Raw) -> tuple[str, ...]:
+    def _takers(self, what: Notification, obj: Raw) -> tuple[str, ...]:
         return tuple(sink.name for sink in self.sinks if sink.wants(what.event, obj["kind"], obj["metadata"]["namespace"]))
 
     def listed(self, objects: Sequence[Raw]) -> None:
@@ -224,7 +224,7 @@ class Notifier(Observer):
             self._filled[name].set()
             if len(queue) > QUEUE:
                 _, oldest = queue.popleft()
-                log.error("notification dropped: too many wait", extra={"sink": name, "object": str(oldest.key), "event": oldest.told.event})
+                log.error("notification dropped: too many wait", extra={"sink": name, "object": str(oldest.key), "event": oldest.notification.event})
                 self._done(oldest, name, f"dropped, as {QUEUE} later ones wait")
 
     def _done(self, item: Item, name: str, given_up: str | None) -> None:
@@ -256,11 +256,11 @@ class Notifier(Observer):
     async def _deliver(self, sink: Sink, item: Item, since: float) -> str | None:
         """None once the sink has taken it, else why it was given up."""
         loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
-        about = {"sink": sink.name, "object": str(item.key), "event": item.told.event, "id": item.id}
+        about = {"sink": sink.name, "object": str(item.key), "event": item.notification.event, "id": item.id}
         while True:
             again = False
             try:
-                await self._senders[sink.name].send(notify.payload(item.obj, item.told, sink.name))
+                await self._senders[sink.name].send(notify.payload(item.obj, item.notification, sink.name))
                 log.info("notified", extra=about)
                 return None
             except NotTaken as error:

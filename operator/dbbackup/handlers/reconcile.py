@@ -104,7 +104,7 @@ class Reconciler:
         name: str | None
         if key.kind == "DatabaseRestore":
             source = self._source(key, obj, facts.related)
-            name = restore.storage_name(obj, source)
+            name = restore.source_storage_name(obj, source)
         elif key.kind == "DatabaseBackup":
             name = objects.storage_name(obj)
         else:
@@ -114,7 +114,7 @@ class Reconciler:
     def _source(self, key: Key, obj: Raw, related: Related) -> Raw | None:
         """The backup that a restore restores."""
         if objects.source_schedule(obj):
-            return restore.chosen(obj, related.backups)
+            return restore.backup_by_schedule(obj, related.backups)
         name = objects.source_name(obj)
         return self._cache.get(Key("DatabaseBackup", key.namespace, name)) if name else None
 

@@ -121,8 +121,8 @@ class Watch:
         if name := objects.source_name(run):
             source = self._cache.get(Key("DatabaseBackup", key.namespace, name))
         elif name := objects.source_schedule(run):
-            source = restore.chosen(run, self._cache.group("schedule", key.namespace, name))
-        return restore.storage_name(run, source)
+            source = restore.backup_by_schedule(run, self._cache.group("schedule", key.namespace, name))
+        return restore.source_storage_name(run, source)
 
     @property
     def listed(self) -> bool:

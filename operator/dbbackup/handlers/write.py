@@ -70,7 +70,7 @@ class Writer:
 
     async def _carry_out(self, key: Key, effect: Effect) -> None:
         obj = await self._create_object(key, effect.obj) if effect.do == "create" else effect.obj
-        if effect.status is not None and (effect.do != "create" or discovered.waits(obj)):
+        if effect.status is not None and (effect.do != "create" or discovered.waits_for_inventory(obj)):
             obj = await self.status(key, obj, effect.status, effect.notes)
             self._enqueue(key)
         for note in effect.notes:

@@ -1,5 +1,5 @@
-"""Whether what Completed promises still holds: an inventory finds artifacts that somebody has
-deleted or damaged, and those that are there again."""
+"""Whether the artifact of a Completed backup still exists and is whole: an inventory finds
+artifacts that were deleted or damaged, and those that have come back."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MISSING = "ArtifactMissing"
 
 def changes(facts: Facts, items: Sequence[InventoryItem], known: str) -> list[Effect]:
     """Effects on the storage's backups of what an inventory has found of their artifacts. `known`
-    is what its run was told: it began after those were sealed, so what it did not find of them is
-    gone.
+    is from its run spec: the short UIDs of artifacts that were sealed before it began, so one of
+    them that it did not find is gone.
 
-    Completed becomes Failed where the artifact is not whole any more, and Completed again where it
-    is. The dump itself is not read.
+    Completed becomes Failed if the artifact is not whole any more, and Completed again once it is.
+    The dump itself is not read.
     """
     sealed_before = {known[at : at + 8] for at in range(0, len(known), 8)}
     found = {item.key: item for item in items}
@@ -38,26 +38,26 @@ def changes(facts: Facts, items: Sequence[InventoryItem], known: str) -> list[Ef
         if status.get("phase") == "Completed" and not whole and leaf is not None and leaf.short_uid in sealed_before:
             effects.append(_lost(facts, obj, key, item.problem if item is not None else None))
         elif whole and status.get("phase") == "Failed" and (status.get("failure") or {}).get("reason") == MISSING:
-            effects.append(_back(facts, obj, key))
+            effects.append(_found_again(facts, obj, key))
     return effects
 
 
-def _as(facts: Facts, obj: Raw) -> Facts:
+def _facts_of(facts: Facts, obj: Raw) -> Facts:
     return Facts(obj=obj, now=facts.now, settings=facts.settings)
 
 
 def _lost(facts: Facts, obj: Raw, key: str, problem: str | None) -> Effect:
-    what = f"{problem}" if problem else "it has no manifest there any more"
-    message = f"the artifact {key} was whole when the backup was completed; on {timestamp(facts.now)} the bucket was looked through: {what}"
-    told = statuses.failure(MISSING, message)
+    found = problem or "it has no manifest there any more"
+    message = f"the artifact {key} was whole when the backup was completed; an inventory on {timestamp(facts.now)} found: {found}"
+    failure = statuses.failure(MISSING, message)
     done = obj["status"]
-    status = {**statuses.failed(_as(facts, obj), RunState("Absent"), told), "completionTime": done["completionTime"]}
+    status = {**statuses.failed(_facts_of(facts, obj), RunState("Absent"), failure), "completionTime": done["completionTime"]}
     if "duration" in done:
         status["duration"] = done["duration"]
     return Effect("status", obj, status=status, notes=(Note(MISSING, message, warning=True, key=timestamp(facts.now)),))
 
 
-def _back(facts: Facts, obj: Raw, key: str) -> Effect:
+def _found_again(facts: Facts, obj: Raw, key: str) -> Effect:
     status = {name: value for name, value in obj["status"].items() if name != "failure"}
     message = f"the artifact {key} is in the bucket again"
-    return Effect("status", obj, status=statuses.completed_again(_as(facts, obj), status, message), notes=(Note("ArtifactFound", message),))
+    return Effect("status", obj, status=statuses.completed_again(_facts_of(facts, obj), status, message), notes=(Note("ArtifactFound", message),))

@@ -15,8 +15,8 @@ from dbbackup.plan.deletion import delete_backup
 from dbbackup.plan.facts import Decision, Facts
 
 
-def _run(facts: Facts, spec: BackupSpec) -> lifecycle.Run:
-    """`spec` of the run is None while there is no usable BackupStorage."""
+def _planned_run(facts: Facts, spec: BackupSpec) -> lifecycle.PlannedRun:
+    """The run; its `spec` is None while the BackupStorage does not exist or cannot be used."""
     run_spec = None
     if facts.storage is not None:
         try:
@@ -33,7 +33,7 @@ def _run(facts: Facts, spec: BackupSpec) -> lifecycle.Run:
                 backup=targets.backup_options(spec),
                 lifetime=Lifetime(expires_at=targets.expiry(facts.created, spec.ttl, storage), schedule=schedule_name(facts.obj)),
             )
-    return lifecycle.Run(
+    return lifecycle.PlannedRun(
         kind="backup",
         spec=run_spec,
         start_deadline=timedelta(seconds=spec.start_deadline),
@@ -62,7 +62,7 @@ def decide(facts: Facts) -> Decision:
     if spec.origin == "Discovered":
         message = f"an inventory of BackupStorage {spec.storage_ref.name} looks for {spec.artifact_key}"
         return Decision(status=statuses.pending(facts, "WaitingForInventory", message))
-    run = _run(facts, spec)
+    run = _planned_run(facts, spec)
     if (decision := lifecycle.follow(facts, run)) is not None:
         return decision
     if run.spec is None:
@@ -71,15 +71,15 @@ def decide(facts: Facts) -> Decision:
 
 
 def _over(facts: Facts, status: Raw) -> Decision:
-    """The run has ended: what is left of Jobs goes, and a change of the deletion policy is told to
-    have been seen."""
-    told = statuses.observed(facts.obj, status)
-    return Decision(status=None if told == facts.status else told, delete=tuple(facts.jobs))
+    """The run has ended: Jobs that are left are deleted, and the status records that a later change
+    of the deletion policy has been observed."""
+    observed = statuses.observed(facts.obj, status)
+    return Decision(status=None if observed == facts.status else observed, delete=tuple(facts.jobs))
 
 
 def _finalizer_change(facts: Facts) -> Decision | None:
-    """The deletion policy is the one field that may be changed later; the finalizer follows it.
-    Before there is a Job there is nothing to guard."""
+    """The deletion policy is the one field that may be changed later; the finalizer follows it. It
+    is not needed before the first Job: nothing is stored yet."""
     held = FINALIZER in (facts.obj["metadata"].get("finalizers") or ())
     wanted = (facts.obj.get("spec") or {}).get("deletionPolicy") == "Delete" and facts.status.get("phase") != "Expired"
     if held == wanted or (wanted and "jobName" not in facts.status):
@@ -89,7 +89,8 @@ def _finalizer_change(facts: Facts) -> Decision | None:
 
 
 def no_storage(facts: Facts, name: str, deadline: timedelta) -> Decision:
-    """Pending for a BackupStorage: references may be applied in any order."""
+    """Pending until the BackupStorage exists and can be used: objects may be applied in any
+    order."""
     namespace = facts.obj["metadata"]["namespace"]
     if facts.storage is not None:
         try:

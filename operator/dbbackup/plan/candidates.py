@@ -1,47 +1,48 @@
-"""DatabaseBackup objects and artifacts without one, as retention sees them."""
+"""Candidates for retention, from DatabaseBackup objects and from artifacts without one; and the
+policies and approvals of schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import APPROVE_PRUNE, PIN
 from dbbackup.api.objects import TERMINAL, Raw, annotation, artifact_key, expiring, made_at, schedule_name, source_name, storage_name
 from dbbackup.api.specs import SpecError, parse_schedule
 from dbbackup.contract.report import ManifestSummary
-from dbbackup.plan.observe import instant
 from dbbackup.plan.retention import Candidate, Group, Policy
 
 UNREADABLE = Policy(min_keep=1 << 30)
 
 
 def lies_in(storage: Raw, obj: Raw) -> bool:
-    """Whether the artifact lies in that BackupStorage's bucket: one that was made again may name
-    another, of which nothing here is known."""
+    """Whether the artifact lies in that BackupStorage's bucket: a BackupStorage that was created
+    again under the same name may name another bucket."""
     artifact, s3 = (obj.get("status") or {}).get("artifact") or {}, storage["spec"]["s3"]
     return "bucket" not in artifact or (artifact["bucket"], artifact.get("endpoint")) == (s3.get("bucket"), s3.get("endpoint"))
 
 
 def readers(restores: Iterable[Raw]) -> dict[str, str]:
     """What restores that are not over may read: key of an artifact, or `=` and the name of a backup
-    -> who reads it."""
+    -> the restore."""
     found: dict[str, str] = {}
     for obj in restores:
         status = obj.get("status") or {}
         if status.get("phase") in TERMINAL:
             continue
-        who = f"DatabaseRestore {obj['metadata']['name']}"
+        reader = f"DatabaseRestore {obj['metadata']['name']}"
         source = (obj.get("spec") or {}).get("source") or {}
         for key in (artifact_key(obj), (source.get("artifact") or {}).get("key")):
             if key:
-                found[str(key).strip("/")] = who
+                found[str(key).strip("/")] = reader
         if name := source_name(obj):
-            found[f"={name}"] = who
+            found[f"={name}"] = reader
     return found
 
 
 def of_backup(obj: Raw, reading: Mapping[str, str]) -> Candidate | None:
-    """None for what holds no artifact any more, or is being deleted by somebody."""
+    """The candidate of a backup; None if its artifact is gone, or the object is being deleted."""
     metadata, status = obj["metadata"], obj.get("status") or {}
     phase = status.get("phase")
     if phase == "Expired" or metadata.get("deletionTimestamp"):
@@ -67,7 +68,7 @@ def of_backup(obj: Raw, reading: Mapping[str, str]) -> Candidate | None:
 
 
 def of_artifact(key: str, summary: ManifestSummary, storage: str, reading: Mapping[str, str]) -> Candidate:
-    """An artifact whose object is gone. It is named by its key."""
+    """The candidate of an artifact whose object is gone, named by its key."""
     return Candidate(
         name=key,
         uid=summary.owner.uid,
@@ -85,7 +86,7 @@ def of_artifact(key: str, summary: ManifestSummary, storage: str, reading: Mappi
 
 
 def policies(schedules: Sequence[Raw]) -> dict[str, Policy]:
-    """Retention of each schedule. Of one that cannot be read nothing is removed."""
+    """Retention of each schedule. If its spec cannot be read, nothing is removed."""
     found: dict[str, Policy] = {}
     for obj in schedules:
         try:

@@ -1,12 +1,12 @@
-"""When a schedule comes due: five cron fields or @daily and friends, in a time zone. Cronsim knows
-the calendar, this module the clock changes.
+"""When a schedule comes due: five cron fields or @daily and friends, in a time zone. Cronsim
+handles the calendar, this module the clock changes.
 
 A schedule that runs in every hour of the day follows real time: it is due whenever the local clock
-shows a minute that matches. Any other runs once for each local time that it names: at the first
-moment when the clock shows that time or has passed it. So a time that a clock change leaves out
-comes due at the end of the gap, and one that comes twice is due the first time. (Debian's cron, and
-cronsim with it, reads `*/15 2` as the first kind: no run at all on the day of a gap. A schedule of
-backups must not lose a day by its spelling.)
+shows a minute that matches. Any other schedule runs once for each local time that it names: at the
+first moment when the clock shows that time or has passed it. So a time that a clock change skips is
+due at the end of the gap, and a time that comes twice is due the first time. (Debian's cron,
+and cronsim too, treats `*/15 2` as the first kind: no run at all on the day of a gap. A schedule of
+backups must not lose a day because of how it is written.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 NAME_LIMIT = 63
-"""Characters of a run's name: it is a label's value too."""
+"""Characters of a run's name: it is also the value of a label."""
 _MINUTE = timedelta(minutes=1)
 _ALIASES = {
     "@hourly": "0 * * * *",
@@ -52,8 +52,8 @@ class CronError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A schedule in its time zone; made by `parse`. All times are aware: taken in any zone, given
-    in UTC."""
+    """A schedule in its time zone; made by `parse`. All times are aware: accepted in any zone,
+    returned in UTC."""
 
     schedule: str
     time_zone: str
@@ -98,8 +98,8 @@ class Cron:
         return None
 
     def _minutes(self, start: datetime, sign: Literal[1, -1]) -> Iterator[datetime]:
-        """Real time: from `start`, a whole minute, on or back, every minute that the local clock
-        shows to match."""
+        """Real time: from `start`, a whole minute, forward or backward, every minute in which the
+        local clock matches."""
         sim = CronSim(self.fields, datetime(2000, 1, 1))  # noqa: DTZ001
         at = start
         while True:
@@ -156,12 +156,10 @@ def parse(schedule: str, time_zone: str) -> Cron:
 def _checked(schedule: str) -> str:
     text = schedule.strip()
     if text.startswith("@"):
-        why = {"@reboot": "there is no reboot that it could follow", "@every": "an interval has no fixed due times"}.get(
-            text.split()[0].lower(), "unknown"
-        )
+        why = {"@reboot": "there is no reboot to follow", "@every": "an interval has no fixed due times"}.get(text.split()[0].lower(), "unknown")
         raise CronError(f'schedule "{schedule}": {why}; use five fields or one of {", ".join(_ALIASES)}')
     if re.match(r"(CRON_)?TZ=", text):
-        raise CronError(f'schedule "{schedule}": the time zone belongs into timeZone, not into the schedule')
+        raise CronError(f'schedule "{schedule}": the time zone belongs in timeZone, not into the schedule')
     fields = text.split()
     if len(fields) == 6:
         raise CronError(f'schedule "{schedule}" has six fields: seconds are not supported; write {_ORDER}')
@@ -182,8 +180,8 @@ def _zones() -> frozenset[str]:
 
 def zone_named(name: str) -> ZoneInfo:
     """The IANA time zone of that name, or CronError."""
-    # The package's list, not the machine's files: those have `localtime`, and `right/...` with leap
-    # seconds.
+    # The package's list, not the machine's files: those include `localtime`, and `right/...` with
+    # leap seconds.
     if name in _zones():
         return ZoneInfo(name)
     alike = next((zone for zone in sorted(_zones()) if zone.lower() == name.strip().lower()), None)
@@ -196,22 +194,22 @@ def _minute(moment: datetime) -> datetime:
 
 
 def jitter(namespace: str, name: str, seconds: int) -> timedelta:
-    """How much later than due the schedule of that name starts its runs: always the same, whole
-    seconds from 0 to `seconds`."""
+    """How much later than due the schedule of that name starts its runs: whole seconds from 0 to
+    `seconds`, always the same."""
     digest = hashlib.sha256(f"{namespace}/{name}".encode()).digest()
     return timedelta(seconds=int.from_bytes(digest[:8]) % (seconds + 1))
 
 
 def run_name(schedule: str, due: datetime, database: str | None = None) -> str:
-    """The name of the DatabaseBackup for that due time: the same whoever asks, so that nobody makes
-    it twice."""
+    """The name of the DatabaseBackup for that due time: always the same, so that it is never
+    created twice."""
     stem = f"{schedule}-{due.astimezone(UTC):%Y%m%d-%H%M}"
     return stem if database is None else member_name(stem, database)
 
 
 def member_name(stem: str, database: str) -> str:
-    """The name of one database's backup in a run of several: at most NAME_LIMIT characters, as a
-    schedule's name has at most 40, and no two databases share one."""
+    """The name of one database's backup in a run of several, different for each database. At most
+    NAME_LIMIT characters, since a schedule's name has at most 40."""
     digest = hashlib.sha256(database.encode()).hexdigest()[:6]
     slug = re.sub(r"[^a-z0-9]+", "-", database.lower()).strip("-")[: max(NAME_LIMIT - len(stem) - len(digest) - 2, 0)].strip("-")
     return "-".join(part for part in (stem, slug, digest) if part)

@@ -1,11 +1,12 @@
-"""What happens to the artifact when a DatabaseBackup with `deletionPolicy: Delete` goes. It never
-holds up a deletion for long."""
+"""What happens to the artifact when a DatabaseBackup with `deletionPolicy: Delete` is deleted. It
+never delays the object's deletion for long."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 from dbbackup.api import targets
+from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import FINALIZER
 from dbbackup.api.objects import DELETED
 from dbbackup.api.specs import SpecError, parse_backup, parse_storage
@@ -14,12 +15,12 @@ from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import Decision, Facts, Note
 from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_manifest
 from dbbackup.plan.lifecycle import overrides_of
-from dbbackup.plan.observe import instant, observe, of_run, pods_of_run
+from dbbackup.plan.observe import observe, of_run, pods_of_run
 
 
 def delete_backup(facts: Facts) -> Decision:
     """The next step of a DatabaseBackup that is being deleted. Without our finalizer there is
-    nothing to do: its Job goes with its owner."""
+    nothing to do: Kubernetes deletes its Job with it."""
     metadata = facts.obj["metadata"]
     if FINALIZER not in (metadata.get("finalizers") or ()):
         return Decision()
@@ -35,9 +36,9 @@ def delete_backup(facts: Facts) -> Decision:
     left = _left(facts)
     if runs or live:
         if left.total_seconds() <= 0:
-            return _give_up(facts, "the run's pod is not gone in time")
+            return _give_up(facts, "the run's pod did not end in time")
         return Decision(status=statuses.deleting(facts, "the run is being stopped"), delete=tuple(runs), requeue=left)
-    if not _may_hold_something(facts):
+    if not _may_have_stored(facts):
         return Decision(remove_finalizer=True)
     return _cleaning(facts, left)
 
@@ -55,21 +56,21 @@ def _cleaning(facts: Facts, left: timedelta) -> Decision:
     if cleanup.phase == "Lost":
         return _give_up(facts, cleanup.message)
     if left.total_seconds() <= 0:
-        return _give_up(facts, "the cleanup Job was not done in time")
+        return _give_up(facts, "the cleanup Job did not end in time")
     message = "a cleanup Job deletes the artifact"
     if facts.refusal is not None:
         if facts.refusal.kind == "Terminating":
-            return _give_up(facts, "the namespace is going away, no Job can be made in it")
-        message = f"the cleanup Job cannot be made: {facts.refusal.message}"
+            return _give_up(facts, "the namespace is being deleted, no Job can be created in it")
+        message = f"the cleanup Job cannot be created: {facts.refusal.message}"
         return Decision(status=statuses.deleting(facts, message), requeue=min(left, statuses.LOOK_AGAIN))
     if cleanup.phase != "Absent":
         return Decision(status=statuses.deleting(facts, message), requeue=left)
     return _clean_up(facts, message)
 
 
-def _may_hold_something(facts: Facts) -> bool:
-    # The finalizer is put on in the pass that makes the Job, so only a run that never was leaves
-    # nothing.
+def _may_have_stored(facts: Facts) -> bool:
+    # The finalizer is added in the pass that creates the Job, so only a run that never started has
+    # stored nothing.
     status = facts.status
     unknown = (status.get("failure") or {}).get("reason") == "OutcomeUnknown"
     return bool(status.get("jobName")) and not (status.get("phase") == "Failed" and "startTime" not in status and not unknown)

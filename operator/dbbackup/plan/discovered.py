@@ -1,5 +1,5 @@
-"""Artifacts in the bucket whose DatabaseBackup is gone, and the objects that an import makes of
-them again."""
+"""Artifacts in the bucket whose DatabaseBackup is gone, and the objects that an import creates for
+them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ LABEL_LIMIT = 63
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an inventory found and no object of the namespace has made or names, whatever its
-    storage: two may be one bucket. `unusable`: their manifests could not be used, as `problem`
-    says. `claimed`: keys of artifacts that discovered backups stand for, found or not."""
+    """Artifacts that an inventory found and that no object of the namespace has made or names. The
+    objects of all storages count, since two storages may be one bucket. `unusable`: the manifest
+    cannot be used, `problem` says why. `claimed`: keys that discovered backups name, found or
+    not."""
 
     orphans: Sequence[InventoryItem]
     unusable: Sequence[InventoryItem]
@@ -43,7 +44,7 @@ class Found:
         return cls(orphans, [item for item in unknown if item.problem is not None], claimed)
 
     def without(self, taken: Iterable[Raw]) -> list[InventoryItem]:
-        """The orphans that no discovered backup stands for, those of `taken` among them."""
+        """The orphans that no discovered backup names, those in `taken` included."""
         claimed = self.claimed | {_claim(obj) for obj in taken}
         return [item for item in self.orphans if item.key not in claimed]
 
@@ -53,8 +54,8 @@ def _claim(obj: Raw) -> str | None:
     return str(key) if key else None
 
 
-def waits(obj: Raw) -> bool:
-    """A DatabaseBackup that stands for an artifact which no inventory has found yet."""
+def waits_for_inventory(obj: Raw) -> bool:
+    """Whether a DatabaseBackup names an artifact that no inventory has found yet."""
     return (obj.get("spec") or {}).get("origin") == "Discovered" and (obj.get("status") or {}).get("phase") not in (
         "Completed",
         "Expired",
@@ -63,19 +64,20 @@ def waits(obj: Raw) -> bool:
 
 
 def adopt(found: Found, facts: Facts) -> list[Effect]:
-    """The status of objects that wait for their artifact to be found."""
+    """Effects on objects that wait for an inventory: the status of those whose artifact was
+    found."""
     by_key = {item.key: item for item in found.orphans}
     effects = []
     for obj in facts.related.backups:
-        item = by_key.get(_claim(obj) or "") if waits(obj) else None
+        item = by_key.get(_claim(obj) or "") if waits_for_inventory(obj) else None
         if item is not None and item.manifest is not None:
             effects.append(Effect("status", obj, status=_status(facts, obj, item, item.manifest)))
     return effects
 
 
-def objects(found: Found, facts: Facts) -> list[Effect]:
-    """A DatabaseBackup for each artifact of a backup, under its old name where that is free. Safety
-    backups are restored by their key."""
+def new_backups(found: Found, facts: Facts) -> list[Effect]:
+    """Creates a DatabaseBackup for each artifact of a backup, under its old name if that is free.
+    Safety backups get none: they are restored by their key."""
     taken = {obj["metadata"]["name"] for obj in (*facts.related.backups, *facts.related.elsewhere)}
     effects = []
     for item in found.orphans:
@@ -110,7 +112,7 @@ def _object(facts: Facts, name: str, key: str, summary: ManifestSummary) -> dict
 
 
 def _status(facts: Facts, obj: Raw, item: InventoryItem, summary: ManifestSummary) -> dict[str, Any]:
-    """As the backup's own run would have left it."""
+    """The status as the backup's own run would have left it."""
     s3 = facts.obj["spec"]["s3"]
     artifact = {
         "storage": facts.name,

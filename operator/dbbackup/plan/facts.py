@@ -1,5 +1,5 @@
-"""What a decision is made from, and what it says. Both are plain values: `handlers` gathers the one
-and carries out the other."""
+"""The input of a decision (`Facts`) and its output (`Decision`). Both are plain values: `handlers`
+gathers the one and carries out the other."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dbbackup.contract.report import DiscoveredItem, InventoryItem, Progress, Pr
 from dbbackup.plan.settings import Settings
 
 Want = Literal["slot", "events", "tail", "job", "items"]
-"""Facts that cost a call or have an effect, and so are got only when a decision asks: a concurrency
-slot, the Events about the Job and its pod, the end of the container's log, whether the Job is there
-by asking the API server itself, the items that a run told in its log."""
+"""Facts that cost a call or have an effect, and so are fetched only if a decision asks for them: a
+concurrency slot, the Events about the Job and its pod, the end of the container's log, whether the
+API server itself still has the Job, the items that a run wrote to its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogView:
-    """What the run's log has said so far, as far as it was followed."""
+    """What the run's log has said so far, as far as it has been followed."""
 
     key: str | None = None
     xid: str | None = None
@@ -31,7 +31,7 @@ class LogView:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The answer to a wish for a slot; `message` says why not."""
+    """The answer to the request for a slot; `message` says why it was not granted."""
 
     granted: bool
     message: str = ""
@@ -39,8 +39,8 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The API server did not take the Job. Terminating: the namespace is going away. Invalid: it
-    never will."""
+    """The API server did not accept the Job. Terminating: the namespace is being deleted. Invalid:
+    it will never accept it."""
 
     kind: Literal["Terminating", "Refused", "Invalid"]
     message: str
@@ -48,7 +48,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """What a run told in its log, whole, or why it could not be had."""
+    """All items that a run wrote to its log, or why they could not be read."""
 
     values: Sequence[InventoryItem | PrunedItem | DiscoveredItem] = ()
     problem: str | None = None
@@ -56,8 +56,8 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """Other objects of the namespace: of a schedule its backups; of a storage its backups, those
-    `elsewhere`, and all restores and schedules."""
+    """Other objects of the namespace. For a schedule: its backups. For a storage: its backups,
+    those in other storages (`elsewhere`), all restores and all schedules."""
 
     backups: Sequence[Raw] = ()
     restores: Sequence[Raw] = ()
@@ -68,10 +68,10 @@ class Related:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """`storage` and `source` are the BackupStorage and the DatabaseBackup that the object refers
-    to, None where they don't exist.
+    to, None if they don't exist.
 
-    The last six are None until a decision wanted them, `refusal` until a Job was refused in this
-    very pass.
+    `slot`, `events`, `tail`, `job_gone` and `items` are None until a decision has asked for them,
+    `refusal` until the API server has refused a creation in this pass.
     """
 
     obj: Raw
@@ -109,7 +109,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An Event on the object. `key` tells two of the same reason apart; the same note twice is one
+    """An Event on the object. Two with the same reason differ by `key`; the same note twice is one
     Event."""
 
     reason: str
@@ -120,11 +120,11 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """On another object than the one decided about.
+    """A change of another object than the one decided about.
 
-    `create`: `obj` is made, where nothing of its name is there; a `status` is written then, also to
-    one that was there and stands for the same artifact. `status`: the whole status of `obj` as it
-    should be. `delete`: that very `obj` goes, after its last `status` if there is one.
+    `create`: creates `obj` if its name is free, then writes `status`, also to an existing object
+    that names the same artifact. `status`: writes the whole status of `obj`. `delete`: deletes
+    exactly this `obj`, after writing its last `status` if there is one.
     """
 
     do: Literal["create", "status", "delete"]
@@ -135,7 +135,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Items to be read from the log of a run's pod: those that `report` tells of."""
+    """Items to read from the log of a run's pod; `report` says how many pages they fill."""
 
     pod: str
     report: Report
@@ -147,10 +147,10 @@ class Decision:
     """Carried out in this order: finalizer added, Job created, effects, status written, Events,
     Jobs deleted, finalizer removed.
 
-    If `want` is not empty, nothing else counts: the facts are got and the decision is made again;
-    `read` says what "items" are. `status` is the whole status as it should be, None to leave it.
-    `follow` names the pod whose log is to be followed. `holds_slot`: the run counts against the
-    concurrency limits.
+    If `want` is not empty, nothing else counts: the facts are fetched and the decision is made
+    again; `read` says which "items". `status` is the whole status to write, None to leave it.
+    `follow` names the pod whose log to follow. `holds_slot`: the run counts against the concurrency
+    limits.
     """
 
     want: frozenset[Want] = frozenset()
@@ -168,7 +168,7 @@ class Decision:
 
 
 def merge_patch(old: Any, new: Any) -> Any:
-    """The JSON merge patch (RFC 7386) that makes `new` of `old`; {} where nothing has to change."""
+    """The JSON merge patch (RFC 7386) that turns `old` into `new`; {} if nothing has to change."""
     patch: dict[str, Any] = {}
     for key in old.keys() | new.keys():
         if key not in new:

@@ -1,5 +1,5 @@
-"""The Job of a run, as a manifest. One name per object and kind of run, so that creating it twice
-makes one Job."""
+"""The manifest of a run's Job. An object has one Job name for each kind of run, so that creating
+the Job twice makes one Job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UPKEEP_RETRIES = 2
 SMALL_RUN_SECONDS = 300
 """A check or a cleanup reads and deletes a few objects: longer than this it hangs."""
 CLEARING_UP_SECONDS = 120
-"""What an attempt may take after its timeout, to roll back and to remove what it stored."""
+"""How long an attempt may take after its timeout, to roll back and to remove what it has stored."""
 MARGIN_SECONDS = 300
 CLEANUP_TTL_SECONDS = 3600
 
@@ -33,7 +33,7 @@ _UNSAFE = re.compile(r"[^a-z0-9-]+")
 
 def job_name(run: RunKind, name: str, uid: str, token: str = "") -> str:
     """`<run>-<object's name, cut>-<hash of its UID>`, at most 63 characters, a DNS label. `token`
-    tells one of several such runs of an object."""
+    distinguishes several runs of one kind of the same object."""
     digest = hashlib.sha256((f"{uid}/{token}" if token else uid).encode()).hexdigest()[:10]
     room = NAME_LIMIT - len(run) - len(digest) - 2
     middle = _UNSAFE.sub("-", name.lower())[:room].strip("-")
@@ -41,19 +41,19 @@ def job_name(run: RunKind, name: str, uid: str, token: str = "") -> str:
 
 
 def back_off_seconds(retries: int) -> int:
-    """What the Job controller waits in all between attempts: 10 s, doubled each time, at most 6
+    """The sum of the Job controller's pauses between attempts: 10 s, doubled each time, at most 6
     minutes."""
     return sum(min(10 * 2**attempt, 360) for attempt in range(retries))
 
 
 def retries_of(run: RunKind, spec_retries: int) -> int:
-    """How often Kubernetes may start the run again by itself. A restore never."""
+    """How often Kubernetes may start the run again by itself; a restore never."""
     return {"backup": spec_retries, "restore": 0, "check": CHECK_RETRIES, "cleanup": CLEANUP_RETRIES}.get(run, UPKEEP_RETRIES)
 
 
 def _pod_failure_policy(run: RunKind) -> dict[str, Any]:
-    # Rules are taken in order. `Ignore` on a disruption starts another pod whatever backoffLimit
-    # says: right for all but restores.
+    # The first rule that matches counts. `Ignore` on a disruption starts another pod whatever
+    # backoffLimit says: right for all runs but restores.
     return {
         "rules": [
             {
@@ -79,8 +79,8 @@ def _volumes(spec: RunSpec) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     mounts: list[dict[str, Any]] = [{"name": "scratch", "mountPath": SCRATCH}]
     for name, secret, path in secrets:
         if secret:
-            # Optional: the container starts without it and reports SecretMissing, where the kubelet
-            # would only wait.
+            # Optional: the container starts without the Secret and reports SecretMissing; otherwise
+            # the kubelet would only wait.
             volumes.append({"name": name, "secret": {"secretName": secret, "optional": True, "defaultMode": 0o440}})
             mounts.append({"name": name, "mountPath": path, "readOnly": True})
     return volumes, mounts
@@ -91,8 +91,8 @@ def _merged(defaults: Mapping[str, Any], overrides: Mapping[str, Any], key: str)
 
 
 def _resources(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides replace the defaults one by one; a default request above an own limit, which
-    Kubernetes would refuse, becomes that limit."""
+    """Overrides replace the defaults one by one. A default request above an overriding limit, which
+    Kubernetes would refuse, becomes that limit, and the other way round."""
     merged = {kind: {**(defaults.get(kind) or {}), **(overrides.get(kind) or {})} for kind in ("requests", "limits")}
     own_requests, own_limits = overrides.get("requests") or {}, overrides.get("limits") or {}
     for name, limit in own_limits.items():
@@ -105,7 +105,8 @@ def _resources(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dic
 
 
 def _amount(quantity: str | int) -> int:
-    """Comparable, in thousandths: `parse_quantity` rounds 100m of a CPU up to a whole one."""
+    """The quantity in thousandths, to compare: `parse_quantity` rounds 100m of a CPU up to a whole
+    one."""
     text = str(quantity)
     if text.endswith("m"):
         return parse_quantity(text[:-1])
@@ -124,8 +125,8 @@ def _pod_spec(spec: RunSpec, settings: Settings, overrides: Mapping[str, Any]) -
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 30,
-        # A null in the defaults takes a field out: on OpenShift the namespace's range chooses the
-        # user.
+        # A null in the defaults removes a field: on OpenShift the user comes from the namespace's
+        # range.
         "securityContext": {key: value for key, value in pod_security.items() if value is not None},
         "containers": [
             {
@@ -149,7 +150,7 @@ def _pod_spec(spec: RunSpec, settings: Settings, overrides: Mapping[str, Any]) -
 
 
 def labels_of(run: RunKind) -> dict[str, str]:
-    """What tells the pods of this operator's runs, in NetworkPolicies too."""
+    """The labels of this operator's pods, also for NetworkPolicies."""
     return {
         "app.kubernetes.io/name": "database-backup-operator",
         "app.kubernetes.io/component": run,
@@ -159,14 +160,14 @@ def labels_of(run: RunKind) -> dict[str, str]:
 
 
 def pod_template(spec: RunSpec, settings: Settings, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A pod of that run for people to make, by their own rights, with what only they know filled
-    in. It ends by itself. No operator watches it."""
+    """A pod of that run for a person to create by their own rights, after they have filled in what
+    only they know. It ends by itself; the operator does not watch it."""
     defaults = settings.job_defaults
     pod = _pod_spec(spec, settings, overrides)
     pod |= {"activeDeadlineSeconds": spec.timeout_seconds + CLEARING_UP_SECONDS, "terminationGracePeriodSeconds": 5}
     labels = {**(defaults.get("labels") or {}), **(overrides.get("labels") or {}), **labels_of(spec.run)}
     annotations = {**(defaults.get("annotations") or {}), **(overrides.get("annotations") or {})}
-    # Without nulls, which a merge patch of a status cannot write.
+    # Without nulls: a merge patch of a status cannot write them.
     return cast("dict[str, Any]", _without_nulls({"metadata": {"labels": labels, "annotations": annotations}, "spec": pod}))
 
 
@@ -177,8 +178,8 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _deadline_seconds(spec: RunSpec, start_deadline: timedelta, retries: int) -> int:
-    # A backstop for a container that does not keep its own timeout: queueing for a node, every
-    # attempt with its end, every back-off.
+    # A backstop for a container that does not keep its own timeout: the wait for a node, every
+    # attempt with its end, every pause between attempts.
     attempt = spec.timeout_seconds + CLEARING_UP_SECONDS
     return int(start_deadline.total_seconds()) + (retries + 1) * attempt + back_off_seconds(retries) + MARGIN_SECONDS
 
@@ -193,7 +194,7 @@ def job_manifest(
     token: str = "",
 ) -> dict[str, Any]:
     """The Job that runs `spec` for the object `owner`. `overrides` is the object's `spec.job`;
-    `retries` counts for backups only; `token` is that of `job_name`."""
+    `retries` counts for backups only; `token` as for `job_name`."""
     overrides, defaults = overrides or {}, settings.job_defaults
     metadata = owner["metadata"]
     limit = retries_of(spec.run, retries)
@@ -224,8 +225,8 @@ def job_manifest(
         },
     }
     if spec.run == "cleanup":
-        # It outlives its owner: foreground deletion would delete an owned Job before it has done
-        # its work.
+        # Without an owner: foreground deletion would delete an owned Job before it has done its
+        # work.
         job["spec"]["ttlSecondsAfterFinished"] = CLEANUP_TTL_SECONDS
     else:
         job["metadata"]["ownerReferences"] = [

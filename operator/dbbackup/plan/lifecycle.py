@@ -1,5 +1,5 @@
-"""What backups and restores have in common, from the wish for a Job to the end of the run. The
-kinds differ in what comes before (`Run`)."""
+"""What backups and restores have in common, from the request for a Job to the end of the run. What
+comes before differs (`PlannedRun`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from dbbackup.api.conditions import timestamp
+from dbbackup.api.conditions import instant, timestamp
 from dbbackup.api.objects import DELETED, Raw
 from dbbackup.api.specs import JobSettings
 from dbbackup.contract.errors import ReasonName
@@ -21,15 +21,15 @@ from dbbackup.plan import pending_reason
 from dbbackup.plan import status as statuses
 from dbbackup.plan.facts import Decision, Facts, Note
 from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_manifest
-from dbbackup.plan.observe import RunState, instant, observe, of_run, pods_of_run
+from dbbackup.plan.observe import RunState, observe, of_run, pods_of_run
 from dbbackup.text import cut
 
 QUIET_START = 3.0
-"""Seconds that a pod may take to start before Events are asked for the reason: pulled images start
-in about one."""
+"""Seconds that a pod may take to start before Events are read for the reason. With the image on the
+node it starts in about one."""
 CHECKED_LIMIT = 1000
-"""Characters of a lost run's message that its check is told, and tells again whole: a report holds
-4 KiB."""
+"""Characters of a lost run's message that its check gets and repeats in its report, which has room
+for 4 KiB."""
 UNSEEN_BACKUP = (
     "Once the storage answers, look for manifest.json in the backup's directory (docs/bucket.md): with it the artifact is whole and can be restored"
     " by `source.artifact`; without it delete the directory, and create a new backup."
@@ -37,9 +37,9 @@ UNSEEN_BACKUP = (
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One object's run as its spec wants it. `spec` is None where it cannot be built any more,
-    because what it refers to is gone."""
+class PlannedRun:
+    """One object's run as its spec wants it. `spec` is None if it cannot be built, because what the
+    object refers to does not exist."""
 
     kind: Literal["backup", "restore"]
     spec: RunSpec | None
@@ -47,38 +47,38 @@ class Run:
     job: JobSettings
     retries: int = 0
     source: str = ""
-    """Of a restore, as its status tells it."""
+    """For a restore: `status.source`."""
     keeps_artifact: bool = True
-    """False with deletionPolicy Delete: then the finalizer must be there before the Job."""
+    """False with deletionPolicy Delete: then the finalizer must be added before the Job."""
 
     def manifest(self, facts: Facts, spec: RunSpec) -> dict[str, Any]:
         return job_manifest(facts.obj, spec, facts.settings, self.start_deadline, overrides_of(self.job, spec.run), self.retries)
 
 
 def overrides_of(job: JobSettings, run: RunKind) -> dict[str, Any]:
-    """`spec.job` as a Job takes it over. Resources are those of the run itself: its check must not
-    die of the limit that killed it."""
+    """`spec.job` as it is applied to a Job. Its resources are for the run itself: a check must not
+    die of the memory limit that killed the run."""
     overrides = job.model_dump(mode="json", by_alias=True, exclude_none=True)
     resources = {key: value for key, value in overrides.pop("resources", {}).items() if value}
     return overrides if run in ("check", "cleanup") else {**overrides, "resources": resources}
 
 
 def ended(facts: Facts) -> Decision:
-    """Completed and Failed stay so; what is left of Jobs goes now that the status holds their
+    """Completed and Failed are final; Jobs that are left are deleted, since the status has their
     report."""
     return Decision(delete=tuple(facts.jobs))
 
 
 def fail(facts: Facts, reason: ReasonName, message: str) -> Decision:
-    """Failed before anything ran."""
-    told = statuses.failure(reason, message)
+    """Failed before anything has run."""
+    failure = statuses.failure(reason, message)
     note = Note("Failed", f"{reason}: {message}", warning=True)
-    return Decision(status=statuses.failed(facts, RunState("Absent"), told), notes=(note,), delete=tuple(facts.jobs))
+    return Decision(status=statuses.failed(facts, RunState("Absent"), failure), notes=(note,), delete=tuple(facts.jobs))
 
 
 def wait(facts: Facts, reason: str, message: str, *, deadline: timedelta, failure: ReasonName) -> Decision:
-    """Pending for something that may still appear; Failed with `failure` once it has been waited
-    for until the deadline, for that reason alone."""
+    """Pending for something that may still appear; Failed with `failure` once the object has waited
+    for this reason until the deadline."""
     since = statuses.waiting_since(facts, reason)
     left = deadline - (facts.now - since)
     if left <= timedelta(0):
@@ -86,15 +86,15 @@ def wait(facts: Facts, reason: str, message: str, *, deadline: timedelta, failur
     return Decision(status=statuses.pending(facts, reason, message, waitingSince=timestamp(since)), requeue=left)
 
 
-def start(facts: Facts, run: Run) -> Decision:
-    """Nothing hinders the run: it takes a slot and makes the Job."""
+def start(facts: Facts, run: PlannedRun) -> Decision:
+    """Nothing prevents the run any more: takes a slot and creates the Job."""
     assert run.spec is not None  # noqa: S101
     if facts.refusal is not None:
         if facts.refusal.kind == "Terminating":
             return Decision()
         if facts.refusal.kind == "Invalid":
-            return fail(facts, "InvalidSpec", f"spec.job: Kubernetes does not take the Job: {facts.refusal.message}")
-        decision = wait(facts, "PodRefused", f"the Job cannot be made: {facts.refusal.message}", deadline=run.start_deadline, failure="PodRefused")
+            return fail(facts, "InvalidSpec", f"spec.job: Kubernetes does not accept the Job: {facts.refusal.message}")
+        decision = wait(facts, "PodRefused", f"the Job cannot be created: {facts.refusal.message}", deadline=run.start_deadline, failure="PodRefused")
         return decision if decision.requeue is None else Decision(status=decision.status, requeue=min(decision.requeue, statuses.LOOK_AGAIN))
     if facts.slot is None:
         return Decision(want=frozenset({"slot"}))
@@ -116,8 +116,8 @@ def start(facts: Facts, run: Run) -> Decision:
     )
 
 
-def follow(facts: Facts, run: Run) -> Decision | None:
-    """What comes of the Job that is there or was there; None where there never was one."""
+def follow(facts: Facts, run: PlannedRun) -> Decision | None:
+    """The decision for a Job that exists or has existed; None if there was never one."""
     state = observe(facts.jobs, facts.pods, facts.name, facts.uid, run.kind, facts.now)
     if state.phase == "Reported" and state.report is not None:
         return finish(facts, state, state.report, run.spec)
@@ -137,7 +137,7 @@ def follow(facts: Facts, run: Run) -> Decision | None:
             return _absent(facts, run, state)
 
 
-def _absent(facts: Facts, run: Run, state: RunState) -> Decision | None:
+def _absent(facts: Facts, run: PlannedRun, state: RunState) -> Decision | None:
     name = facts.status.get("jobName")
     if not name:
         return None
@@ -172,41 +172,42 @@ def _retrying(facts: Facts, state: RunState) -> Decision:
     )
 
 
-def _starting(facts: Facts, run: Run) -> Decision:
+def _starting(facts: Facts, run: PlannedRun) -> Decision:
     jobs = of_run(facts.jobs, facts.uid, run.kind)
     stopped = facts.status.get("failure")
     if stopped or not jobs:
-        # Told to stop, or its Job was deleted: nothing is certain before its pods are gone.
+        # The run is being stopped, or its Job was deleted: nothing is certain before its pods are
+        # gone.
         message = str(stopped["message"]) if stopped else "the Job was deleted; waiting for its pod to be gone"
         return Decision(status=statuses.pending(facts, "Stopping", message), delete=jobs, holds_slot=True, requeue=statuses.LOOK_AGAIN)
     job = jobs[0]
-    age = statuses.since(instant(job["metadata"].get("creationTimestamp")), facts.now)
-    hindrance = pending_reason.from_pod(pods_of_run(facts.pods, facts.name, facts.uid, run.kind))
-    if hindrance is None and age >= QUIET_START:
+    age = statuses.seconds_since(instant(job["metadata"].get("creationTimestamp")), facts.now)
+    pending = pending_reason.from_pod(pods_of_run(facts.pods, facts.name, facts.uid, run.kind))
+    if pending is None and age >= QUIET_START:
         if facts.events is None:
             return Decision(want=frozenset({"events"}), holds_slot=True)
-        hindrance = pending_reason.from_events(facts.events)
+        pending = pending_reason.from_events(facts.events)
     name = job["metadata"]["name"]
-    detail = hindrance.detail if hindrance else None
+    detail = pending.detail if pending else None
     message = f"Job {name} is starting" + (f": {detail}" if detail else "")
-    if hindrance and age >= run.start_deadline.total_seconds():
+    if pending and age >= run.start_deadline.total_seconds():
         message = f"Job {name} did not start within {int(run.start_deadline.total_seconds())} s" + (f": {detail}" if detail else "")
-        stopping = statuses.pending(facts, "Stopping", message, jobName=name, failure=statuses.failure(hindrance.reason, message))
+        stopping = statuses.pending(facts, "Stopping", message, jobName=name, failure=statuses.failure(pending.reason, message))
         return Decision(status=stopping, delete=jobs, holds_slot=True, requeue=statuses.LOOK_AGAIN)
-    reason = hindrance.reason if hindrance and detail and hindrance.reason != "StartDeadlineExceeded" else "Starting"
+    reason = pending.reason if pending and detail and pending.reason != "StartDeadlineExceeded" else "Starting"
     return Decision(
         status=statuses.pending(facts, reason, cut(message, 1000), jobName=name),
         holds_slot=True,
-        requeue=timedelta(seconds=QUIET_START) if hindrance is None else statuses.LOOK_AGAIN,
+        requeue=timedelta(seconds=QUIET_START) if pending is None else statuses.LOOK_AGAIN,
     )
 
 
-def _stopped(facts: Facts, state: RunState, told: Mapping[str, Any]) -> Decision:
-    note = Note("Failed", f"{told['reason']}: {told['message']}", warning=True)
-    return Decision(status=statuses.failed(facts, state, told), notes=(note,), delete=tuple(facts.jobs))
+def _stopped(facts: Facts, state: RunState, failure: Mapping[str, Any]) -> Decision:
+    note = Note("Failed", f"{failure['reason']}: {failure['message']}", warning=True)
+    return Decision(status=statuses.failed(facts, state, failure), notes=(note,), delete=tuple(facts.jobs))
 
 
-def _lost(facts: Facts, run: Run, state: RunState) -> Decision:
+def _lost(facts: Facts, run: PlannedRun, state: RunState) -> Decision:
     stopped = facts.status.get("failure")
     if stopped and not state.started:
         return _stopped(facts, state, stopped)
@@ -216,7 +217,7 @@ def _lost(facts: Facts, run: Run, state: RunState) -> Decision:
     if run.spec is None:
         return _unsettled(facts, run, state, reason, message, "what the run refers to is gone")
     if facts.refusal is not None:
-        problem, since = f"the check Job cannot be made: {facts.refusal.message}", statuses.waiting_since(facts, "Checking")
+        problem, since = f"the check Job cannot be created: {facts.refusal.message}", statuses.waiting_since(facts, "Checking")
         if facts.refusal.kind == "Invalid" or facts.now - since >= run.start_deadline:
             return _unsettled(facts, run, state, reason, message, problem)
         status = {**_uncertain(facts, state, f"{message}; {problem}"), "waitingSince": timestamp(since)}
@@ -243,7 +244,7 @@ def _task(state: RunState) -> str:
     return "removes what the run has left" if state.report is not None else "finds out what became of the run"
 
 
-def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decision:
+def _checking(facts: Facts, run: PlannedRun, state: RunState, check: RunState) -> Decision:
     spec = spec_of(of_run(facts.jobs, facts.uid, "check"))
     options = spec.check if spec is not None else None
     reason, message = (options.lost_reason, options.lost_message) if options else ("RunLost", "the run left no report")
@@ -258,7 +259,7 @@ def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decis
     if check.phase == "Starting":
         jobs = of_run(facts.jobs, facts.uid, "check")
         made = instant(jobs[0]["metadata"].get("creationTimestamp")) if jobs else None
-        if statuses.since(made, facts.now) >= run.start_deadline.total_seconds():
+        if statuses.seconds_since(made, facts.now) >= run.start_deadline.total_seconds():
             return _unsettled(facts, run, state, reason, message, "the check Job did not start in time")
         return Decision(status=_uncertain(facts, state, message), holds_slot=True, requeue=statuses.LOOK_AGAIN)
     if check.report is not None and check.report.finding == "NoEffect":
@@ -269,7 +270,7 @@ def _checking(facts: Facts, run: Run, state: RunState, check: RunState) -> Decis
 def _settles(check: Report, known: Report | None) -> bool:
     """Whether the check's report says how the run ended.
 
-    A check of before 0.2 put its finding into the message, so its failure proves nothing. Where the
+    A check from before 0.2 put its finding into the message, so its failure proves nothing. If the
     run itself has reported a failure, a check that could not look does not make it unknown.
     """
     if check.failure is None or check.finding in ("TookEffect", "NoEffect"):
@@ -278,7 +279,7 @@ def _settles(check: Report, known: Report | None) -> bool:
 
 
 def _merged(check: Report, known: Report | None) -> Report:
-    """The check's report with what the run's own, where it left one, says more."""
+    """The check's report merged with the run's own, if the run left one."""
     if check.failure is None or known is None or known.failure is None:
         return check
     failure = check.failure.model_copy(update={"hint": known.failure.hint})
@@ -286,22 +287,22 @@ def _merged(check: Report, known: Report | None) -> Report:
     return check.model_copy(update={"failure": failure, "database": check.database or known.database, "warnings": warnings})
 
 
-def _unsettled(facts: Facts, run: Run, state: RunState, reason: str, message: str, problem: str) -> Decision:
-    """Nobody could look: a backup may be sealed, a restore may have happened, and the status says
-    so. What a report told stands all the same."""
+def _unsettled(facts: Facts, run: PlannedRun, state: RunState, reason: str, message: str, problem: str) -> Decision:
+    """No check could look: a backup may be sealed, a restore may have happened, and the status says
+    so. A failure that the run has reported still counts."""
     if state.report is not None and state.report.failure is not None:
         failure = state.report.failure
         text = f"{failure.message}; what the run has left could not be removed: {problem}"
         report = state.report.model_copy(update={"failure": failure.model_copy(update={"message": text})})
         return finish(facts, state, report, run.spec)
     text = f"{reason}: {message}; and it could not be checked what became of the run: {problem}"
-    told = statuses.failure("OutcomeUnknown", text, UNSEEN_BACKUP if run.kind == "backup" else None)
+    unknown = statuses.failure("OutcomeUnknown", text, UNSEEN_BACKUP if run.kind == "backup" else None)
     note = Note("Failed", f"OutcomeUnknown: {text}", warning=True)
-    return Decision(status=statuses.failed(facts, state, told), notes=(note,), delete=tuple(facts.jobs))
+    return Decision(status=statuses.failed(facts, state, unknown), notes=(note,), delete=tuple(facts.jobs))
 
 
 def finish(facts: Facts, state: RunState, report: Report, spec: RunSpec | None) -> Decision:
-    """The report is final: the status takes it over, then the Jobs go."""
+    """The report is final: it goes into the status, then the Jobs are deleted."""
     spec = spec_of(of_run(facts.jobs, facts.uid, report.run)) or spec
     jobs = tuple(facts.jobs)
     if report.failure is None:
@@ -309,14 +310,14 @@ def finish(facts: Facts, state: RunState, report: Report, spec: RunSpec | None) 
         return Decision(status=done, notes=(Note("Completed", statuses.success_message(report)),), delete=jobs)
     if facts.tail is None and state.pod is not None and any(pod["metadata"]["name"] == state.pod and not pod.get(DELETED) for pod in facts.pods):
         return Decision(want=frozenset({"tail"}), follow=state.pod)
-    told = statuses.failure(report.failure.reason, report.failure.message, report.failure.hint, facts.tail)
-    told["retryable"] = report.failure.retryable
-    note = Note("Failed", f"{told['reason']}: {str(told['message']).rstrip('.')}. {told['hint']}", warning=True)
-    return Decision(status=statuses.failed(facts, state, told, report), notes=(note,), delete=jobs)
+    failure = statuses.failure(report.failure.reason, report.failure.message, report.failure.hint, facts.tail)
+    failure["retryable"] = report.failure.retryable
+    note = Note("Failed", f"{failure['reason']}: {str(failure['message']).rstrip('.')}. {failure['hint']}", warning=True)
+    return Decision(status=statuses.failed(facts, state, failure, report), notes=(note,), delete=jobs)
 
 
 def spec_of(jobs: list[Raw]) -> RunSpec | None:
-    """What that Job was told: the truth even after the objects that it was made from have
+    """The run spec in the Job: it stays true after the objects that it was made from have
     changed."""
     for job in jobs:
         for container in job["spec"]["template"]["spec"]["containers"]:

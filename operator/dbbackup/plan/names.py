@@ -1,4 +1,4 @@
-"""Names and patterns of databases."""
+"""Patterns for database names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether the whole name matches: `*` stands for any characters, `?` for one. Case counts, as
-    it does for the server."""
+    """Whether the whole name matches: `*` stands for any characters, `?` for one. Upper and lower
+    case differ, as they do for PostgreSQL."""
     return _compiled(pattern).fullmatch(name) is not None

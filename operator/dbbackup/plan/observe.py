@@ -1,6 +1,6 @@
 """What a Job and its pods say about a run.
 
-The truth is the end of container `main` and the report that it left; the Job only says when no more
+The end of container `main` and the report that it left decide; the Job only says when no more
 attempts come.
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import OWNER_UID, RUN
 from dbbackup.api.objects import DELETED, Raw, condition
 from dbbackup.contract.errors import FINAL_EXIT_CODES, ReasonName
@@ -22,19 +23,15 @@ from dbbackup.contract.run import RunKind
 from dbbackup.plan.jobs import job_name
 
 LOST_POD_AFTER = timedelta(minutes=5)
-"""A pod that should have been gone for so long sits on a node that is gone."""
+"""A pod that should have ended so long ago is on a node that is gone."""
 HELD_AFTER = timedelta(minutes=1)
-"""A pod that goes on for so long after container `main` has ended is kept by a sidecar, and the Job
-controller starts no other beside it."""
-
-
-def instant(text: str | None) -> datetime | None:
-    """A Kubernetes timestamp as an aware datetime."""
-    return datetime.fromisoformat(text) if text else None
+"""A pod that runs for so long after container `main` has ended is kept alive by a sidecar, and the
+Job controller starts no other pod beside it."""
 
 
 def parse_report(text: str | None, uid: str, run: RunKind) -> Report | None:
-    """The report in a termination message, if it is one and belongs to this object and run."""
+    """The report in a termination message; None if it is not one, or is not about this object and
+    run."""
     if not text:
         return None
     try:
@@ -57,8 +54,7 @@ def parse_report(text: str | None, uid: str, run: RunKind) -> Report | None:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One pod of the run. `started`: its container has run. `live`: it may still be doing
-    something."""
+    """One pod of the run. `started`: its container has run. `live`: its container may still run."""
 
     pod: str
     started_at: datetime | None
@@ -69,7 +65,7 @@ class Attempt:
     exit_code: int | None
     out_of_memory: bool
     held: bool = False
-    """By a sidecar that does not end."""
+    """Kept alive by a sidecar that does not end."""
 
 
 def _attempt(pod: Raw, uid: str, run: RunKind, now: datetime) -> Attempt:
@@ -107,12 +103,12 @@ RunPhase = Literal["Absent", "Starting", "Running", "Retrying", "Reported", "Los
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """Absent: neither Job nor pod. Starting: nothing has run yet. Retrying: between attempts,
-    `report` being the last one's. Reported: `report` is final.
+    """Absent: neither Job nor pod. Starting: nothing has run yet. Retrying: between attempts;
+    `report` is that of the last one. Reported: `report` is final.
 
-    Lost: over, and somebody must look: `reason` and `message` say what is known; `started` whether
-    a container is known to have run. How it ended is known all the same where there is a `report`:
-    only what was stored could not be cleared away.
+    Lost: over, and a check must look: `reason` and `message` say what is known; `started` whether a
+    container is known to have run. If there is a `report`, the outcome is known, and only what the
+    run had stored could not be removed.
     """
 
     phase: RunPhase
@@ -126,13 +122,13 @@ class RunState:
 
 
 def of_run(items: Sequence[Raw], uid: str, run: RunKind) -> list[Raw]:
-    """Those of the Jobs that belong to that run of that object, by their labels."""
+    """The Jobs (or pods) of that run of the object, by their labels."""
     return [item for item in items if (labels := item["metadata"].get("labels") or {}).get(OWNER_UID) == uid and labels.get(RUN) == run]
 
 
 def pods_of_run(pods: Sequence[Raw], name: str, uid: str, run: RunKind, named: str = "") -> list[Raw]:
-    """Those of the pods that the Job of that run of the object made, also where the Job is gone.
-    Labels prove nothing: any pod may carry them."""
+    """The pods that the Job of that run of the object created, also after the Job is gone. By
+    owner: any pod may have the labels."""
     expected = named or job_name(run, name, uid)
     return [pod for pod in of_run(pods, uid, run) if _made_by(pod, expected)]
 
@@ -145,13 +141,13 @@ def _made_by(pod: Raw, job: str) -> bool:
 
 
 def job_over(job: Raw | None) -> Raw | None:
-    """The condition by which the Job starts no more pods."""
+    """The condition after which the Job starts no more pods."""
     return condition(job, "Failed") or condition(job, "FailureTarget") or condition(job, "Complete") or condition(job, "SuccessCriteriaMet")
 
 
 def observe(jobs: Sequence[Raw], pods: Sequence[Raw], name: str, uid: str, run: RunKind, now: datetime, named: str = "") -> RunState:
-    """What is known about the run of that kind for the object with that name and UID. `named` is
-    the Job of one of several such runs."""
+    """What is known about the run of that kind of the object with that name and UID. `named` is the
+    Job's name, if the object has several such runs."""
     own = of_run(jobs, uid, run)
     if named:
         own = [job for job in own if job["metadata"]["name"] == named]
@@ -162,8 +158,8 @@ def observe(jobs: Sequence[Raw], pods: Sequence[Raw], name: str, uid: str, run: 
     started = [attempt for attempt in attempts if attempt.started]
     status: Raw = (job or {}).get("status") or {}
     count = max(len(started), (status.get("failed") or 0) + (status.get("succeeded") or 0))
-    candidates = started or attempts
-    last = candidates[-1] if candidates else None
+    relevant = started or attempts
+    last = relevant[-1] if relevant else None
     first = min((a.started_at for a in started if a.started_at), default=None)
 
     def state(phase: RunPhase, **more: Any) -> RunState:
@@ -174,9 +170,9 @@ def observe(jobs: Sequence[Raw], pods: Sequence[Raw], name: str, uid: str, run: 
             return state("Reported", report=attempt.report)
     if any(attempt.live and attempt.started for attempt in attempts):
         return state("Running")
-    told = last.report if last is not None else None
+    reported = last.report if last is not None else None
     if any(attempt.live for attempt in attempts):
-        return state("Retrying" if started else "Starting", report=told)
+        return state("Retrying" if started else "Starting", report=reported)
     over = job_over(job)
     if job is not None and job["metadata"].get("deletionTimestamp") and not over:
         over = {"reason": "Deleted"}
@@ -185,21 +181,21 @@ def observe(jobs: Sequence[Raw], pods: Sequence[Raw], name: str, uid: str, run: 
     if last is None and job is None:
         return state("Absent")
     again = _comes_again(job, over, attempts, run)
-    if told is not None and told.failure is not None and not (told.failure.retryable and again):
-        return state(**_failed(run, told, [attempt.report for attempt in started if attempt.report], count))
+    if reported is not None and reported.failure is not None and not (reported.failure.retryable and again):
+        return state(**_failed(run, reported, [attempt.report for attempt in started if attempt.report], count))
     if again:
-        return state("Retrying" if started else "Starting", report=told)
+        return state("Retrying" if started else "Starting", report=reported)
     reason, message = _why_lost(job, over, last)
     return state("Lost", reason=reason, message=message)
 
 
 def _failed(run: RunKind, last: Report, reports: Sequence[Report], count: int) -> dict[str, Any]:
-    """Phase, reason, message and report after the last of `count` attempts, those that `reports`
-    are of among them, has failed for good."""
+    """Phase, reason, message and report after the last of `count` attempts has failed for good;
+    `reports` are of those attempts that left one."""
     lost = {"phase": "Lost", "reason": last.failure.reason, "message": last.failure.message} if last.failure else {}
     if run == "backup" and len(reports) < count:
-        # An attempt that left no report may have sealed an artifact, and a later one that failed
-        # need not have seen the bucket.
+        # An attempt without a report may have sealed an artifact, and a later one that failed may
+        # not have seen the bucket.
         return lost
     if run in ("backup", "restore") and any(report.uncleared for report in reports):
         return {**lost, "report": last}
@@ -207,8 +203,7 @@ def _failed(run: RunKind, last: Report, reports: Sequence[Report], count: int) -
 
 
 def _comes_again(job: Raw | None, over: Raw | None, attempts: Sequence[Attempt], run: RunKind) -> bool:
-    """Whether the Job controller will start another pod, as far as can be told before it says
-    so."""
+    """Whether the Job controller will start another pod, as far as this is known before it acts."""
     if job is None or over or (attempts and attempts[-1].held):
         return False
     counted = [attempt for attempt in attempts if not attempt.disruption or run == "restore"]

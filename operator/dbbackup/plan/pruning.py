@@ -1,7 +1,8 @@
-"""Retention carried out: backups are marked first, then one Job deletes the artifacts of many, then
-their objects go or say that they are Expired.
+"""Carries out retention: backups are marked first, then one Job deletes the artifacts of many, then
+their objects are deleted or become Expired.
 
-A marked backup stays marked until its artifact is known to be gone: it never says Completed again.
+A marked backup stays marked until its artifact is known to be gone: it never becomes Completed
+again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dbbackup.api import conditions, targets
-from dbbackup.api.conditions import timestamp
+from dbbackup.api.conditions import instant, timestamp
 from dbbackup.api.metadata import APPROVE_PRUNE
 from dbbackup.api.objects import EXPIRING, Raw, annotation, artifact_key, artifact_uid, expiring, schedule_name
 from dbbackup.api.specs import StorageSpec
@@ -20,23 +21,22 @@ from dbbackup.contract.report import InventoryItem, PrunedItem
 from dbbackup.contract.run import PruneItem, PruneOptions, RunSpec
 from dbbackup.plan import candidates, retention
 from dbbackup.plan import status as statuses
-from dbbackup.plan.auxiliary_run import SideRun, read_items, side_job, side_runs
+from dbbackup.plan.auxiliary_run import AuxiliaryRun, auxiliary_job, auxiliary_runs, read_items
 from dbbackup.plan.candidates import lies_in
 from dbbackup.plan.facts import Decision, Effect, Facts, Note
-from dbbackup.plan.observe import instant
 from dbbackup.text import cut
 
 BATCH = 250
 BATCH_BYTES = 90_000
-"""Of keys in one Job: a variable of its environment holds 128 KiB."""
+"""Bytes of keys in one Job: a variable of its environment holds 128 KiB."""
 MARK_AT_ONCE = 1_000
 TIMEOUT_SECONDS = 1800
 TRY_AGAIN = timedelta(minutes=10)
 HELD_ORPHANS = "TooManyOrphans"
 
 
-def outcome(facts: Facts, runs: Sequence[SideRun]) -> Decision | None:
-    """What comes of the prune Jobs that are there; None where none has ended."""
+def outcome(facts: Facts, runs: Sequence[AuxiliaryRun]) -> Decision | None:
+    """The decision after a prune Job has ended; None if none has."""
     for run in runs:
         if run.trouble is not None:
             return _failed(facts, run, f"{run.trouble.reason}: {run.trouble.message}")
@@ -46,21 +46,22 @@ def outcome(facts: Facts, runs: Sequence[SideRun]) -> Decision | None:
 
 
 def next_step(facts: Facts, spec: StorageSpec, judged: retention.Pruning) -> Decision | None:
-    """What is due for retention in this storage while no prune runs; None where nothing is."""
+    """The next step of retention in this storage while no prune runs; None if there is none."""
     if (step := _clear_up(facts) or _mark(facts, judged)) is not None:
-        return step  # all of them before any is deleted: an approval is for all
+        return step  # all are marked before any is deleted: an approval is for all
     marked = [obj for obj in facts.related.backups if expiring(obj) and not obj["metadata"].get("deletionTimestamp")]
     return _delete_artifacts(facts, spec, marked) if marked else None
 
 
-# Which
+# Which backups go
 
 
 def judged(facts: Facts, orphans: Sequence[InventoryItem] = ()) -> retention.Pruning:
-    """What retention says of the namespace's backups, and of artifacts without an object. Costly
-    where there are many: ask once a look."""
+    """What retention decides about the namespace's backups, and about artifacts without an object.
+    Costly with many of them: call it once in each pass."""
     reading = candidates.readers(facts.related.restores)
-    # Also what lies in other storages: the rules of a schedule that has moved count it too.
+    # Backups in other storages too: the rules of a schedule that has changed its storage count
+    # them.
     everywhere = (*facts.related.backups, *facts.related.elsewhere)
     known = [found for obj in everywhere if (found := candidates.of_backup(obj, reading)) is not None]
     approvals = candidates.approvals(facts.related.schedules)
@@ -72,8 +73,8 @@ def judged(facts: Facts, orphans: Sequence[InventoryItem] = ()) -> retention.Pru
 
 
 def _clear_up(facts: Facts) -> Decision | None:
-    """What a schedule made goes with its artifact. What a person or Git made stays, so that Git
-    does not make it again."""
+    """Deletes Expired objects that a schedule created. Those that a person or Git created stay:
+    Git would create them again."""
     left = [obj for obj in facts.related.backups if (obj.get("status") or {}).get("phase") == "Expired" and schedule_name(obj)]
     effects = [Effect("delete", obj) for obj in left if not obj["metadata"].get("deletionTimestamp")]
     return Decision(effects=tuple(effects), requeue=timedelta(0)) if effects else None
@@ -100,7 +101,7 @@ def _phase(facts: Facts, obj: Raw, phase: str, state: conditions.State, reason: 
 
 
 def next_due(facts: Facts) -> timedelta | None:
-    """When a recorded expiry passes next, or a prune that failed is to be tried again."""
+    """The time until the next recorded expiry, or until a failed prune is tried again."""
     moments = [
         moment
         for obj in facts.related.backups
@@ -124,18 +125,18 @@ def _job(facts: Facts, spec: StorageSpec, items: Sequence[PruneItem]) -> Mapping
         timeout_seconds=TIMEOUT_SECONDS,
         prune=PruneOptions(items=tuple(items)),
     )
-    return side_job(facts, run, spec.job, token)
+    return auxiliary_job(facts, run, spec.job, token)
 
 
 def _batch(wanted: Sequence[PruneItem]) -> list[PruneItem]:
-    chosen: list[PruneItem] = []
+    batch: list[PruneItem] = []
     size = 0
     for item in wanted:
         size += len(item.to_json()) + 1
-        if len(chosen) == BATCH or size > BATCH_BYTES:
+        if len(batch) == BATCH or size > BATCH_BYTES:
             break
-        chosen.append(item)
-    return chosen
+        batch.append(item)
+    return batch
 
 
 def _delete_artifacts(facts: Facts, spec: StorageSpec, marked: Sequence[Raw]) -> Decision | None:
@@ -145,15 +146,15 @@ def _delete_artifacts(facts: Facts, spec: StorageSpec, marked: Sequence[Raw]) ->
     if facts.refusal is not None:
         if facts.refusal.kind == "Terminating":
             return Decision()
-        return Decision(status=_held_up(facts, facts.status, f"the prune Job cannot be made: {facts.refusal.message}"), requeue=TRY_AGAIN)
+        return Decision(status=_held_up(facts, facts.status, f"the prune Job cannot be created: {facts.refusal.message}"), requeue=TRY_AGAIN)
     items = [PruneItem(key=key, uid=artifact_uid(obj)) for obj in marked if (key := artifact_key(obj))]
     return Decision(create=_job(facts, spec, _batch(items)), status=facts.status, requeue=statuses.LOOK_AGAIN)
 
 
 def orphans_job(facts: Facts, spec: StorageSpec, judged: retention.Pruning) -> Mapping[str, Any] | None:
-    """The Job that deletes artifacts whose object is gone and whose manifest says that they have
-    expired, a batch of those that were `judged`."""
-    if side_runs(facts, "prune"):
+    """The Job that deletes a batch of the artifacts in `judged` whose object is gone and whose
+    manifest says that they have expired."""
+    if auxiliary_runs(facts, "prune"):
         return None
     removals = [verdict.candidate for verdict in judged.removals if verdict.candidate.orphan]
     batch = _batch([PruneItem(key=candidate.name, uid=candidate.uid) for candidate in removals])
@@ -163,7 +164,7 @@ def orphans_job(facts: Facts, spec: StorageSpec, judged: retention.Pruning) -> M
 # Its outcome
 
 
-def _failed(facts: Facts, run: SideRun, why: str) -> Decision:
+def _failed(facts: Facts, run: AuxiliaryRun, why: str) -> Decision:
     note = Note("PruneFailed", f"artifacts that have expired could not be deleted: {why}", warning=True, key=run.name)
     return Decision(status=_held_up(facts, facts.status, why), notes=(note,), delete=(run.job,), requeue=TRY_AGAIN)
 
@@ -173,41 +174,41 @@ def _held_up(facts: Facts, status: Mapping[str, Any], why: str) -> dict[str, Any
     return {**status, "pruneFailedAt": timestamp(facts.now), "pruneMessage": message}
 
 
-def _pruned(facts: Facts, run: SideRun) -> Decision:
+def _pruned(facts: Facts, run: AuxiliaryRun) -> Decision:
     if facts.items is None:
         return read_items(run, PrunedItem)
     if facts.items.problem is not None:
         return _failed(facts, run, f"the Job's result could not be read: {facts.items.problem}")
     items = [item for item in facts.items.values if isinstance(item, PrunedItem)]
-    standing = [item for item in items if item.problem is not None]
+    failed = [item for item in items if item.problem is not None]
     gone = {item.uid for item in items if item.problem is None}
-    effects = [_over(facts, obj) for obj in facts.related.backups if expiring(obj) and artifact_uid(obj) in gone]
-    count = len(items) - len(standing)
+    effects = [_expired(facts, obj) for obj in facts.related.backups if expiring(obj) and artifact_uid(obj) in gone]
+    count = len(items) - len(failed)
     notes = [Note("Pruned", f"deleted {count} artifacts that had expired", key=run.name)] if count else []
-    notes += [Note("PruneFailed", f"{item.key} could not be deleted: {item.problem}", warning=True, key=item.key) for item in standing[:10]]
+    notes += [Note("PruneFailed", f"{item.key} could not be deleted: {item.problem}", warning=True, key=item.key) for item in failed[:10]]
     status = {key: value for key, value in facts.status.items() if key not in ("pruneFailedAt", "pruneMessage")}
     orphans = gone - {artifact_uid(obj) for obj in facts.related.backups}
     if orphans and len(_batch([PruneItem(key=item.key, uid=item.uid) for item in (*items, items[0])])) == len(items):
-        status.pop("checkedGeneration", None)  # The Job could hold no more of them: the next inventory finds the rest, and comes at once.
-    if standing:
-        status = _held_up(facts, status, f"{len(standing)} artifacts still stand, the first {standing[0].key}: {standing[0].problem}")
+        status.pop("checkedGeneration", None)  # The Job was full: the next inventory finds the rest, and comes at once.
+    if failed:
+        status = _held_up(facts, status, f"{len(failed)} artifacts could not be deleted, the first {failed[0].key}: {failed[0].problem}")
     return Decision(effects=tuple(effects), status=status, notes=tuple(notes), delete=(run.job,), requeue=timedelta(0))
 
 
-def _over(facts: Facts, obj: Raw) -> Effect:
+def _expired(facts: Facts, obj: Raw) -> Effect:
     why = next((item["message"] for item in obj["status"]["conditions"] if item.get("type") == "Ready"), "")
     status = {**_phase(facts, obj, "Expired", "done", "Expired", f"the artifact was deleted on {timestamp(facts.now)}; {why}"), "expires": "expired"}
     note = Note("Expired", f"deleted {artifact_key(obj)}; {why}")
     return Effect("status", obj, status=status, notes=(note,))
 
 
-# What is told beforehand
+# What the status says beforehand
 
 
 def with_held(facts: Facts, status: dict[str, Any], objects: retention.Pruning, orphans: retention.Pruning | None = None) -> dict[str, Any]:
-    """The storage's status with what waits for an approval: of `objects` that no schedule made, and
-    with orphans beside them. Those are known at an inventory only (else None): what was told of
-    them then stands until the next one.
+    """The storage's status with what waits for an approval: `objects` that no schedule made, or
+    orphans. Orphans are known at an inventory only (else None): what the status says of them then
+    stays until the next one.
     """
     mine = retention.Group(storage=facts.name)
     for found in objects.stopped:
@@ -227,36 +228,36 @@ def _orphans_held(status: Mapping[str, Any]) -> bool:
 
 
 def orphans_approved(facts: Facts) -> bool:
-    """Whether a person has agreed to the removal of orphans that the last inventory held: the next
-    one carries it out."""
+    """Whether a person has approved the removal of orphans that the last inventory held back: the
+    next one carries it out."""
     held = (facts.status.get("retention") or {}).get("held") or {}
     return _orphans_held(facts.status) and annotation(facts.obj, APPROVE_PRUNE) == held.get("token")
 
 
 def with_preview(facts: Facts, own: Sequence[retention.Candidate], due: datetime | None, status: dict[str, Any]) -> dict[str, Any]:
     """A schedule's status with what retention removes next, and with what waits for an approval.
-    `due`: when its next run comes."""
+    `due`: the time of its next run."""
     schedule = facts.name
     policies = candidates.policies([facts.obj])
     verdicts = retention.decide(own, policies, facts.now)
     pruning = retention.prune(own, verdicts, policies, candidates.approvals([facts.obj]))
     stopped = [found for found in pruning.stopped if found.group.schedule == schedule]
     good = [verdict for verdict in verdicts if verdict.candidate.outcome == "good"]
-    told = {
+    preview = {
         "good": len(good),
         "pinned": sum(verdict.candidate.pinned for verdict in good),
         "next": [
             {
                 "name": coming.candidate.name,
                 "reason": cut(coming.reason, 500),
-                # What goes now has no time to be told: it would be another one at each look, for as
-                # long as a person is waited for.
+                # No time for what goes now: it would change with each pass for as long as the
+                # approval of a person is missing.
                 **({"time": timestamp(coming.when)} if coming.when is not None and coming.when > facts.now else {}),
             }
             for coming in retention.next_removals(own, policies, schedule, facts.now, due)
         ],
     }
-    return _with_held(facts, {**status, "retention": told}, stopped[0] if stopped else None)
+    return _with_held(facts, {**status, "retention": preview}, stopped[0] if stopped else None)
 
 
 def _with_held(facts: Facts, status: dict[str, Any], held: retention.Stopped | None, reason: str = "TooManyAtOnce") -> dict[str, Any]:
@@ -265,5 +266,5 @@ def _with_held(facts: Facts, status: dict[str, Any], held: retention.Stopped | N
     if held is None:
         rest = [dict(item) for item in existing if item.get("type") != "PruneHeld"]
         return {key: value for key, value in {**status, "conditions": rest, "retention": kept}.items() if key != "retention" or kept}
-    told = {**kept, "held": {"token": held.token, "count": len(held.names), "message": cut(held.message, 1000)}}
-    return {**status, "retention": told, "conditions": statuses.put_condition(existing, "PruneHeld", True, reason, held.message, facts)}
+    retention_status = {**kept, "held": {"token": held.token, "count": len(held.names), "message": cut(held.message, 1000)}}
+    return {**status, "retention": retention_status, "conditions": statuses.put_condition(existing, "PruneHeld", True, reason, held.message, facts)}

@@ -1,4 +1,4 @@
-"""DatabaseRestore: what to do next. A restore runs once; nothing starts it again."""
+"""DatabaseRestore: what to do next. A restore runs once; it is never started again."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from dbbackup.plan.observe import of_run
 
 
 def newest_of(backups: Sequence[Raw], source: ScheduleSource) -> Raw | None:
-    """The newest good backup among those of a schedule that `source` asks for. SpecError where they
-    are of several databases and it names none; one that it names may have moved from host to
-    host."""
+    """The newest good backup among those of a schedule that match `source`. SpecError if they are
+    of several databases and `source` names none; a database that it names may have moved from one
+    host to another."""
     good = [obj for obj in backups if (obj.get("status") or {}).get("phase") == "Completed" and (obj["status"].get("artifact") or {}).get("key")]
     if source.database is not None:
         good = [obj for obj in good if (obj["status"].get("database") or {}).get("name") == source.database]
@@ -29,13 +29,13 @@ def newest_of(backups: Sequence[Raw], source: ScheduleSource) -> Raw | None:
         good = [obj for obj in good if _snapshot(obj) < source.before]
     databases = sorted({str((obj["status"].get("database") or {}).get("identity") or "") for obj in good})
     if len(databases) > 1 and source.database is None:
-        told = ", ".join(databases[:10])
-        raise SpecError("spec.source.scheduleRef", f"schedule {source.name} has good backups of several databases, set `database`: {told}")
+        names = ", ".join(databases[:10])
+        raise SpecError("spec.source.scheduleRef", f"schedule {source.name} has good backups of several databases, set `database`: {names}")
     return max(good, key=lambda obj: (_snapshot(obj), obj["metadata"]["name"]), default=None)
 
 
-def chosen(obj: Raw, backups: Sequence[Raw]) -> Raw | None:
-    """The backup that a restore by schedule takes as things stand; None where there is none or the
+def backup_by_schedule(obj: Raw, backups: Sequence[Raw]) -> Raw | None:
+    """The backup that a restore by schedule would restore now; None if there is none, or if the
     choice is not clear."""
     try:
         source = parse_restore(obj).source.schedule_ref
@@ -45,17 +45,17 @@ def chosen(obj: Raw, backups: Sequence[Raw]) -> Raw | None:
 
 
 def _snapshot(obj: Raw) -> datetime:
-    """No earlier than what the backup holds: what was there before `before` and nothing later is in
-    a run that ended by then."""
+    """When the backup's run ended, which is never before its snapshot: a run that ended before
+    `before` contains nothing later."""
     return datetime.fromisoformat(obj["status"].get("completionTime") or obj["metadata"]["creationTimestamp"])
 
 
-def storage_name(obj: Raw, source: Raw | None) -> str | None:
-    """The BackupStorage of the artifact: where the status already says it, that one; None while the
-    source is not there."""
-    told = ((obj.get("status") or {}).get("artifact") or {}).get("storage")
-    if told:
-        return str(told)
+def source_storage_name(obj: Raw, source: Raw | None) -> str | None:
+    """The BackupStorage of the artifact: the one in the status if it is recorded already; None
+    while the source does not exist."""
+    recorded = ((obj.get("status") or {}).get("artifact") or {}).get("storage")
+    if recorded:
+        return str(recorded)
     artifact = ((obj.get("spec") or {}).get("source") or {}).get("artifact")
     if artifact is not None:
         return str((artifact.get("storageRef") or {}).get("name") or "default")
@@ -66,12 +66,12 @@ def storage_name(obj: Raw, source: Raw | None) -> str | None:
 
 
 def _artifact(facts: Facts, spec: RestoreSpec) -> tuple[str, str | None] | None:
-    """Key and manifest digest of the artifact, None while the source does not tell them. What was
+    """Key and manifest digest of the artifact; None while the source does not have them. What was
     recorded at the start counts first."""
     recorded = facts.status.get("artifact") or {}
     if recorded.get("key"):
         return recorded["key"], recorded.get("manifestSha256")
-    if (made := _made(facts)) is not None and made.restore is not None:
+    if (made := _spec_of_unrecorded_job(facts)) is not None and made.restore is not None:
         return made.restore.key, made.restore.manifest_sha256
     if spec.source.artifact is not None:
         return spec.source.artifact.key.strip("/"), None
@@ -82,14 +82,15 @@ def _artifact(facts: Facts, spec: RestoreSpec) -> tuple[str, str | None] | None:
     return None
 
 
-def _made(facts: Facts) -> RunSpec | None:
-    """What the Job was told that is there already, though the status does not tell of it: an
-    operator was killed in between."""
+def _spec_of_unrecorded_job(facts: Facts) -> RunSpec | None:
+    """The run spec of a Job that exists although the status does not name it: an operator was
+    killed in between."""
     return None if facts.status.get("jobName") else lifecycle.spec_of(of_run(facts.jobs, facts.uid, "restore"))
 
 
-def _with_choice(facts: Facts, decision: Decision) -> Decision:
-    made = _made(facts)
+def _with_source_of_job(facts: Facts, decision: Decision) -> Decision:
+    """The decision, its status completed by the artifact that an unrecorded Job restores."""
+    made = _spec_of_unrecorded_job(facts)
     if made is None or made.restore is None or decision.status is None:
         return decision
     key = made.restore.key
@@ -98,8 +99,9 @@ def _with_choice(facts: Facts, decision: Decision) -> Decision:
     return replace(decision, status={"artifact": statuses.artifact_fields(made), "source": source, **decision.status})
 
 
-def _run(facts: Facts, spec: RestoreSpec) -> lifecycle.Run:
-    run_spec, artifact, name = None, _artifact(facts, spec), storage_name(facts.obj, facts.source)
+def _planned_run(facts: Facts, spec: RestoreSpec) -> lifecycle.PlannedRun:
+    """The run; its `spec` is None while source or BackupStorage are missing."""
+    run_spec, artifact, name = None, _artifact(facts, spec), source_storage_name(facts.obj, facts.source)
     storage = None
     if facts.storage is not None:
         try:
@@ -116,7 +118,7 @@ def _run(facts: Facts, spec: RestoreSpec) -> lifecycle.Run:
             restore=targets.restore_options(spec, *artifact),
             lifetime=Lifetime(expires_at=targets.expiry(facts.created, None, storage)),
         )
-    return lifecycle.Run(
+    return lifecycle.PlannedRun(
         kind="restore",
         spec=run_spec,
         start_deadline=timedelta(seconds=spec.start_deadline),
@@ -136,25 +138,25 @@ def decide(facts: Facts) -> Decision:
         spec = parse_restore(facts.obj)
     except SpecError as error:
         return lifecycle.fail(facts, "InvalidSpec", error.message)
-    if spec.source.schedule_ref is not None and not facts.status.get("jobName") and _made(facts) is None:
+    if spec.source.schedule_ref is not None and not facts.status.get("jobName") and _spec_of_unrecorded_job(facts) is None:
         try:
             newest_of(facts.related.backups, spec.source.schedule_ref)
         except SpecError as error:
             return lifecycle.fail(facts, "InvalidSpec", error.message)
-    run = _run(facts, spec)
+    run = _planned_run(facts, spec)
     if (decision := lifecycle.follow(facts, run)) is not None:
-        return _with_choice(facts, decision)
+        return _with_source_of_job(facts, decision)
     if not phase and spec.start_before is not None and spec.too_late(facts.now):
         seen, limit = timestamp(facts.now), timestamp(spec.start_before)
         return lifecycle.fail(facts, "StartBeforePassed", f"first seen at {seen}, after startBefore {limit}")
     if (waiting := _source_missing(facts, spec, run)) is not None:
         return waiting
     if run.spec is None:
-        return no_storage(facts, storage_name(facts.obj, facts.source) or "default", run.start_deadline)
+        return no_storage(facts, source_storage_name(facts.obj, facts.source) or "default", run.start_deadline)
     return lifecycle.start(facts, run)
 
 
-def _source_missing(facts: Facts, spec: RestoreSpec, run: lifecycle.Run) -> Decision | None:
+def _source_missing(facts: Facts, spec: RestoreSpec, run: lifecycle.PlannedRun) -> Decision | None:
     if spec.source.artifact is not None or _artifact(facts, spec) is not None:
         return None
     if spec.source.schedule_ref is not None:
@@ -168,11 +170,11 @@ def _source_missing(facts: Facts, spec: RestoreSpec, run: lifecycle.Run) -> Deci
     message = f"DatabaseBackup {name} is {phase}"
     if phase in ("Failed", "Deleting", "Expired", "Completed"):
         return lifecycle.fail(facts, "BackupNotCompleted", message if phase != "Completed" else f"DatabaseBackup {name} names no artifact")
-    # However long: a backup that is there ends by its own deadlines.
+    # Without a deadline: a backup that exists ends by its own deadlines.
     return Decision(status=statuses.pending(facts, "WaitingForBackup", message))
 
 
-def _no_backup_of_schedule(facts: Facts, source: ScheduleSource, run: lifecycle.Run) -> Decision:
+def _no_backup_of_schedule(facts: Facts, source: ScheduleSource, run: lifecycle.PlannedRun) -> Decision:
     message = f"schedule {source.name} in namespace {facts.obj['metadata']['namespace']} has no good backup"
     message += f" of database {source.database}" if source.database else ""
     message += f" from before {timestamp(source.before)}" if source.before else ""

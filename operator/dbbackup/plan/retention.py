@@ -1,9 +1,9 @@
 """Which good backups stay and which go, each with its reasons. The table of precedence is in
 docs/retention.md.
 
-Everything here is about one namespace. Two kinds of groups matter: what a schedule made of one
-database, which its rules count; and one database in one storage, whose newest good backup always
-stays. Doubt keeps: a backup whose database is not known is never removed.
+Everything here is about one namespace. Two kinds of groups matter: the backups that a schedule made
+of one database, which its rules count; and one database in one storage, whose newest good backup
+always stays. In doubt a backup stays: one whose database is not known is never removed.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from dbbackup.api.specs import Retention
 from dbbackup.plan.cron import CronError, zone_named
 
 OTHERS_SHARE = 50
-"""Per cent: the share that counts where no schedule governs."""
+"""Per cent: the largest share that may be removed at once if no schedule governs the backups."""
 FREE = 3
-"""As many backups a prune may remove, whatever share they are."""
+"""So many backups may be removed at once, whatever their share."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A run, or an artifact without an object (`orphan`). Times are aware.
 
-    `storage` is a BackupStorage's name; `identity` is host:port/name, None where a failed run never
-    got so far; `database` the name that the spec said, None where only the Secret knows it. `time`
-    is when the backup was wanted. `going` is marked for removal: it counts nowhere any more.
-    `in_use` says what reads it, such as "DatabaseRestore undo". `expires_at` is the recorded
-    expiry; None: never.
+    `storage` is a BackupStorage's name; `identity` is host:port/name, None if a failed run did not
+    get so far; `database` is the name in the spec, None if only the Secret has it. `time` is when
+    the backup was requested. `going` is marked for removal: it does not count any more. `in_use`
+    says what reads it, such as "DatabaseRestore undo". `expires_at` is the recorded expiry; None:
+    never.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Candidate:
 
     @property
     def age(self) -> tuple[datetime, str, str]:
-        """Orders candidates, oldest first, in one way only."""
+        """Sort key, oldest first, the same order each time."""
         return (self.time, self.name, self.uid)
 
     @property
@@ -60,8 +60,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A schedule's retention. Hours, days, weeks, months and years are those of `time_zone`; by one
-    that is not known nothing goes."""
+    """A schedule's retention. Hours, days, weeks, months and years are those of `time_zone`; if the
+    time zone is unknown, its rules remove nothing."""
 
     keep_last: int | None = None
     keep_hourly: int | None = None
@@ -85,8 +85,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reasons`: all that keep it, or the one by which it goes. `held`: it would go, were it not
-    for a run that failed; the last reason says why."""
+    """`reasons`: all that keep the backup, or the one for its removal. `held`: it stays only
+    because a newer run failed; the last reason says why it would go."""
 
     candidate: Candidate
     keep: bool
@@ -95,8 +95,8 @@ class Verdict:
 
 
 class Group(NamedTuple):
-    """What the breaker counts together: the backups of a schedule; or, of a storage, those that no
-    schedule governs, and the orphans."""
+    """What the breaker counts together: the backups of a schedule; or the orphans of a storage and
+    its backups that no schedule governs."""
 
     schedule: str | None = None
     storage: str | None = None
@@ -104,8 +104,8 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A prune that waits for a person, who approves it by `token`. `names` would go, of `good` good
-    backups; more than `share` per cent."""
+    """A prune that waits until a person approves it by `token`: it would remove `names`, more than
+    `share` per cent of `good` good backups."""
 
     group: Group
     token: str
@@ -125,7 +125,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What may be removed, newest first, and what is stopped."""
+    """What may be removed, newest first, and what the breaker has stopped."""
 
     removals: tuple[Verdict, ...]
     stopped: tuple[Stopped, ...]
@@ -133,7 +133,7 @@ class Pruning:
 
 @dataclass(frozen=True, slots=True)
 class Upcoming:
-    """A removal to come. `when` None: with the next good backup of that database."""
+    """A removal to come. `when` is None if it comes with the next good backup of the database."""
 
     candidate: Candidate
     when: datetime | None
@@ -141,12 +141,12 @@ class Upcoming:
 
 
 def _hour_text(moment: datetime) -> str:
-    text = moment.isoformat(" ", "hours")  # strftime takes twice as long, and there may be an hour for each backup
+    text = moment.isoformat(" ", "hours")  # strftime takes twice as long, and each backup may have its own hour
     return f"hourly {text[:13]}:00{text[13:].replace(':', '')}"
 
 
-# Rule, key of the bucket that a local time falls into, the bucket's name. The doubled hour of a
-# clock change is two hours.
+# Rule, key of the bucket of a local time, name of the bucket. The doubled hour of a clock change
+# counts as two hours.
 _BUCKETS: tuple[tuple[str, Callable[[datetime], object], Callable[[datetime], str]], ...] = (
     ("keep_hourly", lambda t: (t.date(), t.hour, t.utcoffset()), _hour_text),
     ("keep_daily", lambda t: t.date(), lambda t: f"daily {t:%Y-%m-%d}"),
@@ -157,8 +157,8 @@ _BUCKETS: tuple[tuple[str, Callable[[datetime], object], Callable[[datetime], st
 
 
 def decide(candidates: Iterable[Candidate], policies: Mapping[str, Policy], now: datetime) -> list[Verdict]:
-    """A verdict for each good candidate, newest first. `policies` by the names of the schedules
-    that there are."""
+    """A verdict for each good candidate, newest first. `policies`: by the name of each existing
+    schedule."""
     everything = list(candidates)
     good = sorted((c for c in everything if c.outcome == "good"), key=lambda c: c.age, reverse=True)
     guards, rules = _guards(good, policies), _rules(good, policies, now)
@@ -198,8 +198,8 @@ def _ruled(candidate: Candidate, policies: Mapping[str, Policy]) -> bool:
 
 
 def _series(good: Sequence[Candidate], policies: Mapping[str, Policy]) -> Iterable[tuple[Policy, list[int]]]:
-    """What each schedule made of each database: indexes into `good`, newest first. Orphans are none
-    of it: they keep nothing and shield nothing."""
+    """What each schedule made of each database: indexes into `good`, newest first. Without orphans:
+    the rules do not count them."""
     series: dict[tuple[str, str], list[int]] = defaultdict(list)
     for at, candidate in enumerate(good):
         if candidate.schedule in policies and candidate.identity is not None and not candidate.orphan:
@@ -208,7 +208,7 @@ def _series(good: Sequence[Candidate], policies: Mapping[str, Policy]) -> Iterab
 
 
 def _guards(good: Sequence[Candidate], policies: Mapping[str, Policy]) -> dict[int, list[str]]:
-    """What keeps a candidate whether it has expired or not: index in `good` -> reasons."""
+    """What keeps a candidate even if it has expired: index in `good` -> reasons."""
     guards: dict[int, list[str]] = defaultdict(list)
     seen: set[tuple[str, str, bool]] = set()
     newest: set[int] = set()
@@ -219,8 +219,8 @@ def _guards(good: Sequence[Candidate], policies: Mapping[str, Policy]) -> dict[i
             guards[at].append(f"in use by {candidate.in_use}")
         if candidate.identity is None:
             continue
-        # An orphan stays only where it is the newest of all; an object already where it is the
-        # newest object.
+        # An orphan stays only if it is the newest of all; a backup with an object stays if it is
+        # the newest of those.
         known = (candidate.storage, candidate.identity, False)
         if known not in seen and (not candidate.orphan or (*known[:2], True) not in seen):
             guards[at].append(f"newest good backup of {candidate.identity}")
@@ -234,8 +234,8 @@ def _guards(good: Sequence[Candidate], policies: Mapping[str, Policy]) -> dict[i
 
 
 def _rules(good: Sequence[Candidate], policies: Mapping[str, Policy], now: datetime) -> dict[int, list[str]]:
-    """What the keep rules keep: index in `good` -> reasons. What has expired fills no bucket, or it
-    would push out what has not."""
+    """What the keep rules keep: index in `good` -> reasons. An expired backup fills no bucket: it
+    would displace one that has not expired."""
     rules: dict[int, list[str]] = defaultdict(list)
     for policy, members in _series(good, policies):
         if not policy.keeps:
@@ -263,8 +263,8 @@ def _rules(good: Sequence[Candidate], policies: Mapping[str, Policy], now: datet
 
 
 class _Runs:
-    """What is known of the newest finished runs, schedule by schedule, and storage by storage for
-    those that none governs."""
+    """The newest finished runs of each schedule, and of each storage for backups that no schedule
+    governs."""
 
     def __init__(self, candidates: Iterable[Candidate], policies: Mapping[str, Policy]) -> None:
         self._policies = policies
@@ -279,7 +279,7 @@ class _Runs:
                 key = (*group, candidate.identity)
                 self._good[key] = max(candidate.time, self._good.get(key, candidate.time))
             elif candidate.outcome == "failed":
-                # By the best that is known: the identity, else =name, else nothing at all.
+                # By the best that is known: the identity, else =name, else None.
                 about = candidate.identity or (f"={candidate.database}" if candidate.database else None)
                 self._failing.add(group)
                 self._failed[*group, about] = max(candidate, self._failed.get((*group, about), candidate), key=lambda c: c.age)
@@ -288,11 +288,11 @@ class _Runs:
         return (candidate.schedule, "") if candidate.schedule in self._policies else (None, candidate.storage)
 
     def failing(self, candidate: Candidate) -> Candidate | None:
-        """The failed run that holds this good candidate: of its database, or of one that may be it,
-        and no good run came after it.
+        """The failed run that holds this good candidate: a run of its database, or of one that may
+        be the same, with no good run after it.
 
-        A run of which nothing is known may be of any database of its schedule; one made by hand
-        says nothing about others.
+        A failed run whose database is not known may be of any database of its schedule; one without
+        a schedule says nothing about other databases.
         """
         group = self._group(candidate)
         if group not in self._failing:
@@ -315,11 +315,12 @@ def _token(names: Iterable[str]) -> str:
 
 
 def prune(candidates: Iterable[Candidate], verdicts: Sequence[Verdict], policies: Mapping[str, Policy], approvals: Mapping[Group, str]) -> Pruning:
-    """What may go of what `decide` said of these candidates. A group that would lose more than FREE
-    backups, and more than its share, loses none until `approvals` holds its token.
+    """Which of the removals that `decide` has found may be carried out. A group that would lose
+    more than FREE backups, and more than its share, loses none until `approvals` contains its
+    token.
 
-    The token is that of the names that would go. It holds good too for what is left of them once
-    some are `going`, so that an operator that is stopped half-way need not ask twice.
+    The token is computed from the names that would go. It stays valid for the rest of them once
+    some are `going`, so that an operator that was stopped half-way need not ask again.
     """
     good: dict[Group, int] = defaultdict(int)
     leaving: dict[Group, list[Verdict]] = defaultdict(list)
@@ -346,8 +347,8 @@ def prune(candidates: Iterable[Candidate], verdicts: Sequence[Verdict], policies
 
 
 def failed_history(candidates: Iterable[Candidate], schedule: str, limit: int) -> list[Candidate]:
-    """Failed runs of the schedule beyond `limit` for each database, oldest first. One that holds a
-    removal stays: without it nothing is held."""
+    """Failed runs of the schedule beyond `limit` for each database, oldest first. One that holds
+    back a removal stays: without it the removal would go on."""
     mine = [candidate for candidate in candidates if candidate.schedule == schedule]
     runs = _Runs(mine, {schedule: Policy()})
     holding = {failed.uid for c in mine if c.outcome == "good" and (failed := runs.failing(c)) is not None}
@@ -364,8 +365,8 @@ def next_removals(
     candidates: Iterable[Candidate], policies: Mapping[str, Policy], schedule: str, now: datetime, due: datetime | None, count: int = 5
 ) -> list[Upcoming]:
     """The next `count` removals among the backups of the schedule, the next first: those that go
-    now, those that a failed run holds, those that go when the run of `due` (None: none is to come)
-    has brought a good backup of each database, and those that expire later, if nothing else
+    now, those that a failed run holds back, those that go once the run of `due` (None: no run will
+    come) has made a good backup of each database, and those that expire later, if nothing else
     changes.
     """
     everything = list(candidates)

@@ -1,5 +1,5 @@
-"""DatabaseBackupSchedule: makes DatabaseBackups when they are due. What is made and when follows
-from the spec, the clock and what is there."""
+"""DatabaseBackupSchedule: creates DatabaseBackups when they are due. Which and when depends on the
+spec, the clock and the existing backups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dbbackup.api import conditions, targets
-from dbbackup.api.conditions import timestamp
+from dbbackup.api.conditions import instant, timestamp
 from dbbackup.api.metadata import REQUESTED_BY, RUN_NOW, SCHEDULE, SCHEDULED_AT, SUSPEND
 from dbbackup.api.objects import TERMINAL, Raw, annotation, expiring
 from dbbackup.api.specs import API_VERSION, Databases, ScheduleSpec, SpecError, parse_schedule
@@ -19,20 +19,19 @@ from dbbackup.contract.run import NO_STORAGE, RunSpec
 from dbbackup.plan import candidates, cron, pruning, retention
 from dbbackup.plan import status as statuses
 from dbbackup.plan.artifact_check import MISSING
-from dbbackup.plan.auxiliary_run import SideRun, read_items, side_job, side_runs
+from dbbackup.plan.auxiliary_run import AuxiliaryRun, auxiliary_job, auxiliary_runs, read_items
 from dbbackup.plan.cron import Cron, CronError
 from dbbackup.plan.facts import Decision, Effect, Facts, Note, Refusal
 from dbbackup.plan.jobs import SMALL_RUN_SECONDS, job_name
 from dbbackup.plan.names import matches
-from dbbackup.plan.observe import instant
 
 LONGEST_WAIT = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """An object whose spec can be used. `considered`: due times up to it have been dealt with.
-    `offset`: how much later than due it starts runs."""
+class ScheduleFacts:
+    """The facts of a schedule whose spec can be used. `own`: its backups. `considered`: due times
+    up to it have been handled. `offset`: the jitter, how much later than due its runs start."""
 
     facts: Facts
     spec: ScheduleSpec
@@ -56,14 +55,14 @@ class Schedule:
 
     @property
     def next(self) -> datetime:
-        """When a run starts next, as far as is known now."""
+        """When the next run starts, as far as is known now."""
         return self.cron.next(max(self.facts.now - self.offset, self.considered)) + self.offset
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """A run that is to be made. `stem` begins the names of its backups; `token` is that of a run
-    asked for by hand; `missed` counts due times before it that no run was made for."""
+class DueRun:
+    """A run to create now. `stem` begins the names of its backups; `token` is the value of
+    `run-now` if a person asked for it; `missed` counts earlier due times without a run."""
 
     stem: str
     at: datetime
@@ -86,32 +85,32 @@ def decide(facts: Facts) -> Decision:
         )
     schedule = _schedule(facts, spec, clock)
     if not facts.status.get("consideredUntil"):
-        # Remembered before anything is made: an operator that is killed half-way must find the same
-        # due time again.
-        return Decision(status=_told(schedule), requeue=timedelta(0))
+        # Recorded before anything is created: an operator that is killed half-way must find the
+        # same due time again.
+        return Decision(status=_status(schedule), requeue=timedelta(0))
     due = _due(schedule)
     if due is None:
         return _idle(schedule)
     if facts.refusal is not None:
         return _refused(schedule, due, facts.refusal)
-    return _run(schedule, due)
+    return _start_run(schedule, due)
 
 
-def _schedule(facts: Facts, spec: ScheduleSpec, clock: Cron) -> Schedule:
+def _schedule(facts: Facts, spec: ScheduleSpec, clock: Cron) -> ScheduleFacts:
     own = [obj for obj in facts.related.backups if not obj["metadata"].get("deletionTimestamp")]
     considered = instant(facts.status.get("consideredUntil"))
     if considered is None:
-        # The status is new, or was lost: what was made last tells. With `immediate` its own
-        # creation is a due time.
+        # The status is new, or was lost: the newest backup says it. With `immediate` the schedule's
+        # own creation is a due time.
         created = facts.created - timedelta(seconds=1) if spec.immediate else facts.created
         considered = max((created, *(_scheduled_at(obj) for obj in own if not _discovered(obj))))
     elif facts.status.get("effectiveSchedule") != _effective(spec):
         considered = facts.now
-    return Schedule(facts, spec, clock, own, considered, cron.jitter(facts.obj["metadata"]["namespace"], facts.name, spec.jitter))
+    return ScheduleFacts(facts, spec, clock, own, considered, cron.jitter(facts.obj["metadata"]["namespace"], facts.name, spec.jitter))
 
 
 def _discovered(obj: Raw) -> bool:
-    """Whether it stands for an artifact that was found in the bucket: it is no run."""
+    """Whether the backup stands for an artifact that was found in the bucket: it is not a run."""
     return (obj.get("spec") or {}).get("origin") == "Discovered"
 
 
@@ -120,64 +119,59 @@ def _effective(spec: ScheduleSpec) -> str:
 
 
 def _scheduled_at(obj: Raw) -> datetime:
-    created = datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
-    try:
-        told = instant(annotation(obj, SCHEDULED_AT))
-    except ValueError:
-        return created
-    return told if told is not None and told.tzinfo is not None else created
+    return instant(annotation(obj, SCHEDULED_AT)) or datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
 
 
 # What is due
 
 
-def _due(schedule: Schedule) -> Due | None:
+def _due(schedule: ScheduleFacts) -> DueRun | None:
     facts, spec = schedule.facts, schedule.spec
     token = annotation(facts.obj, RUN_NOW)
     if token and token != facts.status.get("lastRunNow"):
         digest = hashlib.sha256(f"{facts.uid}/{token}".encode()).hexdigest()[:8]
-        return Due(f"{schedule.name}-now-{digest}", facts.now, token)
+        return DueRun(f"{schedule.name}-now-{digest}", facts.now, token)
     if schedule.suspended:
         return None
     if spec.immediate and schedule.considered < facts.created:
-        return Due(cron.run_name(schedule.name, facts.created), facts.created)
+        return DueRun(cron.run_name(schedule.name, facts.created), facts.created)
     latest = schedule.cron.latest(schedule.considered, facts.now - schedule.offset)
     if latest is None:
         return None
-    return Due(cron.run_name(schedule.name, latest), latest, missed=schedule.cron.count(schedule.considered, latest) - 1)
+    return DueRun(cron.run_name(schedule.name, latest), latest, missed=schedule.cron.count(schedule.considered, latest) - 1)
 
 
-def _run(schedule: Schedule, due: Due) -> Decision:
+def _start_run(schedule: ScheduleFacts, due: DueRun) -> Decision:
     facts, spec = schedule.facts, schedule.spec
     late = facts.now - due.at - schedule.offset
     if due.token is None and spec.starting_deadline is not None and late > timedelta(seconds=spec.starting_deadline):
         message = f"no run was made for {timestamp(due.at)}: startingDeadline has passed" + (f", nor for {due.missed} before" if due.missed else "")
-        status = _told(schedule, considered=due.at, missed=due.missed + 1)
+        status = _status(schedule, considered=due.at, missed=due.missed + 1)
         return Decision(status=status, notes=(Note("RunMissed", message, warning=True, key=due.stem),), requeue=timedelta(0))
     active = _others(schedule, due)
     if active and spec.concurrency_policy == "Forbid":
         names = ", ".join(obj["metadata"]["name"] for obj in active[:3])
-        which = "asked for by hand" if due.token else f"due at {timestamp(due.at)}"
+        which = "requested by annotation" if due.token else f"due at {timestamp(due.at)}"
         message = f"the run that was {which} starts when {names} has ended (concurrencyPolicy Forbid)"
         wait = min(schedule.next - facts.now, LONGEST_WAIT)
         if due.token is None and spec.starting_deadline is not None:
             wait = min(wait, timedelta(seconds=spec.starting_deadline + 1) - late)
-        return Decision(status=_told(schedule, reason="WaitingForPreviousRun", message=message), requeue=wait)
+        return Decision(status=_status(schedule, reason="WaitingForPreviousRun", message=message), requeue=wait)
     if spec.databases is None:
         return _make(schedule, due, [None])
     if spec.databases.discovers:
         return _discover(schedule, due, spec.databases)
-    chosen = _chosen(spec.databases, spec.databases.include)
-    return _make(schedule, due, chosen) if chosen else _nothing_made(schedule, due, "`databases` excludes all that it includes")
+    selected = _selected(spec.databases, spec.databases.include)
+    return _make(schedule, due, selected) if selected else _nothing_made(schedule, due, "`databases` excludes all that it includes")
 
 
-def _others(schedule: Schedule, due: Due) -> list[Raw]:
-    """Backups of other runs that go on. Of the due run itself an operator that was killed may have
-    made some."""
+def _others(schedule: ScheduleFacts, due: DueRun) -> list[Raw]:
+    """Backups of other runs that are still running. Those of the due run itself do not count: an
+    operator that was killed may have created some of them."""
     return [obj for obj in schedule.active if not f"{obj['metadata']['name']}-".startswith(f"{due.stem}-")]
 
 
-def _chosen(databases: Databases, names: Sequence[str]) -> list[str | None]:
+def _selected(databases: Databases, names: Sequence[str]) -> list[str | None]:
     included = (name for name in dict.fromkeys(names) if any(matches(pattern, name) for pattern in databases.include))
     return [name for name in included if not any(matches(pattern, name) for pattern in databases.exclude)]
 
@@ -185,33 +179,33 @@ def _chosen(databases: Databases, names: Sequence[str]) -> list[str | None]:
 # Databases of a server
 
 
-def _discover(schedule: Schedule, due: Due, databases: Databases) -> Decision:
+def _discover(schedule: ScheduleFacts, due: DueRun, databases: Databases) -> Decision:
     facts = schedule.facts
     wanted = job_name("discover", facts.name, facts.uid, due.stem)
-    run = next((run for run in side_runs(facts, "discover") if run.name == wanted), None)
+    run = next((run for run in auxiliary_runs(facts, "discover") if run.name == wanted), None)
     if run is None:
-        told = _told(schedule, reason="Discovering", message=_asking(wanted))
-        return Decision(create=_discover_job(schedule, due), status=told, requeue=statuses.LOOK_AGAIN)
+        status = _status(schedule, reason="Discovering", message=_asking(wanted))
+        return Decision(create=_discover_job(schedule, due), status=status, requeue=statuses.LOOK_AGAIN)
     if run.trouble is not None:
         return _nothing_made(schedule, due, f"{run.trouble.reason}: {run.trouble.message}", run)
     if run.report is None:
-        return Decision(status=_told(schedule, reason="Discovering", message=_asking(wanted)), requeue=statuses.LOOK_AGAIN)
+        return Decision(status=_status(schedule, reason="Discovering", message=_asking(wanted)), requeue=statuses.LOOK_AGAIN)
     if facts.items is None:
         return read_items(run, DiscoveredItem)
     if facts.items.problem is not None:
         return _nothing_made(schedule, due, f"the list of databases could not be read: {facts.items.problem}", run)
     names = [item.name for item in facts.items.values if isinstance(item, DiscoveredItem)]
-    chosen = _chosen(databases, names)
-    if not chosen:
-        return _nothing_made(schedule, due, f"none of the {len(names)} databases of the server is chosen by `databases`", run)
-    return _make(schedule, due, chosen, run)
+    selected = _selected(databases, names)
+    if not selected:
+        return _nothing_made(schedule, due, f"`databases` selects none of the server's {len(names)} databases", run)
+    return _make(schedule, due, selected, run)
 
 
 def _asking(job: str) -> str:
     return f"Job {job} asks the server for its databases"
 
 
-def _discover_job(schedule: Schedule, due: Due) -> Mapping[str, Any]:
+def _discover_job(schedule: ScheduleFacts, due: DueRun) -> Mapping[str, Any]:
     facts, template = schedule.facts, schedule.spec.template.spec
     assert template.database is not None  # noqa: S101
     run = RunSpec(
@@ -221,44 +215,46 @@ def _discover_job(schedule: Schedule, due: Due) -> Mapping[str, Any]:
         database=targets.database_target(template.database),
         timeout_seconds=SMALL_RUN_SECONDS,
     )
-    return side_job(facts, run, template.job, due.stem)
+    return auxiliary_job(facts, run, template.job, due.stem)
 
 
-def _nothing_made(schedule: Schedule, due: Due, why: str, run: SideRun | None = None) -> Decision:
-    """A run that failed before there was a backup."""
+def _nothing_made(schedule: ScheduleFacts, due: DueRun, why: str, run: AuxiliaryRun | None = None) -> Decision:
+    """The run has failed before it created a backup."""
     note = Note("DiscoveryFailed", f"the run of {timestamp(due.at)} made no backups: {why}", warning=True, key=due.stem)
-    status = _told(schedule, considered=None if due.token else due.at, missed=due.missed, failed_at=due.at, token=due.token)
+    status = _status(schedule, considered=None if due.token else due.at, missed=due.missed, failed_at=due.at, token=due.token)
     return Decision(status=status, notes=(note,), delete=(run.job,) if run is not None else (), requeue=timedelta(0))
 
 
-# Making the backups
+# Creating the backups
 
 
-def _make(schedule: Schedule, due: Due, databases: Sequence[str | None], run: SideRun | None = None) -> Decision:
+def _make(schedule: ScheduleFacts, due: DueRun, databases: Sequence[str | None], run: AuxiliaryRun | None = None) -> Decision:
     facts = schedule.facts
     effects = [Effect("create", _backup(schedule, due, database)) for database in databases]
     notes = []
     if schedule.spec.concurrency_policy == "Replace":
         for obj in _others(schedule, due):
             effects.append(Effect("delete", obj))
-            notes.append(Note("RunReplaced", f"DatabaseBackup {obj['metadata']['name']} was still running and gives way to {due.stem}", key=due.stem))
+            message = f"DatabaseBackup {obj['metadata']['name']} was still running and is replaced by {due.stem}"
+            notes.append(Note("RunReplaced", message, key=due.stem))
     first = effects[0].obj["metadata"]["name"]
     made = f"DatabaseBackup {first}" if len(databases) == 1 else f"{len(databases)} DatabaseBackups, {first} and so on"
-    notes.append(Note("RunCreated", f"made {made}" + (" as was asked by hand" if due.token else f", due at {timestamp(due.at)}"), key=due.stem))
+    why = " as requested by annotation" if due.token else f", due at {timestamp(due.at)}"
+    notes.append(Note("RunCreated", f"created {made}{why}", key=due.stem))
     if due.missed:
         message = f"{due.missed} due times before {timestamp(due.at)} had no run of their own; this one makes up for them"
         notes.append(Note("RunMissed", message, warning=True, key=due.stem))
-    status = _told(schedule, considered=None if due.token else due.at, missed=due.missed, token=due.token)
+    status = _status(schedule, considered=None if due.token else due.at, missed=due.missed, token=due.token)
     status |= {"lastScheduleTime": timestamp(due.at), "lastBackupRef": {"name": first}, "databases": len(databases)}
-    delete = (run.job,) if run is not None else tuple(other.job for other in side_runs(facts, "discover"))
+    delete = (run.job,) if run is not None else tuple(other.job for other in auxiliary_runs(facts, "discover"))
     return Decision(effects=tuple(effects), status=status, notes=tuple(notes), delete=delete, requeue=timedelta(0))
 
 
-def _backup(schedule: Schedule, due: Due, database: str | None) -> dict[str, Any]:
+def _backup(schedule: ScheduleFacts, due: DueRun, database: str | None) -> dict[str, Any]:
     template = schedule.facts.obj["spec"]["template"]
     metadata = template.get("metadata") or {}
-    # The operator may write whom it likes: a template that names a person would forge that person's
-    # wish.
+    # The admission policy trusts the operator: with a template that names a person, anyone could
+    # forge that person's request.
     annotations = {name: value for name, value in (metadata.get("annotations") or {}).items() if name != REQUESTED_BY}
     spec: dict[str, Any] = {**template["spec"]}
     if database is not None:
@@ -278,41 +274,40 @@ def _backup(schedule: Schedule, due: Due, database: str | None) -> dict[str, Any
     }
 
 
-def _refused(schedule: Schedule, due: Due, refusal: Refusal) -> Decision:
-    """Kubernetes did not take a backup or a Job: a quota, a policy."""
+def _refused(schedule: ScheduleFacts, due: DueRun, refusal: Refusal) -> Decision:
+    """Kubernetes refused a backup or a Job: a quota, an admission policy."""
     if refusal.kind == "Terminating":
         return Decision()
     message = f"Kubernetes refused what the run needs: {refusal.message}"
     note = Note("RunRefused", f"{message}; it is tried again every minute", warning=True, key=due.stem)
-    status = _told(schedule, state="progressing", reason="RunRefused", message=message)
+    status = _status(schedule, state="progressing", reason="RunRefused", message=message)
     return Decision(status=status, notes=(note,), requeue=timedelta(minutes=1))
 
 
 # Between runs, and the status
 
 
-def _idle(schedule: Schedule) -> Decision:
+def _idle(schedule: ScheduleFacts) -> Decision:
     facts = schedule.facts
     considered = schedule.considered
     if schedule.suspended:
-        # What was due while it was suspended is not made up for, nor its first run.
+        # Runs that were due while it was suspended are not made up for, its first run included.
         considered = max(schedule.cron.latest(considered, facts.now) or considered, facts.created)
     history = retention.failed_history(_candidates(schedule), schedule.name, schedule.spec.failed_history_limit)
-    # One that was good, and whose artifact is gone, is no failed run: it is told of until a person
-    # has seen it.
+    # A good backup whose artifact is gone is not a failed run: it stays until a person has seen it.
     by_uid = {obj["metadata"]["uid"]: obj for obj in schedule.own if ((obj.get("status") or {}).get("failure") or {}).get("reason") != MISSING}
     effects = tuple(Effect("delete", by_uid[found.uid]) for found in history if found.uid in by_uid)
-    leftover = tuple(run.job for run in side_runs(facts, "discover"))
+    leftover = tuple(run.job for run in auxiliary_runs(facts, "discover"))
     wait = min(max(schedule.next - facts.now, timedelta(0)), LONGEST_WAIT)
-    return Decision(status=_told(schedule, considered=considered), effects=effects, delete=leftover, requeue=wait)
+    return Decision(status=_status(schedule, considered=considered), effects=effects, delete=leftover, requeue=wait)
 
 
-def _candidates(schedule: Schedule) -> list[retention.Candidate]:
+def _candidates(schedule: ScheduleFacts) -> list[retention.Candidate]:
     return [found for obj in schedule.own if (found := candidates.of_backup(obj, {})) is not None]
 
 
-def _told(
-    schedule: Schedule,
+def _status(
+    schedule: ScheduleFacts,
     *,
     state: conditions.State = "done",
     reason: str = "",
@@ -322,7 +317,7 @@ def _told(
     failed_at: datetime | None = None,
     token: str | None = None,
 ) -> dict[str, Any]:
-    """The whole status. `failed_at`: a run failed before it made a backup."""
+    """The whole status. `failed_at`: due time of a run that failed before it created a backup."""
     facts = schedule.facts
     status: dict[str, Any] = {
         **facts.status,
@@ -352,9 +347,9 @@ def _told(
     return pruning.with_preview(facts, _candidates(schedule), due, status)
 
 
-def _streak(schedule: Schedule, failed_at: datetime | None) -> dict[str, Any]:
-    """Runs that failed one after the other up to now. Counted on, since the history of failed runs
-    is limited."""
+def _streak(schedule: ScheduleFacts, failed_at: datetime | None) -> dict[str, Any]:
+    """How many runs have failed in a row up to now. The status keeps the count, since only some
+    failed runs are kept."""
     status = schedule.facts.status
     counted, streak = instant(status.get("failuresCountedUntil")), int(status.get("consecutiveFailures") or 0)
     runs: dict[datetime, set[str]] = {}

@@ -1,4 +1,5 @@
-"""The operator's configuration, as an argument: nothing under `plan` reads the environment."""
+"""The part of the operator's configuration that decisions need. It is passed in: nothing in `plan`
+reads the environment."""
 
 from __future__ import annotations
 
@@ -15,9 +16,8 @@ class Settings:
     """`job_defaults` has the shape of `spec.job`, plus imagePullSecrets, podSecurityContext and
     securityContext.
 
-    `max_concurrent` bounds the runs of the whole operator; None is no bound. `started_at` is when
-    this operator started: time during which no operator ran does not count against anybody's
-    `startDeadline`.
+    `max_concurrent` limits the runs of the whole operator; None: no limit. `started_at` is when
+    this operator started: time without an operator does not count against a `startDeadline`.
     """
 
     image: str
@@ -26,8 +26,8 @@ class Settings:
     max_concurrent: int | None = None
     job_defaults: Mapping[str, Any] = field(default_factory=dict)
     cleanup_deadline: timedelta = timedelta(minutes=10)
-    """How long an object's deletion waits for its artifact to be deleted, before the artifact is
-    given up."""
+    """How long the deletion of an object waits until its artifact is deleted; after that the
+    artifact stays."""
     progress_interval: timedelta = timedelta(seconds=10)
     sweep_after: timedelta = DEFAULT_SWEEP_AFTER
     """Age from which an inventory removes uploads and objects that no manifest seals."""

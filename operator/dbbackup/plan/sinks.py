@@ -1,4 +1,4 @@
-"""Where notifications go: the chart's `notifications`, which addresses may be reached, and how a
+"""Where notifications go: the chart's `notifications`, which addresses may be called, and how a
 message is signed."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EventName = Literal["failure", "recovery", "success"]
 KINDS = ("DatabaseBackup", "DatabaseRestore", "DatabaseBackupSchedule", "BackupStorage")
 
 URL_FILE, KEY_FILE = "url", "key"
-"""Files of a sink, in a directory of its name."""
+"""Files of a sink, in a directory with its name."""
 SIGNATURE_HEADER = "X-Dbbackup-Signature"
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _INTERNAL_NAMES = (".svc", ".cluster.local", ".localhost", ".internal")
@@ -33,9 +33,8 @@ class SecretKey(Model):
 
 
 class Sink(Model):
-    """One receiver. Where `url` is empty it comes from the file `url`, and a webhook is signed
-    where there is a `secretRef`, with what the file `key` holds. `every` and `grace` are those of a
-    heartbeat."""
+    """One receiver. If `url` is empty, it is read from the file `url`. A webhook with a `secretRef`
+    is signed with the content of the file `key`. `every` and `grace` are for heartbeats."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
     type: Literal["webhook", "slack", "heartbeat"]
@@ -86,7 +85,7 @@ def parse(value: Any) -> tuple[Sink, ...]:
     names = [sink.name for sink in sinks]
     for sink in sinks:
         if names.count(sink.name) > 1:
-            raise SinkError(f"{sink.name}: two have that name")
+            raise SinkError(f"{sink.name}: two sinks have that name")
         if bool(sink.url) == (sink.url_secret_ref is not None):
             raise SinkError(f"{sink.name}: needs either url or urlSecretRef")
         if sink.secret_ref is not None and sink.type != "webhook":
@@ -95,7 +94,7 @@ def parse(value: Any) -> tuple[Sink, ...]:
 
 
 def forbidden_url(url: str, *, allow_private: bool) -> str | None:
-    """Why that URL is not to be called, or None. Its parts are not repeated: it may hold a
+    """Why that URL must not be called, or None. The text quotes no part of it: it may contain a
     secret."""
     try:
         parts = urlsplit(url)
@@ -105,7 +104,7 @@ def forbidden_url(url: str, *, allow_private: bool) -> str | None:
     if parts.scheme not in ("https", "http") or not host:
         return "the URL is neither https:// nor http://"
     if parts.username is not None:
-        return "the URL holds a user name: use a token in its path, or a signature"
+        return "the URL contains a user name: use a token in its path, or a signature"
     if allow_private:
         return None
     if parts.scheme == "http":
@@ -116,12 +115,12 @@ def forbidden_url(url: str, *, allow_private: bool) -> str | None:
 
 
 def forbidden_address(text: str, *, allow_private: bool) -> str | None:
-    """Why that IP address is not to be connected to, or None. Link-local ones never are: clouds
-    hand out credentials there."""
+    """Why no connection to that IP address is allowed, or None. Link-local addresses are never
+    allowed: clouds hand out credentials there."""
     try:
         address = _plain(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:
-        return "it is no IP address"
+        return "it is not an IP address"
     if address.is_link_local:
         return "it is link-local"
     if address.is_unspecified or address.is_multicast:
@@ -133,7 +132,7 @@ def forbidden_address(text: str, *, allow_private: bool) -> str | None:
 
 
 def _plain(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address leads to, where it is one of those that do."""
+    """The IPv4 address that an IPv6 address stands for, or the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address.ipv4_mapped is not None:
@@ -148,12 +147,12 @@ def _plain(address: Address) -> Address:
 
 
 def signature(key: bytes, body: bytes, timestamp: int) -> str:
-    """Value of SIGNATURE_HEADER. The time is signed too, so that an old message cannot be sent
-    again for a new one."""
+    """Value of SIGNATURE_HEADER. The time is signed too, so that an old message cannot be replayed
+    as a new one."""
     digest = hmac.new(key, b"%d." % timestamp + body, hashlib.sha256).hexdigest()
     return f"t={timestamp},v1={digest}"
 
 
 def retryable(status: int) -> bool:
-    """Whether a receiver that answered so may take the message later."""
+    """Whether a receiver that answered with this status may take the message later."""
     return status in (408, 425, 429) or status >= 500

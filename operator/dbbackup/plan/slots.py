@@ -1,5 +1,5 @@
-"""Concurrency limits: who may start now. First come, first served by creationTimestamp, within each
-limit that is reached."""
+"""Concurrency limits: which runs may start now. First come, first served by creationTimestamp, for
+each limit that is reached."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class Contender:
-    """A run that has a slot or wants one. `storage` is (namespace, name) of its BackupStorage;
-    order is that of arrival."""
+    """A run that has a slot or wants one, ordered by creation. `storage` is (namespace, name) of
+    its BackupStorage."""
 
     created: str
     uid: str
@@ -19,8 +19,8 @@ class Contender:
 
 
 class Slots:
-    """Runs that hold a slot and runs that wait for one. Not thread-safe; the caller tells it what
-    it sees."""
+    """Runs that hold a slot and runs that wait for one, as the caller reports them. Not
+    thread-safe."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
@@ -28,12 +28,12 @@ class Slots:
         self._waiting: dict[str, Contender] = {}
 
     def hold(self, contender: Contender) -> None:
-        """A run that is going on, asked for or not."""
+        """A run that is going on holds its slot, even if it never asked for one."""
         self._waiting.pop(contender.uid, None)
         self._held[contender.uid] = contender
 
     def release(self, uid: str) -> bool:
-        """The run is over, or its object is gone. True where that may let others start."""
+        """The run is over, or its object is gone. True if others may start now."""
         waited = self._waiting.pop(uid, None) is not None
         return self._held.pop(uid, None) is not None or waited
 
@@ -45,7 +45,7 @@ class Slots:
         return None
 
     def take(self, contender: Contender) -> str | None:
-        """None, and the slot is held; or why the run has to wait."""
+        """Takes a slot and returns None, or returns why the run has to wait."""
         if contender.uid in self._held or (self.limit is None and contender.storage_limit is None):
             self.hold(contender)
             return None
@@ -59,7 +59,7 @@ class Slots:
         return "waits for its turn: older runs go first"
 
     def _next(self) -> list[str]:
-        """Who of the waiting would be let in now, oldest first."""
+        """UIDs of the waiting runs that would get a slot now, oldest first."""
         free = None if self.limit is None else self.limit - len(self._held)
         per_storage: dict[tuple[str, str], int] = {}
         for contender in self._held.values():
@@ -76,7 +76,7 @@ class Slots:
         return granted
 
     def startable(self) -> Iterable[str]:
-        """UIDs that are worth asking again, after a release."""
+        """UIDs of runs that should ask again after a release."""
         return self._next()
 
     @property

@@ -12,7 +12,7 @@ from tests.unit.support.plan_world import T0, Raw, backup_obj, restore_obj, stor
 from dbbackup.api.conditions import timestamp
 from dbbackup.plan import notify, sinks
 from dbbackup.plan.facts import Note
-from dbbackup.plan.notify import Told
+from dbbackup.plan.notify import Notification
 from dbbackup.plan.sinks import SinkError
 
 
@@ -46,13 +46,13 @@ def other(status: Raw, minutes: int = 0, labels: Raw | None = None, **spec: Any)
 
 
 def test_a_failure_is_told_with_its_reason() -> None:
-    assert notify.told(backup_obj(RUNNING), FAILED) == Told("failure", "AuthenticationFailed", "no entry")
-    assert notify.told(restore_obj(RUNNING), FAILED) == Told("failure", "AuthenticationFailed", "no entry")
+    assert notify.notification(backup_obj(RUNNING), FAILED) == Notification("failure", "AuthenticationFailed", "no entry")
+    assert notify.notification(restore_obj(RUNNING), FAILED) == Notification("failure", "AuthenticationFailed", "no entry")
 
 
 def test_a_success_is_a_recovery_only_just_after_a_failure() -> None:
     def event(*others: Raw) -> str | None:
-        what = notify.told(backup_obj(RUNNING), DONE, (), lambda: others)
+        what = notify.notification(backup_obj(RUNNING), DONE, (), lambda: others)
         return what.event if what else None
 
     assert event() == "success"
@@ -67,15 +67,15 @@ def test_a_success_is_a_recovery_only_just_after_a_failure() -> None:
     "stranger", [{"labels": {"dbbackup.io/schedule": "weekly"}}, {"database": {"secretRef": {"name": "app-db"}, "name": "another"}}]
 )
 def test_a_failure_of_something_else_makes_no_recovery(stranger: Raw) -> None:
-    what = notify.told(backup_obj(RUNNING), DONE, (), lambda: [other(FAILED, **stranger)])
+    what = notify.notification(backup_obj(RUNNING), DONE, (), lambda: [other(FAILED, **stranger)])
     assert what is not None
     assert what.event == "success"
 
 
 def test_a_backup_whose_artifact_is_lost_fails_and_recovers() -> None:
     lost = {**FAILED, "failure": {"reason": "ArtifactMissing", "message": "gone"}}
-    assert notify.told(backup_obj(DONE), lost) == Told("failure", "ArtifactMissing", "gone")
-    assert notify.told(backup_obj(lost), DONE) == Told("recovery", "ArtifactFound", "Ready says")
+    assert notify.notification(backup_obj(DONE), lost) == Notification("failure", "ArtifactMissing", "gone")
+    assert notify.notification(backup_obj(lost), DONE) == Notification("recovery", "ArtifactFound", "Ready says")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_backup_whose_artifact_is_lost_fails_and_recovers() -> None:
     ],
 )
 def test_what_is_no_news_to_people(before: Raw, after: Raw, spec: Raw) -> None:
-    assert notify.told(backup_obj(before, **spec), after) is None
+    assert notify.notification(backup_obj(before, **spec), after) is None
 
 
 def storage(**status: Any) -> Raw:
@@ -102,13 +102,13 @@ def test_a_storage_is_told_of_when_it_cannot_be_used_is_full_and_well_again() ->
     once, twice = ({"checkFailures": count, "conditions": conditions(Ready="False StorageUnreachable")} for count in (1, 2))
     stalled = {"checkFailures": 1, "conditions": conditions(Ready="False BucketMissing", Stalled="True")}
     full = {"conditions": conditions(Ready="True Available", NearCapacity="True Full")}
-    assert notify.told(storage(**well), once) is None
-    assert notify.told(storage(**once), twice) == Told("failure", "StorageUnreachable", "Ready says")
-    assert notify.told(storage(**twice), {**twice, "checkFailures": 3}) is None
-    assert notify.told(storage(**twice), well) == Told("recovery", "Available", "Ready says")
-    assert notify.told(storage(), stalled) == Told("failure", "BucketMissing", "Ready says")
-    assert notify.told(storage(**well), full) == Told("failure", "NearCapacity", "NearCapacity says")
-    assert notify.told(storage(**full), well) == Told("recovery", "NearCapacity", "")
+    assert notify.notification(storage(**well), once) is None
+    assert notify.notification(storage(**once), twice) == Notification("failure", "StorageUnreachable", "Ready says")
+    assert notify.notification(storage(**twice), {**twice, "checkFailures": 3}) is None
+    assert notify.notification(storage(**twice), well) == Notification("recovery", "Available", "Ready says")
+    assert notify.notification(storage(), stalled) == Notification("failure", "BucketMissing", "Ready says")
+    assert notify.notification(storage(**well), full) == Notification("failure", "NearCapacity", "NearCapacity says")
+    assert notify.notification(storage(**full), well) == Notification("recovery", "NearCapacity", "")
 
 
 def schedule(status: Raw | None = None, **spec: Any) -> Raw:
@@ -119,33 +119,33 @@ def test_a_schedule_is_told_of_where_no_backup_could_fail() -> None:
     well, broken = {"conditions": conditions(Ready="True Scheduled")}, {"conditions": conditions(Ready="False InvalidSpec", Stalled="True")}
     refused = {"conditions": conditions(Ready="False RunRefused")}
     for reason in ("DiscoveryFailed", "RunMissed"):
-        assert notify.told(schedule(well), well, [Note(reason, "why")]) == Told("failure", reason, "why")
-    assert notify.told(schedule(well), well, [Note("RunCreated", "made")]) is None
-    assert notify.told(schedule(well), broken) == Told("failure", "InvalidSpec", "Ready says")
-    assert notify.told(schedule(broken), well) == Told("recovery", "Scheduled", "Ready says")
-    assert notify.told(schedule(well), refused, [Note("RunRefused", "quota")]) == Told("failure", "RunRefused", "quota")
-    assert notify.told(schedule(refused), refused, [Note("RunRefused", "quota")]) is None
+        assert notify.notification(schedule(well), well, [Note(reason, "why")]) == Notification("failure", reason, "why")
+    assert notify.notification(schedule(well), well, [Note("RunCreated", "made")]) is None
+    assert notify.notification(schedule(well), broken) == Notification("failure", "InvalidSpec", "Ready says")
+    assert notify.notification(schedule(broken), well) == Notification("recovery", "Scheduled", "Ready says")
+    assert notify.notification(schedule(well), refused, [Note("RunRefused", "quota")]) == Notification("failure", "RunRefused", "quota")
+    assert notify.notification(schedule(refused), refused, [Note("RunRefused", "quota")]) is None
 
 
 def test_a_schedule_that_failed_by_itself_recovers_by_its_next_good_run() -> None:
     before = {"conditions": conditions(Ready="True Scheduled")}
-    failed = notify.owing(before, Told("failure", "DiscoveryFailed", "why"), schedule(before), T0)
+    failed = notify.with_owed(before, Notification("failure", "DiscoveryFailed", "why"), schedule(before), T0)
     good = {**failed, "lastSuccessfulTime": timestamp(T0)}
-    assert notify.told(schedule(failed), good) == Told("recovery", "RunSucceeded", f"a run has succeeded at {timestamp(T0)}")
-    well = notify.owing(good, Told("recovery", "RunSucceeded", "x"), schedule(good), T0)
-    assert notify.told(schedule(well), {**well, "lastSuccessfulTime": timestamp(T0 + timedelta(days=1))}) is None
-    assert notify.told(schedule(before), {**before, "lastSuccessfulTime": timestamp(T0)}) is None
+    assert notify.notification(schedule(failed), good) == Notification("recovery", "RunSucceeded", f"a run has succeeded at {timestamp(T0)}")
+    well = notify.with_owed(good, Notification("recovery", "RunSucceeded", "x"), schedule(good), T0)
+    assert notify.notification(schedule(well), {**well, "lastSuccessfulTime": timestamp(T0 + timedelta(days=1))}) is None
+    assert notify.notification(schedule(before), {**before, "lastSuccessfulTime": timestamp(T0)}) is None
 
 
 # What is owed stands on the object
 
 
-WHAT = Told("failure", "AuthenticationFailed", "no entry: none at all")
+WHAT = Notification("failure", "AuthenticationFailed", "no entry: none at all")
 
 
-def marked(what: Told = WHAT, status: Raw = FAILED, at: int = 0, **more: Any) -> Raw:
+def marked(what: Notification = WHAT, status: Raw = FAILED, at: int = 0, **more: Any) -> Raw:
     obj = backup_obj(RUNNING, **more)
-    return {**obj, "status": notify.owing({**status}, what, obj, T0 + timedelta(seconds=at))}
+    return {**obj, "status": notify.with_owed({**status}, what, obj, T0 + timedelta(seconds=at))}
 
 
 def test_what_is_owed_survives_in_the_status() -> None:
@@ -157,7 +157,7 @@ def test_what_is_owed_survives_in_the_status() -> None:
 
 def test_what_was_told_or_given_up_is_not_owed() -> None:
     obj = marked()
-    for given_up, value, said in (({}, "True", "told to ops, page"), ({"page": "HTTP 410"}, "False", "not told to page: HTTP 410")):
+    for given_up, value, said in (({}, "True", "delivered to ops, page"), ({"page": "HTTP 410"}, "False", "not delivered to page: HTTP 410")):
         status = notify.settled(obj, WHAT, given_up, ("ops", "page"), T0)
         mark = status["conditions"][-1]
         assert (mark["status"], mark["reason"], mark["message"]) == (value, "Failure", said)
@@ -171,14 +171,14 @@ def test_the_id_is_that_of_the_event() -> None:
 
 
 def test_a_long_message_fits_the_status_and_stays_readable() -> None:
-    obj = marked(Told("failure", "X", "y" * 100_000))
+    obj = marked(Notification("failure", "X", "y" * 100_000))
     assert len(obj["status"]["conditions"][-1]["message"]) <= notify.TEXT_LIMIT
     assert notify.owed(obj) is not None
 
 
 def test_the_mark_never_pushes_out_a_condition_that_is_needed_nor_breaks_the_limit() -> None:
     many = [{"type": f"T{number}", "status": "True"} for number in range(16)]
-    status = notify.owing({"conditions": many}, WHAT, backup_obj(), T0)
+    status = notify.with_owed({"conditions": many}, WHAT, backup_obj(), T0)
     assert len(status["conditions"]) == 16
     assert status["conditions"][-1]["type"] == "Notified"
 
@@ -220,19 +220,19 @@ def test_the_payload_tells_what_a_person_needs() -> None:
 
 def test_slack_shows_names_as_text() -> None:
     """`<!channel>` would call everybody, `<https://evil|here>` would show a link."""
-    obj = marked(Told("failure", "X", "<!channel> & <https://evil|here>"))
-    text = notify.slack(notify.payload(obj, Told("failure", "X", "<!channel> & <https://evil|here>"), "ops"))["text"]
+    obj = marked(Notification("failure", "X", "<!channel> & <https://evil|here>"))
+    text = notify.slack(notify.payload(obj, Notification("failure", "X", "<!channel> & <https://evil|here>"), "ops"))["text"]
     assert text.startswith(":x: *DatabaseBackup ns/nightly failed*: X\n&lt;!channel&gt; &amp; &lt;https://evil|here&gt;\n")
     assert "<" not in text
 
 
 def test_slack_is_told_of_runs_and_of_what_is_no_run() -> None:
-    full = {**storage_obj(), "status": notify.owing({}, Told("recovery", "NearCapacity", "half full"), storage_obj(), T0)}
-    assert notify.slack(notify.payload(full, Told("recovery", "NearCapacity", "half full"), "ops"))["text"] == (
-        ":white_check_mark: *BackupStorage ns/default is well again*: NearCapacity\nhalf full"
+    full = {**storage_obj(), "status": notify.with_owed({}, Notification("recovery", "NearCapacity", "half full"), storage_obj(), T0)}
+    assert notify.slack(notify.payload(full, Notification("recovery", "NearCapacity", "half full"), "ops"))["text"] == (
+        ":white_check_mark: *BackupStorage ns/default recovered*: NearCapacity\nhalf full"
     )
-    done = marked(Told("success", "Completed", "stored"), DONE)
-    assert notify.slack(notify.payload(done, Told("success", "Completed", "stored"), "ops"))["text"] == (
+    done = marked(Notification("success", "Completed", "stored"), DONE)
+    assert notify.slack(notify.payload(done, Notification("success", "Completed", "stored"), "ops"))["text"] == (
         ":white_check_mark: *DatabaseBackup ns/nightly completed*: Completed\nstored"
     )
 
@@ -266,7 +266,7 @@ def test_a_sink_takes_what_it_asks_for() -> None:
         ([{"name": "ops", "type": "webhook"}], "either url or urlSecretRef"),
         ([{"name": "ops", "type": "webhook", "url": "https://x", "urlSecretRef": {"name": "a", "key": "b"}}], "either url or urlSecretRef"),
         ([{"name": "ops", "type": "slack", "url": "https://x", "secretRef": {"name": "a", "key": "b"}}], "signs webhooks only"),
-        ([{"name": "ops", "type": "slack", "url": "https://x"}] * 2, "two have that name"),
+        ([{"name": "ops", "type": "slack", "url": "https://x"}] * 2, "two sinks have that name"),
         ([{"name": "ops", "type": "heartbeat", "url": "https://x", "every": "often"}], "0.every"),
         ([{"name": "ops", "type": "webhook", "url": "https://x", "events": ["disaster"]}], "0.events"),
     ],
@@ -380,7 +380,7 @@ def test_a_heart_beats_while_every_schedule_is_well() -> None:
     [
         ({**GOOD, "consecutiveFailures": 1}, "has failed"),
         ({**GOOD, "consecutiveFailures": 3}, "3 times in a row"),
-        ({**GOOD, "nextScheduleTime": timestamp(T0 - timedelta(minutes=61))}, "has not made the run"),
+        ({**GOOD, "nextScheduleTime": timestamp(T0 - timedelta(minutes=61))}, "has not created the run"),
         ({**GOOD, "lastScheduleTime": timestamp(T0 - timedelta(minutes=61))}, "no good backup"),
         ({"lastScheduleTime": timestamp(T0 - timedelta(minutes=61))}, "no good backup"),
         ({**GOOD, "conditions": conditions(Stalled="True")}, "cannot be used"),

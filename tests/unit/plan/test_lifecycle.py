@@ -520,9 +520,9 @@ def test_cleanup_starts_only_when_the_run_is_gone() -> None:
     ("more", "why"),
     [
         ({"no_storage": True}, "BackupStorage default is gone"),
-        ({"after": 601}, "not done in time"),
-        ({"refusal": Refusal("Terminating", "")}, "namespace is going away"),
-        ({"after": 601, "pods": [pod(state=RUNNING)]}, "not gone in time"),
+        ({"after": 601}, "did not end in time"),
+        ({"refusal": Refusal("Terminating", "")}, "namespace is being deleted"),
+        ({"after": 601, "pods": [pod(state=RUNNING)]}, "did not end in time"),
     ],
     ids=["storage gone", "too long", "namespace going", "pod stays"],
 )

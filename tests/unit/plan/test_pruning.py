@@ -397,7 +397,7 @@ def stuck(world: World) -> None:
         (failed, "StorageUnavailable: StorageUnavailable happened"),
         (lost, "RunLost: the Job's pod was deleted before it could report"),
         (unread, "the Job's result could not be read: the run told 1 items in 1 pages; its log holds 0 in 0"),
-        (stuck, "1 artifacts still stand, the first"),
+        (stuck, "1 artifacts could not be deleted, the first"),
     ],
 )
 def test_a_prune_that_fails_is_tried_again_after_ten_minutes(world: World, what: Callable[[World], None], why: str) -> None:
@@ -474,7 +474,7 @@ def test_a_refused_prune_job_is_told_and_comes_back(world: World) -> None:
     world.server.refuse = quota("Job")
     world.run(MINUTE)
     assert marked(world) == ["a"]
-    assert world.status(STORAGE, "default")["pruneMessage"].startswith("the prune Job cannot be made: exceeded quota")
+    assert world.status(STORAGE, "default")["pruneMessage"].startswith("the prune Job cannot be created: exceeded quota")
     world.server.refuse = lambda _: None
     world.run(10 * MINUTE)
     assert world.names(phase="Expired") == ["a"]

@@ -306,7 +306,7 @@ def test_replace_deletes_what_runs_and_starts(world: World, policy: str) -> None
     world.run(MINUTE)
     assert world.names() == [NIGHT]
     assert [spec.owner.name for spec in world.running("backup")] == [NIGHT]
-    assert world.events("RunReplaced") == ["DatabaseBackup nightly-20261123-0200 was still running and gives way to nightly-20261123-0300"]
+    assert world.events("RunReplaced") == ["DatabaseBackup nightly-20261123-0200 was still running and is replaced by nightly-20261123-0300"]
 
 
 def test_replace_spares_a_run_that_has_just_ended(world: World) -> None:
@@ -394,7 +394,7 @@ def test_new_databases_are_found_at_each_run(world: World) -> None:
     [
         ("fails", "AuthenticationFailed: AuthenticationFailed happened"),
         ("is lost", "RunLost: the Job's pod was deleted before it could report (BackoffLimitExceeded)"),
-        ("finds nothing", "none of the 1 databases of the server is chosen by `databases`"),
+        ("finds nothing", "`databases` selects none of the server's 1 databases"),
         ("cannot be read", "the list of databases could not be read: the run told 1 items in 1 pages; its log holds 0 in 0"),
         ("never starts", "StartDeadlineExceeded: Job discover-nightly-"),
     ],
