@@ -57,14 +57,14 @@ def answer(status: int, reason: str, message: str) -> kube.ApiError:
         (answer(400, "BadRequest", "quantities must match"), "invalid"),
     ],
 )
-def test_errors_are_told_apart(error: kube.ApiError, is_: str) -> None:
+def test_errors_are_distinguished(error: kube.ApiError, is_: str) -> None:
     kinds = {"not_found", "conflict", "already_exists", "namespace_terminating", "refused", "invalid"}
-    told = {kind for kind in kinds if getattr(error, kind)}
-    assert is_ in told
-    assert told - {is_} <= {"refused"}
+    holds = {kind for kind in kinds if getattr(error, kind)}
+    assert is_ in holds
+    assert holds - {is_} <= {"refused"}
 
 
-def test_an_answer_that_is_no_status_is_told_as_it_is() -> None:
+def test_an_answer_that_is_not_a_status_becomes_the_message() -> None:
     error = kube._error(502, b"<html>bad gateway</html>")
     assert (error.status, error.reason) == (502, "HTTP502")
     assert "bad gateway" in str(error)

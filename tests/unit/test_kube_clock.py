@@ -51,7 +51,7 @@ def test_a_machine_that_agrees_is_believed_to_the_microsecond() -> None:
 @pytest.mark.parametrize("off", [timedelta(hours=1), timedelta(hours=-1), timedelta(days=4000), timedelta(seconds=3), timedelta(seconds=-3)])
 def test_a_machine_that_is_wrong_is_not_believed(off: timedelta) -> None:
     machine = Machine(off)
-    assert machine.wrong == pytest.approx(off.total_seconds()), "nobody has told better yet"
+    assert machine.wrong == pytest.approx(off.total_seconds()), "no answer has corrected it yet"
     machine.hear()
     assert abs(machine.wrong) <= 0.5
     machine.wait(3600)
@@ -73,7 +73,7 @@ def test_a_step_of_the_machines_clock_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("header", [None, "", "yesterday", "Mon, 99 Nov 2026 01:00:00 GMT"])
-def test_a_header_that_tells_nothing_is_passed_over(header: str | None) -> None:
+def test_a_header_without_a_date_is_ignored(header: str | None) -> None:
     machine = Machine(timedelta(hours=1))
     machine.hear()
     before = machine.clock.now()

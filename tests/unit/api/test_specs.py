@@ -1,4 +1,4 @@
-"""Objects -> typed specs -> what a run is told."""
+"""Objects -> typed specs -> parts of a run spec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of objects that people make, change and delete, from how they look alone."""
+"""Audit lines of objects that people create, change and delete, derived from the objects alone."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def annotated(name: str) -> Raw:
 
 @pytest.fixture
 def auditor() -> Auditor:
-    """Of an operator that has listed: what is new was made just now."""
+    """The auditor of an operator that has listed: an object that is new was created just now."""
     found = Auditor()
     found.listed([])
     return found
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, str]]]:
+def recorded(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, str]]]:
     """The audit lines since it was called last."""
 
     def lines() -> list[dict[str, str]]:
@@ -76,7 +76,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, str]]]
     return lines
 
 
-Told = Callable[[], list[dict[str, str]]]
+Recorded = Callable[[], list[dict[str, str]]]
 
 
 def short(lines: list[dict[str, str]]) -> list[tuple[str, str, str]]:
@@ -86,9 +86,9 @@ def short(lines: list[dict[str, str]]) -> list[tuple[str, str, str]]:
 # Creation
 
 
-def test_a_backup_made_by_plain_kubectl_names_the_manager_and_no_person(auditor: Auditor, told: Told) -> None:
+def test_a_backup_made_by_plain_kubectl_names_the_manager_and_no_person(auditor: Auditor, recorded: Recorded) -> None:
     auditor.shown(written(backup_obj(), managed("kubectl-create", SPEC)))
-    [line] = told()
+    [line] = recorded()
     assert (line["action"], line["kind"], line["namespace"], line["name"]) == ("create", "DatabaseBackup", "ns", "nightly")
     assert (line["who"], line["via"], line["outcome"]) == ("unknown", "kubectl", "allowed")
     assert line["source"] == "manager kubectl-create Update 2026-11-23T01:00:00Z"
@@ -97,66 +97,66 @@ def test_a_backup_made_by_plain_kubectl_names_the_manager_and_no_person(auditor:
 
 
 @pytest.mark.parametrize(("manager", "via"), [("dbbackup-cli", "cli"), ("dbbackup-console", "console"), ("argocd-controller", "argocd-controller")])
-def test_the_annotation_names_the_person(auditor: Auditor, told: Told, manager: str, via: str) -> None:
+def test_the_annotation_names_the_person(auditor: Auditor, recorded: Recorded, manager: str, via: str) -> None:
     auditor.shown(written(backup_obj(), managed(manager, SPEC), requested_by="alice"))
-    assert short(told()) == [("create", "alice", via)]
+    assert short(recorded()) == [("create", "alice", via)]
 
 
-def test_a_restore_is_told_as_one_with_what_it_takes_and_where_to(auditor: Auditor, told: Told) -> None:
+def test_a_restore_is_recorded_with_its_source_and_target(auditor: Auditor, recorded: Recorded) -> None:
     obj = restore_obj(source={"backupRef": {"name": "one"}}, database={"host": "db", "name": "shop", "secretRef": {"name": "owner"}})
     auditor.shown(written(obj, managed("kubectl-create", SPEC)))
-    [line] = told()
+    [line] = recorded()
     assert (line["action"], line["from"], line["target"]) == ("restore", "DatabaseBackup one", "Secret owner db/shop")
 
 
-def test_nothing_is_told_twice_whoever_shows_it(auditor: Auditor, told: Told) -> None:
+def test_nothing_is_recorded_twice_however_often_it_is_shown(auditor: Auditor, recorded: Recorded) -> None:
     obj = written(backup_obj(), managed("kubectl-create", SPEC))
     auditor.shown(obj)
     auditor.shown(obj)
     auditor.shown(written({**obj, "status": DONE}, version=6))
     auditor.shown(obj)  # a list that was on its way
-    assert short(told()) == [("create", "unknown", "kubectl")]
+    assert short(recorded()) == [("create", "unknown", "kubectl")]
 
 
-def test_after_a_restart_only_what_no_operator_has_seen_is_new(told: Told) -> None:
+def test_after_a_restart_only_objects_that_no_operator_has_seen_are_new(recorded: Recorded) -> None:
     auditor = Auditor()
     old = written({**backup_obj(DONE), "metadata": {**backup_obj()["metadata"], "uid": "old", "name": "old"}}, managed("kubectl-create", SPEC))
     auditor.shown(old)
     auditor.shown(written(backup_obj(), managed("kubectl-create", SPEC)))
     auditor.listed([])
-    assert [line["name"] for line in told()] == ["nightly"]
+    assert [line["name"] for line in recorded()] == ["nightly"]
     auditor.shown(written({**old, "metadata": {**old["metadata"], "uid": "new", "name": "new"}}))
-    assert [line["name"] for line in told()] == ["new"]
+    assert [line["name"] for line in recorded()] == ["new"]
 
 
-def test_what_the_operator_makes_is_its_own_and_no_manager_can_claim_that(auditor: Auditor, told: Told) -> None:
+def test_objects_of_the_operator_are_its_own_and_no_manager_can_claim_that(auditor: Auditor, recorded: Recorded) -> None:
     obj = backup_obj()
     auditor.creating(key_of(obj))
     auditor.shown(written(obj, managed("dbbackup-operator", SPEC)))
-    assert short(told()) == [("create", "operator", "operator")]
+    assert short(recorded()) == [("create", "operator", "operator")]
     other = {**obj, "metadata": {**obj["metadata"], "uid": "other"}}
     auditor.shown(written(other, managed("dbbackup-operator", SPEC), version=9))
-    assert short(told()) == [("create", "unknown", "dbbackup-operator")]
+    assert short(recorded()) == [("create", "unknown", "dbbackup-operator")]
     auditor.creating(key_of(obj))
     quicker = {**obj, "metadata": {**obj["metadata"], "uid": "quicker"}}
     auditor.shown(written(quicker, managed("kubectl-create", SPEC), version=10))  # of the very name that the operator wants
-    assert short(told()) == [("create", "unknown", "kubectl")]
+    assert short(recorded()) == [("create", "unknown", "kubectl")]
     auditor.creating(key_of(obj))
     auditor.not_created(key_of(obj))
     auditor.shown(written({**obj, "metadata": {**obj["metadata"], "uid": "third"}}, managed("kubectl-create", SPEC), version=11))
-    assert short(told()) == [("create", "unknown", "kubectl")]
+    assert short(recorded()) == [("create", "unknown", "kubectl")]
 
 
 # Changes
 
 
-def test_pin_and_unpin(auditor: Auditor, told: Told) -> None:
+def test_pin_and_unpin(auditor: Auditor, recorded: Recorded) -> None:
     obj = written(backup_obj(DONE), managed("kubectl-create", SPEC))
     auditor.shown(obj)
-    told()
+    recorded()
     pinned = written(obj, managed("kubectl-annotate", annotated("pin"), "2026-11-23T03:00:00Z"), version=6, pin="true")
     auditor.shown(pinned)
-    [line] = told()
+    [line] = recorded()
     assert (line["action"], line["who"], line["via"], line["source"]) == (
         "pin",
         "unknown",
@@ -164,122 +164,122 @@ def test_pin_and_unpin(auditor: Auditor, told: Told) -> None:
         "manager kubectl-annotate Update 2026-11-23T03:00:00Z",
     )
     auditor.shown(written(obj, version=7, pin=None))
-    assert short(told()) == [("unpin", "unknown", "unknown")]
+    assert short(recorded()) == [("unpin", "unknown", "unknown")]
 
 
 @pytest.mark.parametrize(("name", "action"), [("run_now", "run-now"), ("approve_prune", "approve-prune")])
-def test_each_wish_to_a_schedule_is_told(auditor: Auditor, told: Told, name: str, action: str) -> None:
+def test_each_request_to_a_schedule_is_recorded(auditor: Auditor, recorded: Recorded, name: str, action: str) -> None:
     obj = schedule_obj(DONE)
     auditor.shown(obj)
-    told()
+    recorded()
     for version, token in enumerate(("one", "two"), 6):
         auditor.shown(written(obj, managed("kubectl-annotate", annotated(action)), version=version, **{name: token}))
-        [line] = told()
+        [line] = recorded()
         assert (line["action"], line["target"], line["via"]) == (action, token, "kubectl")
 
 
 @pytest.mark.parametrize(("name", "action"), [("import", "import"), ("check_now", "check-now"), ("approve_prune", "approve-prune")])
-def test_each_wish_to_a_storage_is_told(auditor: Auditor, told: Told, name: str, action: str) -> None:
+def test_each_request_to_a_storage_is_recorded(auditor: Auditor, recorded: Recorded, name: str, action: str) -> None:
     obj = {**storage_obj(), "status": DONE}
     auditor.shown(obj)
-    told()
+    recorded()
     auditor.shown(written(obj, managed("kubectl-annotate", annotated(action)), version=6, **{name: "now"}))
-    assert [(line["action"], line["target"]) for line in told()] == [(action, "now")]
+    assert [(line["action"], line["target"]) for line in recorded()] == [(action, "now")]
 
 
-def test_suspend_by_annotation_and_by_spec(auditor: Auditor, told: Told) -> None:
+def test_suspend_by_annotation_and_by_spec(auditor: Auditor, recorded: Recorded) -> None:
     obj = written(schedule_obj(DONE, suspend=False), managed("kubectl-create", {"f:spec": {"f:suspend": {}}}))
     auditor.shown(obj)
-    told()
+    recorded()
     auditor.shown(written(obj, managed("kubectl-annotate", annotated("suspend")), version=6, suspend="true"))
     auditor.shown(written(obj, version=7))
     auditor.shown(
         written(changed(obj, {"suspend": True}, 8), managed("argocd-controller", {"f:spec": {"f:suspend": {}}}, "2026-11-23T05:00:00Z"), version=8)
     )
-    assert short(told()) == [("suspend", "unknown", "kubectl"), ("resume", "unknown", "unknown"), ("suspend", "unknown", "argocd-controller")]
+    assert short(recorded()) == [("suspend", "unknown", "kubectl"), ("resume", "unknown", "unknown"), ("suspend", "unknown", "argocd-controller")]
 
 
-def test_a_changed_spec_is_an_update_and_a_status_is_none(auditor: Auditor, told: Told) -> None:
+def test_a_changed_spec_is_an_update_and_a_changed_status_is_not(auditor: Auditor, recorded: Recorded) -> None:
     obj = written(schedule_obj(DONE), managed("kubectl-create", SPEC))
     auditor.shown(obj)
-    told()
+    recorded()
     auditor.shown(
         written({**obj, "status": {**DONE, "missedRuns": 1}}, managed("dbbackup-operator", {"f:status": {}}, subresource="status"), version=6)
     )
-    assert told() == []
+    assert recorded() == []
     auditor.shown(written(changed(obj, {"schedule": "@hourly"}, 7), managed("kubectl-edit", SPEC, "2026-11-23T04:00:00Z"), version=7))
-    assert short(told()) == [("update", "unknown", "kubectl")]
+    assert short(recorded()) == [("update", "unknown", "kubectl")]
 
 
-def test_whom_the_policy_trusts_names_the_person_of_a_change(auditor: Auditor, told: Told) -> None:
+def test_a_writer_that_the_policy_trusts_names_the_person_of_a_change(auditor: Auditor, recorded: Recorded) -> None:
     obj = written(backup_obj(DONE), managed("kubectl-create", SPEC), requested_by="alice")
     auditor.shown(obj)
-    told()
+    recorded()
     auditor.shown(written(obj, managed("dbbackup-console", annotated("pin")), version=6, pin="true", requested_by="bob"))
-    assert short(told()) == [("pin", "bob", "console")]
+    assert short(recorded()) == [("pin", "bob", "console")]
 
 
-def test_wishes_that_are_still_open_are_told_after_a_restart(told: Told) -> None:
+def test_requests_that_are_still_open_are_recorded_after_a_restart(recorded: Recorded) -> None:
     auditor = Auditor()
     auditor.shown(written(schedule_obj({**DONE, "lastRunNow": "one"}), managed("kubectl-annotate", annotated("run-now")), run_now="one"))
-    assert told() == []
+    assert recorded() == []
     other = schedule_obj({**DONE, "lastRunNow": "one"})
     auditor.shown(written({**other, "metadata": {**other["metadata"], "uid": "other"}}, run_now="two"))
-    assert [(line["action"], line["target"]) for line in told()] == [("run-now", "two")]
+    assert [(line["action"], line["target"]) for line in recorded()] == [("run-now", "two")]
 
 
-def test_an_older_answer_undoes_nothing(auditor: Auditor, told: Told) -> None:
+def test_an_older_answer_undoes_nothing(auditor: Auditor, recorded: Recorded) -> None:
     obj = backup_obj(DONE)
     pinned = written(obj, managed("kubectl-annotate", annotated("pin")), version=6, pin="true")
     auditor.shown(obj)
     auditor.shown(pinned)
     auditor.shown(obj)
     auditor.shown(pinned)
-    assert [action for action, _, _ in short(told())] == ["create", "pin"]
+    assert [action for action, _, _ in short(recorded())] == ["create", "pin"]
 
 
-def test_who_wrote_a_status_has_not_made_the_object(auditor: Auditor, told: Told) -> None:
+def test_the_writer_of_a_status_is_not_the_creator(auditor: Auditor, recorded: Recorded) -> None:
     status = managed("dbbackup-operator", {"f:status": {}}, "2026-11-23T00:59:59Z", subresource="status")
     auditor.shown(written(backup_obj(), status, managed("odd-client", {"f:metadata": {"f:labels": {}}})))
-    assert short(told()) == [("create", "unknown", "odd-client")]
+    assert short(recorded()) == [("create", "unknown", "odd-client")]
 
 
 # Deletion
 
 
-def test_a_deletion_is_told_once_and_nobody_is_blamed(auditor: Auditor, told: Told) -> None:
+def test_a_deletion_is_recorded_once_by_an_unknown_person(auditor: Auditor, recorded: Recorded) -> None:
     obj = written(backup_obj(DONE, deletionPolicy="Delete"), managed("kubectl-create", SPEC), requested_by="alice")
     auditor.shown(obj)
-    told()
+    recorded()
     auditor.shown(going(obj))
     auditor.shown(going(obj, 10), deleted=True)
     auditor.shown(obj)
-    [line] = told()
+    [line] = recorded()
     assert (line["action"], line["who"], line["via"], line["deletion_policy"]) == ("delete", "unknown", "unknown", "Delete")
 
 
-def test_a_deletion_that_a_watch_missed_is_told(auditor: Auditor, told: Told) -> None:
+def test_a_deletion_that_a_watch_missed_is_recorded(auditor: Auditor, recorded: Recorded) -> None:
     obj = backup_obj(DONE)
     auditor.shown(obj)
-    told()
+    recorded()
     auditor.gone(key_of(obj), obj["metadata"]["uid"])
     auditor.shown(going(obj), deleted=True)
-    assert short(told()) == [("delete", "unknown", "unknown")]
+    assert short(recorded()) == [("delete", "unknown", "unknown")]
 
 
-def test_an_object_that_is_gone_before_it_was_seen_was_made_and_deleted(auditor: Auditor, told: Told) -> None:
+def test_an_object_that_is_gone_before_it_was_seen_was_made_and_deleted(auditor: Auditor, recorded: Recorded) -> None:
     auditor.shown(written(backup_obj(), managed("kubectl-create", SPEC)), deleted=True)
     auditor.shown(going({**backup_obj(), "metadata": {**backup_obj()["metadata"], "uid": "other"}}), deleted=True)
-    assert [action for action, _, _ in short(told())] == ["create", "delete"] * 2
+    assert [action for action, _, _ in short(recorded())] == ["create", "delete"] * 2
 
 
-def test_retention_tells_why_it_deletes(auditor: Auditor, told: Told) -> None:
+def test_retention_records_why_it_deletes(auditor: Auditor, recorded: Recorded) -> None:
     obj = backup_obj(DONE)
     auditor.shown(obj)
-    told()
+    recorded()
     auditor.deleting(obj["metadata"]["uid"], "Expired")
     auditor.shown(going(obj), deleted=True)
-    [line] = told()
+    [line] = recorded()
     assert (line["who"], line["via"], line["reason"]) == ("operator", "operator", "Expired")
 
 
@@ -300,14 +300,14 @@ def pod(**labels: str) -> Raw:
     return {"kind": "Pod", "metadata": metadata}
 
 
-def test_a_pod_that_reads_a_storage_for_a_person_is_told_once(auditor: Auditor, told: Told) -> None:
+def test_a_pod_that_reads_a_storage_for_a_person_is_recorded_once(auditor: Auditor, recorded: Recorded) -> None:
     auditor.shown(pod(run="serve", tool="kubectl"))
     auditor.shown(pod(run="serve", tool="kubectl"))
-    [line] = told()
+    [line] = recorded()
     assert (line["action"], line["who"], line["via"], line["kind"], line["target"]) == ("transfer", "alice", "cli", "Pod", "BackupStorage default")
 
 
-def test_pods_of_the_operators_jobs_and_those_of_before_are_not(auditor: Auditor, told: Told) -> None:
+def test_pods_of_the_operators_jobs_and_those_of_before_are_not(auditor: Auditor, recorded: Recorded) -> None:
     auditor.shown(pod(run="backup", owner_uid="x"))
     auditor.shown(pod(run="backup", owner_uid="x", tool="kubectl"))
     auditor.shown(pod(run="serve"))
@@ -315,7 +315,7 @@ def test_pods_of_the_operators_jobs_and_those_of_before_are_not(auditor: Auditor
     started.shown(pod(run="serve", tool="kubectl"))
     started.listed([])
     started.shown(pod(run="serve", tool="kubectl"))
-    assert told() == []
+    assert recorded() == []
 
 
 # Outcomes
@@ -329,17 +329,17 @@ def test_pods_of_the_operators_jobs_and_those_of_before_are_not(auditor: Auditor
         (restore_obj(), {"phase": "Failed", "failure": {"reason": "TargetNotEmpty"}}, ("restore-ended", "failed", "TargetNotEmpty")),
     ],
 )
-def test_the_end_of_a_run_is_told(auditor: Auditor, told: Told, obj: Raw, status: Raw, wanted: tuple[str, str, str]) -> None:
+def test_the_end_of_a_run_is_recorded(auditor: Auditor, recorded: Recorded, obj: Raw, status: Raw, wanted: tuple[str, str, str]) -> None:
     before = written({**obj, "status": {"phase": "Running"}}, requested_by="alice")
     auditor.status_written(before, {**before, "status": status})
-    [line] = told()
+    [line] = recorded()
     assert (line["action"], line["outcome"], line.get("reason", "")) == wanted
     assert (line["who"], line["via"]) == ("alice", "operator")
 
 
-def test_what_is_no_end_of_a_run_is_not_told_as_one(auditor: Auditor, told: Told) -> None:
+def test_other_changes_of_status_are_not_recorded_as_ends(auditor: Auditor, recorded: Recorded) -> None:
     auditor.status_written(backup_obj(), backup_obj({"phase": "Running"}))
     auditor.status_written(backup_obj(origin="Discovered"), backup_obj(DONE, origin="Discovered"))
     auditor.status_written(backup_obj(DONE), backup_obj({"phase": "Failed", "failure": {"reason": "ArtifactMissing"}}))
     auditor.status_written({**storage_obj(), "status": {}}, {**storage_obj(), "status": {"conditions": []}})
-    assert told() == []
+    assert recorded() == []

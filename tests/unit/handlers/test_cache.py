@@ -84,14 +84,14 @@ def test_what_was_deleted_does_not_come_back_with_a_late_answer() -> None:
     assert cache.get(KEY) is None
 
 
-def test_a_pod_of_nobody_is_not_kept() -> None:
+def test_a_pod_without_an_owner_is_not_kept() -> None:
     cache = Cache()
     cache.put_child(version(pod(state=RUNNING), 5))
     cache.remove_child(version(pod(state=RUNNING), 6))
     assert cache.children(UID, "Pod") == ()
 
 
-def test_a_list_finds_deletions_that_no_watch_told_but_not_what_is_newer_than_it() -> None:
+def test_a_list_finds_deletions_that_no_watch_reported_but_not_newer_objects() -> None:
     cache = Cache()
     cache.put(version(backup_obj(), 10))
     cache.put(version(backup_obj(metadata={"name": "younger", "uid": "younger"}), 30))
@@ -211,7 +211,7 @@ def test_a_storage_hears_when_a_restore_has_ended() -> None:
     assert storage in world.tell(version(restore_obj({"phase": "Failed"}), 9)), "what it read may go now"
 
 
-def test_listed_means_that_every_watch_with_something_to_tell_has_told() -> None:
+def test_listed_means_that_every_watch_with_objects_has_delivered_one() -> None:
     world = World()
     assert world.watch.listed
     world.cache.put(backup_obj())
@@ -220,7 +220,7 @@ def test_listed_means_that_every_watch_with_something_to_tell_has_told() -> None
     assert world.watch.listed
 
 
-def test_what_went_between_two_lists_does_not_leave_a_watch_with_something_to_tell() -> None:
+def test_an_object_deleted_between_two_lists_does_not_keep_a_watch_unlisted() -> None:
     """A run that ended while no operator was there: it is dealt with, and its Job and pod are gone,
     before a watch has listed them."""
     world = World()

@@ -1,4 +1,4 @@
-"""What people are told, and when; where a message may go; how it is signed."""
+"""Which notifications are sent, and when; where a message may go; how it is signed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def other(status: Raw, minutes: int = 0, labels: Raw | None = None, **spec: Any)
 # What is worth telling
 
 
-def test_a_failure_is_told_with_its_reason() -> None:
+def test_a_failure_is_notified_with_its_reason() -> None:
     assert notify.notification(backup_obj(RUNNING), FAILED) == Notification("failure", "AuthenticationFailed", "no entry")
     assert notify.notification(restore_obj(RUNNING), FAILED) == Notification("failure", "AuthenticationFailed", "no entry")
 
@@ -97,7 +97,7 @@ def storage(**status: Any) -> Raw:
     return {**storage_obj(), "status": status}
 
 
-def test_a_storage_is_told_of_when_it_cannot_be_used_is_full_and_well_again() -> None:
+def test_a_storage_is_notified_when_unusable_full_and_recovered() -> None:
     well = {"conditions": conditions(Ready="True Available")}
     once, twice = ({"checkFailures": count, "conditions": conditions(Ready="False StorageUnreachable")} for count in (1, 2))
     stalled = {"checkFailures": 1, "conditions": conditions(Ready="False BucketMissing", Stalled="True")}
@@ -115,7 +115,7 @@ def schedule(status: Raw | None = None, **spec: Any) -> Raw:
     return {**backup_obj(status), "kind": "DatabaseBackupSchedule", "spec": {"schedule": "@daily", **spec}}
 
 
-def test_a_schedule_is_told_of_where_no_backup_could_fail() -> None:
+def test_a_schedule_is_notified_where_no_backup_could_fail() -> None:
     well, broken = {"conditions": conditions(Ready="True Scheduled")}, {"conditions": conditions(Ready="False InvalidSpec", Stalled="True")}
     refused = {"conditions": conditions(Ready="False RunRefused")}
     for reason in ("DiscoveryFailed", "RunMissed"):
@@ -155,7 +155,7 @@ def test_what_is_owed_survives_in_the_status() -> None:
     assert notify.owed(backup_obj(FAILED)) is None
 
 
-def test_what_was_told_or_given_up_is_not_owed() -> None:
+def test_a_notification_delivered_or_given_up_is_not_owed() -> None:
     obj = marked()
     for given_up, value, said in (({}, "True", "delivered to ops, page"), ({"page": "HTTP 410"}, "False", "not delivered to page: HTTP 410")):
         status = notify.settled(obj, WHAT, given_up, ("ops", "page"), T0)
@@ -186,7 +186,7 @@ def test_the_mark_never_pushes_out_a_condition_that_is_needed_nor_breaks_the_lim
 # Messages
 
 
-def test_the_payload_tells_what_a_person_needs() -> None:
+def test_the_payload_has_what_a_person_needs() -> None:
     status = {
         **FAILED,
         "sizeBytes": 7,
@@ -197,9 +197,9 @@ def test_the_payload_tells_what_a_person_needs() -> None:
     }
     obj = marked(status=status)
     obj["metadata"] = {**obj["metadata"], "labels": {"dbbackup.io/schedule": "nightly"}, "annotations": {"dbbackup.io/requested-by": "alice"}}
-    told = json.loads(notify.payload(obj, WHAT, "ops").to_json())
-    assert told.pop("id")
-    assert told == {
+    sent = json.loads(notify.payload(obj, WHAT, "ops").to_json())
+    assert sent.pop("id")
+    assert sent == {
         "version": 1,
         "event": "failure",
         "time": timestamp(T0),
@@ -226,7 +226,7 @@ def test_slack_shows_names_as_text() -> None:
     assert "<" not in text
 
 
-def test_slack_is_told_of_runs_and_of_what_is_no_run() -> None:
+def test_slack_gets_runs_and_storages() -> None:
     full = {**storage_obj(), "status": notify.with_owed({}, Notification("recovery", "NearCapacity", "half full"), storage_obj(), T0)}
     assert notify.slack(notify.payload(full, Notification("recovery", "NearCapacity", "half full"), "ops"))["text"] == (
         ":white_check_mark: *BackupStorage ns/default recovered*: NearCapacity\nhalf full"
@@ -258,7 +258,7 @@ def test_a_sink_takes_what_it_asks_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "wanted"),
     [
         ({}, "the list"),
         ([{"name": "Ops", "type": "webhook", "url": "https://x"}], "0.name"),
@@ -271,8 +271,8 @@ def test_a_sink_takes_what_it_asks_for() -> None:
         ([{"name": "ops", "type": "webhook", "url": "https://x", "events": ["disaster"]}], "0.events"),
     ],
 )
-def test_sinks_that_cannot_be_used_are_refused_without_their_urls(value: Any, told: str) -> None:
-    with pytest.raises(SinkError, match=told) as caught:
+def test_sinks_that_cannot_be_used_are_refused_without_their_urls(value: Any, wanted: str) -> None:
+    with pytest.raises(SinkError, match=wanted) as caught:
         sinks.parse(value)
     assert "https" not in str(caught.value)
 
@@ -283,7 +283,7 @@ def test_https_to_anywhere_is_fine_as_far_as_the_url_goes(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "wanted"),
     [
         ("http://hooks.example.com", "https"),
         ("file:///etc/passwd", "neither"),
@@ -297,10 +297,10 @@ def test_https_to_anywhere_is_fine_as_far_as_the_url_goes(url: str) -> None:
         ("https://localhost/", "within the cluster"),
     ],
 )
-def test_urls_that_are_not_called(url: str, told: str) -> None:
+def test_urls_that_are_not_called(url: str, wanted: str) -> None:
     why = sinks.forbidden_url(url, allow_private=False)
     assert why is not None
-    assert told in why
+    assert wanted in why
 
 
 def test_a_receiver_in_the_cluster_may_be_allowed() -> None:
@@ -376,7 +376,7 @@ def test_a_heart_beats_while_every_schedule_is_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "wanted"),
     [
         ({**GOOD, "consecutiveFailures": 1}, "has failed"),
         ({**GOOD, "consecutiveFailures": 3}, "3 times in a row"),
@@ -386,10 +386,10 @@ def test_a_heart_beats_while_every_schedule_is_well() -> None:
         ({**GOOD, "conditions": conditions(Stalled="True")}, "cannot be used"),
     ],
 )
-def test_it_stops_where_one_is_not(status: Raw, told: str) -> None:
+def test_it_stops_where_one_is_not(status: Raw, wanted: str) -> None:
     why = notify.missing_beat([schedule(GOOD), schedule(status)], beat(), T0)
     assert why is not None
-    assert told in why
+    assert wanted in why
     assert "ns/nightly" in why
 
 

@@ -56,21 +56,21 @@ def world(*refused: str) -> tuple[ApiServer, Reconciler, Any]:
     return server, Reconciler(cast("k.Kube", server), cache, SETTINGS, lambda _: None, "test", Observers()), key_of(obj)
 
 
-async def test_a_field_that_the_api_server_refuses_does_not_keep_a_runs_end_from_being_told() -> None:
+async def test_a_field_that_the_api_server_refuses_does_not_hide_the_end_of_a_run() -> None:
     server, reconcile, key = world("warnings")
     assert await reconcile(key) is None
     status = server.obj["status"]
     assert (status["phase"], status["artifact"]["key"], "warnings" in status) == ("Completed", "team/ns/h/d/x", False)
-    told = {event["reason"]: (event["type"], event["message"]) for event in server.created}
-    assert told["StatusRefused"][0] == "Warning"
-    assert "status.warnings: Too many" in told["StatusRefused"][1]
-    assert "Completed" in told
+    events = {event["reason"]: (event["type"], event["message"]) for event in server.created}
+    assert events["StatusRefused"][0] == "Warning"
+    assert "status.warnings: Too many" in events["StatusRefused"][1]
+    assert "Completed" in events
     assert server.deleted
 
 
 @pytest.mark.parametrize("refused", ["phase", "conditions"])
-async def test_a_status_that_tells_nothing_without_what_is_refused_is_no_end(refused: str) -> None:
-    """It is told in an Event, tried again, and the Job that holds the report stays."""
+async def test_a_status_without_phase_or_conditions_is_not_an_end(refused: str) -> None:
+    """It is reported in an Event, tried again, and the Job that holds the report stays."""
     server, reconcile, key = world(refused)
     with pytest.raises(k.ApiError, match="Too many"):
         await reconcile(key)

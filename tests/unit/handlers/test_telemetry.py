@@ -1,4 +1,4 @@
-"""What is told of the operator itself: runs that ended, the queue, the API; and that /metrics
+"""Metrics of the operator itself: runs that ended, the queue, the API; and that /metrics
 answers."""
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def test_counters_begin_at_zero_and_have_a_bound() -> None:
     }
 
 
-async def test_the_queue_tells_how_it_is() -> None:
+async def test_the_queue_reports_its_state() -> None:
     now = 100.0
     release, done = asyncio.Event(), list[tuple[str, float, bool]]()
 
@@ -95,7 +95,7 @@ async def test_the_queue_tells_how_it_is() -> None:
         if key == "bad":
             raise OSError("no")
 
-    queue: Queue[str] = Queue(work, 1, clock=lambda: now, expected=(OSError,), done=lambda *told: done.append(told))
+    queue: Queue[str] = Queue(work, 1, clock=lambda: now, expected=(OSError,), done=lambda *work_done: done.append(work_done))
     assert (queue.waiting, queue.longest, queue.failing) == ((0, 0.0), 0.0, 0)
     task = asyncio.create_task(queue.run())
     try:

@@ -1,4 +1,4 @@
-"""What is told of objects: from synthetic ones, with bounded labels, and the same by whichever
+"""Metrics of objects: from synthetic ones, with bounded labels, and the same by whichever
 process asks."""
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ def backup(
 def schedule(name: str = "nightly", *, considered: datetime = T0, created: datetime = T0 - 30 * DAY, status: Raw | None = None, **spec: Any) -> Raw:
     cron = spec.pop("schedule", "0 3 * * *")
     annotations = spec.pop("annotations", {})
-    told = {"consideredUntil": timestamp(considered), "effectiveSchedule": f"{cron} ({spec.get('timeZone', 'Etc/UTC')})", **(status or {})}
+    full_status = {"consideredUntil": timestamp(considered), "effectiveSchedule": f"{cron} ({spec.get('timeZone', 'Etc/UTC')})", **(status or {})}
     template = {"spec": {"database": {"secretRef": {"name": "db"}}}}
     whole = {"schedule": cron, "template": template, **spec}
-    return obj("DatabaseBackupSchedule", name, whole, told, creationTimestamp=timestamp(created), annotations=annotations)
+    return obj("DatabaseBackupSchedule", name, whole, full_status, creationTimestamp=timestamp(created), annotations=annotations)
 
 
-def told(objects: Iterable[Raw], now: datetime = T0 + timedelta(hours=1), limit: int = 2000) -> Mapping[str, families.Series]:
+def collected(objects: Iterable[Raw], now: datetime = T0 + timedelta(hours=1), limit: int = 2000) -> Mapping[str, families.Series]:
     return families.collect([records.record(found) for found in objects], now.timestamp(), limit)
 
 
 def of(objects: Iterable[Raw], metric: Metric, **more: Any) -> families.Series:
-    return told(objects, **more)[metric.name]
+    return collected(objects, **more)[metric.name]
 
 
 def at(moment: datetime) -> float:
@@ -87,7 +87,7 @@ def test_the_newest_good_backup_and_the_median_of_those_before_it() -> None:
     sizes = [100, 110, 120, 5000, 130]
     made = [backup(T0 - number * DAY, size=size, seconds=size) for number, size in enumerate(sizes)]
     made.append(backup(T0 + timedelta(hours=1), "Failed", reason="DatabaseUnreachable"))
-    series = told([schedule(considered=T0 + timedelta(hours=1)), *reversed(made)])
+    series = collected([schedule(considered=T0 + timedelta(hours=1)), *reversed(made)])
     key = ("ns", "nightly", SHOP)
     assert series[catalog.LAST_SUCCESS.name] == {key: at(T0 + timedelta(seconds=105))}
     assert series[catalog.LAST_SIZE.name] == {key: 100}
@@ -120,7 +120,7 @@ def test_a_failure_that_never_met_its_database_is_of_the_one_that_its_schedule_k
     assert running == {("ns", "nightly", f"db:5432/{name}"): at(T0 + timedelta(seconds=5)) for name in "ab"}
 
 
-def test_a_database_that_a_schedule_backs_up_no_more_is_not_told() -> None:
+def test_a_database_that_a_schedule_no_longer_backs_up_has_no_series() -> None:
     made = [backup(T0 - DAY, identity="db:5432/gone", target="gone"), backup(T0 - DAY), backup(T0)]
     assert set(of([schedule(), *made], catalog.LAST_SUCCESS)) == {("ns", "nightly", SHOP)}
     half_made = schedule(considered=T0 - timedelta(minutes=1))
@@ -130,7 +130,7 @@ def test_a_database_that_a_schedule_backs_up_no_more_is_not_told() -> None:
     assert len(of(by_hand, catalog.LAST_SUCCESS)) == 2
 
 
-def test_imported_backups_are_of_the_run_that_their_name_tells() -> None:
+def test_imported_backups_belong_to_the_run_in_their_name() -> None:
     imported = [backup(T0 - DAY, identity=f"db:5432/{name}", annotations={}) for name in "ab"]
     imported[0]["metadata"]["creationTimestamp"] = timestamp(T0 - DAY + timedelta(seconds=3))
     assert len(of([schedule(), *imported], catalog.LAST_SUCCESS)) == 2, "both databases of the newest run"
@@ -191,7 +191,7 @@ def test_restores() -> None:
         restore("c", "Completed", T0 - DAY),
         restore("d", "Failed", T0 - DAY, "RestoreFailed"),
     ]
-    series = told(made)
+    series = collected(made)
     assert series[catalog.RESTORE_FAILURE.name] == {("ns", "RestoreFailed"): at(T0 + DAY)}
     assert series[catalog.RESTORE_SUCCESS.name] == {("ns",): at(T0 - DAY)}
     assert series[catalog.RESTORE_DURATION.name] == {("ns",): 30}
@@ -222,7 +222,7 @@ def test_the_longest_pause_of_a_schedule(cron: str, hours: int) -> None:
 
 def test_a_schedules_own_figures() -> None:
     status = {"consecutiveFailures": 3, "missedRuns": 2, "lastScheduleTime": timestamp(T0)}
-    series = told([schedule(status=status)])
+    series = collected([schedule(status=status)])
     key = ("ns", "nightly")
     assert [series[metric.name][key] for metric in (catalog.CONSECUTIVE, catalog.MISSED, catalog.LAST_RUN)] == [3, 2, at(T0)]
     assert [series[metric.name][key] for metric in (catalog.SUSPENDED, catalog.STALLED)] == [0, 0]
@@ -236,7 +236,7 @@ def test_a_storage() -> None:
     ready = [{"type": "Ready", "status": "True"}, {"type": "NearCapacity", "status": "True"}]
     full = obj("BackupStorage", "full", {"capacity": "1Ki"}, {"conditions": ready, "usage": usage, "checkedAt": timestamp(T0)})
     away = obj("BackupStorage", "away", {}, {"conditions": [{"type": "Ready", "status": "False"}], "checkFailures": 2})
-    series = told([full, away])
+    series = collected([full, away])
     found = {name.removeprefix("dbbackup_storage_"): rows for name, rows in series.items() if name.startswith("dbbackup_storage_")}
     assert {name: rows[("ns", "full")] for name, rows in found.items()} == {
         "ready": 1,
@@ -273,7 +273,7 @@ def test_labels_never_come_from_free_text() -> None:
 def test_a_metric_has_no_more_series_than_allowed_and_says_so() -> None:
     world = [schedule("z"), backup(T0, schedule="z")]
     world += [backup(T0, schedule="", identity=f"db:5432/{number:03d}") for number in range(50)]
-    series = told(world, limit=20)
+    series = collected(world, limit=20)
     assert all(len(rows) <= 20 for rows in series.values())
     assert next(iter(series[catalog.LAST_SUCCESS.name])) == ("ns", "z", SHOP), "what a schedule backs up is not what is left out"
     dropped = series[catalog.DROPPED.name]
@@ -310,12 +310,12 @@ def objects_part(text: bytes) -> list[str]:
     return [line for line in text.decode().splitlines() if line.startswith(names)]
 
 
-async def test_a_new_process_tells_the_same() -> None:
+async def test_a_new_process_shows_the_same() -> None:
     cache = cache_of([schedule(), backup(T0), backup(T0 - DAY), backup(T0, schedule="")])
     first = page_of(cache)
-    told = [objects_part(await first()), objects_part(await first()), objects_part(await page_of(cache)())]
-    assert told[0] == told[1] == told[2]
-    assert f'dbbackup_last_backup_size_bytes{{namespace="ns",schedule="nightly",database="{SHOP}"}} 1000.0' in told[0]
+    pages = [objects_part(await first()), objects_part(await first()), objects_part(await page_of(cache)())]
+    assert pages[0] == pages[1] == pages[2]
+    assert f'dbbackup_last_backup_size_bytes{{namespace="ns",schedule="nightly",database="{SHOP}"}} 1000.0' in pages[0]
 
 
 async def test_an_object_is_read_once_for_each_of_its_versions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +342,7 @@ async def test_an_object_is_read_once_for_each_of_its_versions(monkeypatch: pyte
     assert 'dbbackup_backups{namespace="ns",phase="Completed"} 599.0' in text
 
 
-async def test_nothing_is_told_of_objects_before_all_are_known() -> None:
+async def test_objects_have_no_series_before_all_are_known() -> None:
     known = False
     scrape = page_of(cache_of([backup(T0)]), whole=lambda: known)
     assert not objects_part(await scrape())

@@ -72,11 +72,11 @@ def test_a_storage_that_was_made_again_for_another_bucket_knows_nothing_of_it() 
 def test_what_is_back_is_completed_again() -> None:
     (effect,) = artifact_check.changes(world(DONE), [], KNOWN)
     lost = dict(effect.status or {})
-    assert phase_of(lost, []) is None, "told once"
+    assert phase_of(lost, []) is None, "reported once"
     assert phase_of(lost, [item(problem="its dump is missing")]) is None
     (back,) = artifact_check.changes(world(lost), [item()], KNOWN)
-    told = dict(back.status or {})
-    assert (told["phase"], "failure" in told, told["duration"]) == ("Completed", False, "9s")
+    status = dict(back.status or {})
+    assert (status["phase"], "failure" in status, status["duration"]) == ("Completed", False, "9s")
 
 
 def test_another_failure_is_not_undone() -> None:

@@ -22,7 +22,7 @@ def at(day: int, hour: int = 3) -> datetime:
     return datetime(2026, 11, day, hour, tzinfo=UTC)
 
 
-def told(world: World) -> Raw:
+def status_of(world: World) -> Raw:
     return world.status(KIND, "default")
 
 
@@ -50,8 +50,8 @@ def test_an_import_makes_the_objects_again_once(world: World) -> None:
     world.annotate(KIND, "default", "import", "1")
     world.run(MINUTE)
     assert world.names(phase="Completed") == ["by-hand", NIGHT]
-    assert told(world)["lastImport"] == {"token": "1", "time": "2026-11-23T01:01:10Z", "imported": 2, "skipped": 1}
-    assert told(world)["usage"]["orphans"] == 1, "the safety backup"
+    assert status_of(world)["lastImport"] == {"token": "1", "time": "2026-11-23T01:01:10Z", "imported": 2, "skipped": 1}
+    assert status_of(world)["usage"]["orphans"] == 1, "the safety backup"
     made = world.get("DatabaseBackup", NIGHT)
     assert made["metadata"]["labels"] == {"dbbackup.io/schedule": "nightly"}
     assert made["spec"].items() >= {"origin": "Discovered", "artifactKey": key, "deletionPolicy": "Retain"}.items()
@@ -65,10 +65,10 @@ def test_an_import_makes_the_objects_again_once(world: World) -> None:
     world.annotate(KIND, "default", "import", "2")
     world.run(MINUTE)
     assert len(world.made()) == 2
-    assert told(world)["lastImport"] == {"token": "2", "time": "2026-11-25T01:02:10Z", "imported": 0, "skipped": 1}
+    assert status_of(world)["lastImport"] == {"token": "2", "time": "2026-11-25T01:02:10Z", "imported": 0, "skipped": 1}
 
 
-def test_an_import_gives_a_name_that_is_taken_to_nobody(world: World) -> None:
+def test_an_import_reuses_no_name_that_is_taken(world: World) -> None:
     world.orphan("mine", at(1))
     world.orphan("mine", at(2), uid="01234567-0000-4000-8000-000000000000")
     world.apply("DatabaseBackup", "theirs", {"database": {"secretRef": {"name": "s"}}, "storageRef": {"name": "other"}})
@@ -83,8 +83,8 @@ def test_an_import_gives_a_name_that_is_taken_to_nobody(world: World) -> None:
 
 
 def test_a_name_that_is_taken_at_the_last_moment_is_left_alone(world: World) -> None:
-    """The operator has not heard of a backup that a person has just made: it must not be told that
-    it is Completed."""
+    """The operator has not heard of a backup that a person has just made: its status must not say
+    that it is Completed."""
     world.orphan("a", at(1))
     world.annotate(KIND, "default", "import", "1")
     world.run(5)
@@ -167,8 +167,8 @@ def test_killed_after_any_action_an_import_makes_each_object_once(lost_answers: 
     def check(world: World) -> None:
         assert sorted(world.made()) == world.names(phase="Completed") == ["a", "b", "c"]
         assert {world.status("DatabaseBackup", name)["artifact"]["key"] for name in world.names()} == keys
-        assert told(world)["lastImport"]["token"] == "1"
-        assert told(world)["usage"]["orphans"] == 0
+        assert status_of(world)["lastImport"]["token"] == "1"
+        assert status_of(world)["usage"]["orphans"] == 0
 
     assert everywhere(scenario, check, lost_answers=lost_answers) > 8
     if not lost_answers:
@@ -215,7 +215,7 @@ def test_one_that_was_made_in_the_second_of_a_look_is_found(world: World) -> Non
     key = world.orphan("a", at(1))
     world.run(9.9, rest=False)
     world.run(0.1, rest=False)
-    assert told(world)["checkedAt"] == "2026-11-23T01:00:10Z"
+    assert status_of(world)["checkedAt"] == "2026-11-23T01:00:10Z"
     discovered(world, "from-git", key)
     world.run(MINUTE)
     assert world.names(phase="Completed") == ["from-git"]
@@ -279,7 +279,7 @@ def test_the_storages_clock_removes_nothing_early(world: World) -> None:
     world.storage_clock = 365 * DAY
     world.run(MINUTE)
     assert world.specs("prune") == []
-    assert told(world)["checkedAt"] == "2026-11-23T01:00:10Z"
+    assert status_of(world)["checkedAt"] == "2026-11-23T01:00:10Z"
     world.storage_clock = -365 * DAY
     world.annotate(KIND, "default", "check-now", "1")
     world.run(until=T0 + 2 * HOUR)
@@ -297,10 +297,10 @@ def test_what_another_storage_holds_in_the_same_bucket_is_no_orphan(world: World
     world.run(5 * MINUTE)
     assert old["status"]["artifact"]["key"] in world.bucket
     assert world.made() == ["old", "new"]
-    assert told(world)["usage"]["orphans"] == 0
+    assert status_of(world)["usage"]["orphans"] == 0
 
 
-def test_an_artifact_whose_run_has_not_yet_told_of_it_is_no_orphan(world: World) -> None:
+def test_an_artifact_whose_run_has_not_reported_yet_is_no_orphan(world: World) -> None:
     world.pace = None
     world.apply("DatabaseBackup", "running", {"database": {"secretRef": {"name": "s"}}})
     world.annotate(KIND, "default", "import", "1")
@@ -309,7 +309,7 @@ def test_an_artifact_whose_run_has_not_yet_told_of_it_is_no_orphan(world: World)
     world.end(world.job("inventory"))
     world.run(2)
     assert world.made() == ["running"]
-    assert told(world)["usage"]["orphans"] == 0
+    assert status_of(world)["usage"]["orphans"] == 0
 
 
 def test_many_orphans_go_batch_after_batch(world: World) -> None:
@@ -324,13 +324,13 @@ def test_many_orphans_go_batch_after_batch(world: World) -> None:
     assert looks(world) == 2
 
 
-def test_orphans_that_stand_are_told_and_not_tried_all_the_time(world: World) -> None:
+def test_orphans_that_cannot_be_deleted_are_reported_and_tried_seldom(world: World) -> None:
     for number in range(250):
         world.bucket[world.orphan(f"b{number:03}", at(1) + number * MINUTE, expires=at(20))].stuck = "AccessDenied"
         world.orphan(f"c{number:03}", at(2) + number * MINUTE)
     world.run(HOUR)
     assert len(world.specs("prune")) == 1
-    assert "250 artifacts could not be deleted" in told(world)["pruneMessage"]
+    assert "250 artifacts could not be deleted" in status_of(world)["pruneMessage"]
     assert looks(world) == 1
 
 
@@ -339,15 +339,15 @@ def test_too_many_orphans_wait_for_a_person(world: World) -> None:
         world.orphan(f"b{day}", at(day), expires=at(20))
     world.run(5 * MINUTE)
     assert world.deleted == []
-    held = told(world)["retention"]["held"]
+    held = status_of(world)["retention"]["held"]
     assert held["count"] == 4
     assert world.condition(KIND, "default", "PruneHeld") == ("True", "TooManyOrphans", held["message"])
     world.run(HOUR)
-    assert told(world)["retention"]["held"] == held, "it stands until the next inventory"
+    assert status_of(world)["retention"]["held"] == held, "it stands until the next inventory"
     world.annotate(KIND, "default", "approve-prune", held["token"])
     world.run(5 * MINUTE)
     assert len(world.deleted) == 4
-    assert "retention" not in told(world)
+    assert "retention" not in status_of(world)
     assert world.condition(KIND, "default", "PruneHeld") == ("", "", "")
     assert looks(world) == 2
 
@@ -362,7 +362,7 @@ def test_killed_after_any_action_orphans_go_and_nothing_else() -> None:
 
     def check(world: World) -> None:
         assert [key.split("-")[1] for key in sorted(world.deleted)] == ["b1", "b2"]
-        assert told(world)["lastCheck"] == "1"
+        assert status_of(world)["lastCheck"] == "1"
 
     assert everywhere(scenario, check) > 5
     again_and_again(scenario, check)
@@ -394,4 +394,4 @@ def test_an_inventory_that_was_taken_in_half_way_is_not_believed_later(world: Wo
     world.run(2 * MINUTE)
     assert world.condition("DatabaseBackup", "from-git")[1] == "WaitingForInventory"
     assert sorted(world.deleted) == keys[:2]
-    assert told(world)["usage"]["artifacts"] == 1
+    assert status_of(world)["usage"]["artifacts"] == 1

@@ -26,7 +26,7 @@ def manifest(obj: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(names, st.uuids(), st.sampled_from(["backup", "restore", "check", "cleanup"]))
-def test_a_job_name_is_a_label_and_tells_its_run(name: str, uid: object, run: Any) -> None:
+def test_a_job_name_is_a_label_and_begins_with_its_run(name: str, uid: object, run: Any) -> None:
     found = job_name(run, name, str(uid))
     assert len(found) <= 63
     assert found.startswith(f"{run}-")
@@ -134,7 +134,7 @@ def test_what_the_object_says_of_its_job_wins_over_the_defaults() -> None:
     assert pod["automountServiceAccountToken"] is False
 
 
-def test_the_run_is_told_in_one_variable() -> None:
+def test_the_run_spec_is_in_one_variable() -> None:
     run = RunSpec.model_validate_json(manifest(backup_obj(format="custom"))["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"])
     assert run.run == "backup"
     assert run.owner.uid == UID

@@ -332,7 +332,7 @@ def test_a_job_that_is_missing_is_asked_for_before_it_counts_as_lost() -> None:
 
 
 @pytest.mark.parametrize("kind", ["backup", "restore"])
-def test_a_check_that_cannot_tell(kind: str) -> None:
+def test_a_check_that_finds_no_outcome(kind: str) -> None:
     obj = backup_obj(RUN) if kind == "backup" else restore_obj({**RUN, "transactionID": "77"})
     over = job_of(backup_obj() if kind == "backup" else restore_obj(), conditions={"Failed": "BackoffLimitExceeded"})
     lost = decide(facts(obj, after=10, jobs=[over], pods=[pod(kind, code=1)]))
@@ -363,15 +363,15 @@ def test_a_check_that_kubernetes_refuses_is_waited_for_until_the_start_deadline(
 AWAY = report(outcome="Failed", failure=("StorageUnavailable", True))
 
 
-def test_a_seal_that_nobody_saw_is_looked_for_whatever_later_attempts_say() -> None:
+def test_an_unseen_seal_is_looked_for_whatever_later_attempts_say() -> None:
     """The first attempt's manifest took effect, its answer was lost, and the storage has been away
     since."""
     over = job_of(backup_obj(), conditions={"Failed": "BackoffLimitExceeded"}, failed=3)
     pods = [pod(code=10), pod(number=2, code=10, message=AWAY), pod(number=3, code=10, message=AWAY)]
     lost = decide(facts(backup_obj(RUN), after=10, jobs=[over], pods=pods))
-    told = created_spec(lost).check
-    assert told is not None
-    assert (told.lost_reason, told.lost_message, state_of(lost)[0]) == ("StorageUnavailable", "StorageUnavailable happened", "Running")
+    options = created_spec(lost).check
+    assert options is not None
+    assert (options.lost_reason, options.lost_message, state_of(lost)[0]) == ("StorageUnavailable", "StorageUnavailable happened", "Running")
     check = job(dict(lost.create or {}))
 
     def after_check(code: int, message: str, **conditions: str) -> Decision:
@@ -388,7 +388,7 @@ def test_a_seal_that_nobody_saw_is_looked_for_whatever_later_attempts_say() -> N
 
 @pytest.mark.parametrize("kind", ["backup", "restore"])
 def test_what_a_run_could_not_clear_away_is_removed_by_a_check(kind: str) -> None:
-    """How it ended is known, and is told so also where the storage stays away."""
+    """How the run ended is known, and the status says so even if the storage stays away."""
     obj = backup_obj(RUN) if kind == "backup" else restore_obj(RUN)
     over = job_of(backup_obj() if kind == "backup" else restore_obj(), conditions={"Failed": "BackoffLimitExceeded"}, failed=1)
     left = report(kind, "Failed", failure=("StorageUnavailable", True), uncleared=True, warnings=["w"])
@@ -397,9 +397,9 @@ def test_what_a_run_could_not_clear_away_is_removed_by_a_check(kind: str) -> Non
     assert created_spec(lost).check is not None
     assert "removes what the run has left" in lost.notes[0].message
     check = job(dict(lost.create or {}), conditions={"Failed": "BackoffLimitExceeded"})
-    for told, says in (("StorageUnavailable", "could not be removed"), ("OutcomeUnknown", "could not be removed"), ("", "happened")):
-        message = report("check", "Failed", failure=(told or "StorageUnavailable", bool(told)))
-        if told == "StorageUnavailable":
+    for reason, says in (("StorageUnavailable", "could not be removed"), ("OutcomeUnknown", "could not be removed"), ("", "happened")):
+        message = report("check", "Failed", failure=(reason or "StorageUnavailable", bool(reason)))
+        if reason == "StorageUnavailable":
             message = message.replace("StorageUnavailable happened", "GET failed")
         ended = decide(facts(obj, after=99, jobs=[over, check], pods=[*pods, pod("check", code=10, message=message)], tail=[]))
         assert (state_of(ended)[0], reason_of(ended)) == ("Failed", "StorageUnavailable")
@@ -421,9 +421,9 @@ def by_backup(status: Raw | None = None, **spec: Any) -> Raw:
 
 def test_a_restore_pins_the_manifest_that_the_backup_recorded() -> None:
     decision = decide(facts(by_backup(), source=backup_source("Completed")))
-    told = created_spec(decision).restore
-    assert told is not None
-    assert (told.key, told.manifest_sha256) == ("team/ns/h/d/x", "b" * 64)
+    options = created_spec(decision).restore
+    assert options is not None
+    assert (options.key, options.manifest_sha256) == ("team/ns/h/d/x", "b" * 64)
     assert (decision.status or {})["artifact"]["manifestSha256"] == "b" * 64
     assert (decision.status or {})["source"] == "nightly"
 
@@ -477,7 +477,7 @@ def deleted(status: Raw | None, finalizers: list[str] | None = None, **spec: Any
 COMPLETED = {"phase": "Completed", "jobName": "j", "startTime": "2026-11-23T00:00:00Z", "artifact": {"key": "team/k", "bucket": "backups"}}
 
 
-def test_deletion_without_our_finalizer_is_nobodys_business() -> None:
+def test_deletion_without_our_finalizer_needs_nothing() -> None:
     assert decide(facts(deleted(COMPLETED, []))) == Decision()
     assert decide(facts(restore_obj(RUN, metadata={"deletionTimestamp": "2026-11-23T01:00:00Z"}))) == Decision()
 

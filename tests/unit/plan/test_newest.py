@@ -143,8 +143,8 @@ def test_the_choice_stays_and_keeps_the_artifact(world: World) -> None:
 
 def test_killed_after_any_action_the_choice_is_that_of_the_job() -> None:
     """A newer backup, and one of another database, come before there is an operator again: what the
-    Job reads must be told, and stay."""
-    told: list[str] = []
+    Job reads must be recorded, and stay."""
+    recorded: list[str] = []
 
     def scenario(world: World) -> None:
         world.ready_storage()
@@ -157,8 +157,8 @@ def test_killed_after_any_action_the_choice_is_that_of_the_job() -> None:
         world.down(timedelta(seconds=1))
         world.run(3, rest=False)
         if world.specs("restore"):
-            told.append(world.status(KIND, "back")["artifact"]["key"])
-            assert told[-1] == old["status"]["artifact"]["key"]
+            recorded.append(world.status(KIND, "back")["artifact"]["key"])
+            assert recorded[-1] == old["status"]["artifact"]["key"]
         world.run(MINUTE)
 
     def check(world: World) -> None:
@@ -167,7 +167,7 @@ def test_killed_after_any_action_the_choice_is_that_of_the_job() -> None:
         assert world.status(KIND, "back")["source"] == "nightly-20"
 
     assert everywhere(scenario, check) > 1
-    assert told, "killed after the Job was made, and before the status said so"
+    assert recorded, "killed after the Job was made, and before the status said so"
 
 
 def test_the_check_of_a_job_that_was_lost_meanwhile_looks_for_what_that_read(world: World) -> None:

@@ -47,7 +47,7 @@ CASES: list[tuple[str, list[Any], list[Any], str, str]] = [
     ("success before the Job says so", [JOB], [pod(code=0, message=DONE)], "Reported", ""),
     ("success, and a sidecar still runs", [JOB], [with_sidecar(pod(code=0, message=DONE))], "Reported", ""),
     ("success of a deleted pod", [], [pod(code=0, message=DONE, deleted=True)], "Reported", ""),
-    ("success told before a kill", [JOB], [pod(code=137, message=DONE)], "Reported", ""),
+    ("success reported before a kill", [JOB], [pod(code=137, message=DONE)], "Reported", ""),
     ("permanent failure", [JOB], [pod(code=21, message=PERMANENT)], "Reported", ""),
     ("first of two attempts failed", [JOB], [pod(code=10, message=TRANSIENT)], "Retrying", ""),
     ("second attempt runs", [JOB], [pod(code=10, message=TRANSIENT), pod(number=2, state=RUNNING)], "Running", ""),
@@ -155,10 +155,10 @@ pods_of_any_kind = st.lists(
 
 @given(st.sampled_from([[], [JOB], [FAILED], [DEADLINE], [COMPLETE]]), pods_of_any_kind)
 def test_success_comes_only_from_a_report_of_this_object(jobs: list[Any], pods: list[Any]) -> None:
-    told = [item["status"]["containerStatuses"][0]["state"].get("terminated", {}).get("message") for item in pods]
+    messages = [item["status"]["containerStatuses"][0]["state"].get("terminated", {}).get("message") for item in pods]
     state = seen(jobs, pods)
     succeeded = state.report is not None and state.phase == "Reported" and state.report.outcome == "Succeeded"
-    assert succeeded == (DONE in told)
+    assert succeeded == (DONE in messages)
 
 
 OWNER = {"apiVersion": "batch/v1", "kind": "Job", "name": JOB["metadata"]["name"], "uid": "gone", "controller": True}

@@ -245,7 +245,7 @@ def test_many_go_in_a_handful_of_jobs(world: World) -> None:
     assert [len(spec.prune.items) for spec in world.specs("prune") if spec.prune] == [250, 250, 250, 250]
 
 
-def test_a_job_is_told_no_more_than_an_environment_holds() -> None:
+def test_a_job_gets_no_more_keys_than_an_environment_holds() -> None:
     wanted = [PruneItem(key=f"{'k' * 1000}{number}", uid="0" * 36) for number in range(200)]
     batch = pruning._batch(wanted)
     assert wanted[: len(batch)] == batch
@@ -362,7 +362,7 @@ def test_an_approval_holds_for_all_of_them_though_the_operator_is_killed_half_wa
     again_and_again(scenario, check)
 
 
-def test_what_another_storage_holds_up_is_not_told_here(world: World) -> None:
+def test_a_prune_held_up_in_another_storage_is_not_reported_here(world: World) -> None:
     world.ready_storage("second")
     series(world, 10, None, "b", expires=PAST, storage="second")
     world.run(HOUR)
@@ -468,7 +468,7 @@ def test_a_prune_whose_end_could_not_be_written_is_looked_at_again(world: World)
     assert world.events("PruneFailed") == []
 
 
-def test_a_refused_prune_job_is_told_and_comes_back(world: World) -> None:
+def test_a_refused_prune_job_is_reported_and_comes_back(world: World) -> None:
     world.good("a", at(1), expires=PAST)
     world.good("b", at(2))
     world.server.refuse = quota("Job")
@@ -480,7 +480,7 @@ def test_a_refused_prune_job_is_told_and_comes_back(world: World) -> None:
     assert world.names(phase="Expired") == ["a"]
 
 
-def test_a_refused_look_is_not_told_as_a_prune(world: World) -> None:
+def test_a_refused_inventory_is_not_reported_as_a_prune(world: World) -> None:
     world.good("a", at(1), expires=PAST)
     world.good("b", at(2))
     world.bucket[key(world, "a")].stuck = "AccessDenied"

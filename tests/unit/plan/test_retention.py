@@ -107,11 +107,11 @@ def _expected(case: Case) -> str:
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_golden(path: Path) -> None:
     given_part, _, expected = path.read_text().partition("=>")
-    told = _expected(_read(given_part))
+    found = _expected(_read(given_part))
     if REGENERATE in os.environ:
-        path.write_text(given_part.rstrip("\n") + "\n\n" + told)
+        path.write_text(given_part.rstrip("\n") + "\n\n" + found)
     else:
-        assert told == "=>" + expected, f"if this is meant, set {REGENERATE}=1 once, and read the diff"
+        assert found == "=>" + expected, f"if this is meant, set {REGENERATE}=1 once, and read the diff"
 
 
 def test_there_are_golden_files() -> None:
@@ -440,7 +440,7 @@ def test_the_newest_good_one_always_stays(candidates: list[Candidate], policies:
 
 @PROPERTIES
 @given(SETS, POLICIES)
-def test_whoever_is_pinned_read_or_unknown_stays(candidates: list[Candidate], policies: dict[str, Policy]) -> None:
+def test_a_backup_that_is_pinned_read_or_unknown_stays(candidates: list[Candidate], policies: dict[str, Policy]) -> None:
     verdicts = decide(candidates, policies, NOW)
     assert sorted(v.candidate.uid for v in verdicts) == sorted(c.uid for c in candidates if c.outcome == "good"), "one verdict each"
     for verdict in verdicts:

@@ -24,7 +24,7 @@ def at(day: int, hour: int, minute: int = 0) -> datetime:
     return datetime(2026, 11, day, hour, minute, tzinfo=UTC)
 
 
-def told(world: World, name: str = "nightly") -> Raw:
+def status_of(world: World, name: str = "nightly") -> Raw:
     return world.status(KIND, name)
 
 
@@ -46,7 +46,7 @@ def test_nothing_before_the_first_due_time_and_one_backup_at_it(world: World) ->
     world.schedule()
     world.run(until=at(23, 3) - timedelta(seconds=1))
     assert world.made() == []
-    assert told(world)["nextScheduleTime"] == "2026-11-23T03:00:00Z"
+    assert status_of(world)["nextScheduleTime"] == "2026-11-23T03:00:00Z"
     assert ready(world) == ("True", "Scheduled")
     world.run(until=at(23, 3))
     assert world.made() == [NIGHT]
@@ -55,9 +55,9 @@ def test_nothing_before_the_first_due_time_and_one_backup_at_it(world: World) ->
     assert made["metadata"]["labels"] == {"dbbackup.io/schedule": "nightly"}
     assert made["metadata"]["annotations"] == {"dbbackup.io/scheduled-at": "2026-11-23T03:00:00Z"}
     assert "ownerReferences" not in made["metadata"], "it stays when the schedule goes"
-    assert told(world)["active"] == [{"name": NIGHT}]
+    assert status_of(world)["active"] == [{"name": NIGHT}]
     world.run(MINUTE)
-    status = told(world)
+    status = status_of(world)
     assert world.names(phase="Completed") == [NIGHT]
     assert status["active"] == []
     assert status["lastScheduleTime"] == "2026-11-23T03:00:00Z"
@@ -71,14 +71,14 @@ def test_every_due_time_gets_its_own(world: World) -> None:
     world.schedule(schedule="*/15 * * * *")
     world.run(3 * HOUR)
     assert world.made() == [f"nightly-20261123-{hour:02}{minute:02}" for hour in (1, 2, 3, 4) for minute in (0, 15, 30, 45)][1:13]
-    assert told(world)["missedRuns"] == 0
+    assert status_of(world)["missedRuns"] == 0
 
 
 def test_the_time_zone_says_what_is_due_and_names_are_in_utc(world: World) -> None:
     world.schedule(timeZone="Europe/Berlin")
     world.run(DAY)
     assert world.made() == ["nightly-20261123-0200"]
-    assert told(world)["effectiveSchedule"] == "0 3 * * * (Europe/Berlin)"
+    assert status_of(world)["effectiveSchedule"] == "0 3 * * * (Europe/Berlin)"
 
 
 def test_jitter_starts_runs_later_and_always_by_the_same(world: World) -> None:
@@ -87,10 +87,10 @@ def test_jitter_starts_runs_later_and_always_by_the_same(world: World) -> None:
     assert late > MINUTE
     world.run(until=at(23, 3) + late - timedelta(seconds=1))
     assert world.made() == []
-    assert told(world)["nextScheduleTime"] == (at(23, 3) + late).isoformat().replace("+00:00", "Z")
+    assert status_of(world)["nextScheduleTime"] == (at(23, 3) + late).isoformat().replace("+00:00", "Z")
     world.run(2)
     assert world.made() == [NIGHT], "named by the time when it was due"
-    assert told(world)["lastScheduleTime"] == "2026-11-23T03:00:00Z"
+    assert status_of(world)["lastScheduleTime"] == "2026-11-23T03:00:00Z"
     world.run(DAY)
     assert [world.get("DatabaseBackup", name)["metadata"]["creationTimestamp"][11:] for name in world.made()] == [
         f"{at(23, 3) + late:%H:%M:%SZ}",
@@ -107,7 +107,7 @@ def test_jitter_is_no_delay(world: World) -> None:
     world.annotate(KIND, "nightly", "run-now", "1")
     world.run(until=at(23, 3) + late + timedelta(seconds=1))
     assert (len(world.made()), world.made()[1]) == (2, NIGHT)
-    assert told(world)["missedRuns"] == 0
+    assert status_of(world)["missedRuns"] == 0
 
 
 def test_an_operator_that_was_down_makes_up_for_the_latest_only(world: World) -> None:
@@ -116,11 +116,11 @@ def test_an_operator_that_was_down_makes_up_for_the_latest_only(world: World) ->
     world.down(3 * DAY)
     world.run(MINUTE)
     assert world.made() == ["nightly-20261125-0300"]
-    assert told(world)["missedRuns"] == 2
+    assert status_of(world)["missedRuns"] == 2
     assert world.events("RunMissed") == ["2 due times before 2026-11-25T03:00:00Z had no run of their own; this one makes up for them"]
     world.run(DAY)
     assert world.made() == ["nightly-20261125-0300", "nightly-20261126-0300"]
-    assert told(world)["missedRuns"] == 2
+    assert status_of(world)["missedRuns"] == 2
 
 
 def test_a_schedule_that_was_made_while_no_operator_ran_is_caught_up_too(world: World) -> None:
@@ -131,17 +131,17 @@ def test_a_schedule_that_was_made_while_no_operator_ran_is_caught_up_too(world: 
     assert world.made() == [NIGHT]
 
 
-def test_a_run_that_would_start_too_late_is_counted_and_told(world: World) -> None:
+def test_a_run_that_would_start_too_late_is_counted_and_reported(world: World) -> None:
     world.schedule(startingDeadline="2h")
     world.run(MINUTE)
     world.down(2 * DAY + 5 * HOUR)
     world.run(MINUTE)
     assert world.made() == []
-    assert told(world)["missedRuns"] == 3
+    assert status_of(world)["missedRuns"] == 3
     assert world.events("RunMissed") == ["no run was made for 2026-11-25T03:00:00Z: startingDeadline has passed, nor for 2 before"]
     world.run(DAY)
     assert world.made() == ["nightly-20261126-0300"]
-    assert told(world)["missedRuns"] == 3
+    assert status_of(world)["missedRuns"] == 3
 
 
 def test_within_the_starting_deadline_it_is_made_up_for(world: World) -> None:
@@ -157,11 +157,11 @@ def test_a_change_of_the_schedule_does_not_start_what_is_past(world: World) -> N
     world.run(12 * HOUR)
     world.edit(KIND, "nightly", schedule="0 3 * * *")
     world.run(MINUTE)
-    assert (world.made(), told(world)["missedRuns"]) == ([], 0)
-    assert told(world)["nextScheduleTime"] == "2026-11-24T03:00:00Z"
+    assert (world.made(), status_of(world)["missedRuns"]) == ([], 0)
+    assert status_of(world)["nextScheduleTime"] == "2026-11-24T03:00:00Z"
     world.edit(KIND, "nightly", timeZone="Asia/Tokyo")
     world.run(MINUTE)
-    assert told(world)["nextScheduleTime"] == "2026-11-23T18:00:00Z"
+    assert status_of(world)["nextScheduleTime"] == "2026-11-23T18:00:00Z"
     world.run(DAY)
     assert world.made() == ["nightly-20261123-1800"]
 
@@ -174,8 +174,8 @@ def test_a_schedule_of_the_same_name_takes_up_the_backups_and_starts_nothing_of_
     world.schedule()
     world.run(MINUTE)
     assert world.made() == world.names() == [NIGHT], "deleting the schedule leaves its backups, and makes no more"
-    assert told(world)["missedRuns"] == 0
-    assert told(world)["lastSuccessfulTime"] == "2026-11-23T03:00:10Z"
+    assert status_of(world)["missedRuns"] == 0
+    assert status_of(world)["lastSuccessfulTime"] == "2026-11-23T03:00:10Z"
 
 
 # Immediate, by hand, suspended
@@ -187,7 +187,7 @@ def test_immediate_makes_a_first_backup_at_once(world: World) -> None:
     assert world.made() == ["nightly-20261123-0100"]
     world.run(DAY)
     assert world.made() == ["nightly-20261123-0100", NIGHT]
-    assert told(world)["missedRuns"] == 0
+    assert status_of(world)["missedRuns"] == 0
 
 
 def test_immediate_with_databases_that_are_to_be_found(world: World) -> None:
@@ -220,13 +220,13 @@ def test_a_run_by_hand_is_made_once(world: World) -> None:
     world.run(HOUR)
     [first] = world.made()
     assert first.startswith("nightly-now-")
-    assert told(world)["lastRunNow"] == "1"
+    assert status_of(world)["lastRunNow"] == "1"
     assert world.get("DatabaseBackup", first)["metadata"]["annotations"] == {"dbbackup.io/scheduled-at": "2026-11-23T01:01:00Z"}
     world.annotate(KIND, "nightly", "run-now", "2")
     world.run(DAY)
     assert len(world.made()) == 3
     assert world.made()[2] == NIGHT, "what is due is due all the same"
-    assert told(world)["missedRuns"] == 0
+    assert status_of(world)["missedRuns"] == 0
 
 
 def test_a_run_by_hand_waits_for_one_that_goes_on(world: World) -> None:
@@ -255,14 +255,14 @@ def test_suspended(world: World, how: str) -> None:
     world.run(until=at(24, 5))
     assert world.made() == []
     assert ready(world) == ("True", "Suspended")
-    assert (told(world)["suspended"], "nextScheduleTime" in told(world)) == (True, False)
+    assert (status_of(world)["suspended"], "nextScheduleTime" in status_of(world)) == (True, False)
     world.annotate(KIND, "nightly", "run-now", "1")
     world.run(MINUTE)
     assert len(world.made()) == 1, "a hand may start one all the same"
     suspend(False)
     world.run(MINUTE)
     assert len(world.made()) == 1, "what was due meanwhile is not made up for"
-    assert (told(world)["suspended"], told(world)["missedRuns"], told(world)["nextScheduleTime"]) == (False, 0, "2026-11-25T03:00:00Z")
+    assert (status_of(world)["suspended"], status_of(world)["missedRuns"], status_of(world)["nextScheduleTime"]) == (False, 0, "2026-11-25T03:00:00Z")
     world.run(until=at(25, 3, 1))
     assert world.made()[1:] == ["nightly-20261125-0300"]
 
@@ -280,7 +280,7 @@ def test_forbid_waits_and_then_starts_the_latest_once(world: World) -> None:
     assert "2026-11-23T04:00:00Z" in world.condition(KIND, "nightly")[2], "the latest that is due"
     world.run(until=at(23, 4, 30) + timedelta(seconds=5))
     assert world.made() == ["nightly-20261123-0200", "nightly-20261123-0400"]
-    assert told(world)["missedRuns"] == 1
+    assert status_of(world)["missedRuns"] == 1
 
 
 def test_forbid_within_the_starting_deadline(world: World) -> None:
@@ -289,7 +289,7 @@ def test_forbid_within_the_starting_deadline(world: World) -> None:
     world.run(until=at(23, 4, 10))
     assert ready(world)[1] == "WaitingForPreviousRun"
     world.run(until=at(23, 4, 21))
-    assert (told(world)["missedRuns"], ready(world)[1]) == (1, "Scheduled"), "told when it is missed, not when the other ends"
+    assert (status_of(world)["missedRuns"], ready(world)[1]) == (1, "Scheduled"), "reported when it is missed, not when the other ends"
     world.run(until=at(23, 5))
     assert world.made() == [NIGHT]
 
@@ -331,7 +331,7 @@ def test_allow_starts_beside(world: World) -> None:
     world.schedule(schedule="0 * * * *", concurrencyPolicy="Allow")
     world.run(until=at(23, 4, 1))
     assert world.made() == world.names() == ["nightly-20261123-0200", NIGHT, "nightly-20261123-0400"]
-    assert len(told(world)["active"]) == 3
+    assert len(status_of(world)["active"]) == 3
 
 
 def test_a_discovered_backup_that_waits_is_no_run(world: World) -> None:
@@ -342,7 +342,7 @@ def test_a_discovered_backup_that_waits_is_no_run(world: World) -> None:
     world.run(DAY)
     assert world.names(phase="Pending") == ["old"]
     assert world.names(phase="Completed") == [NIGHT]
-    assert told(world)["active"] == []
+    assert status_of(world)["active"] == []
 
 
 # Several databases
@@ -358,8 +358,8 @@ def test_names_need_no_job(world: World) -> None:
     world.run(until=at(23, 3, 1))
     assert world.specs("discover") == []
     assert world.made() == [cron.member_name("both-20261123-0300", name) for name in ("app", "shop")] + [cron.member_name(NIGHT, "app")]
-    assert told(world, "both")["databases"] == 2
-    assert told(world, "both")["lastBackupRef"] == {"name": world.made()[0]}
+    assert status_of(world, "both")["databases"] == 2
+    assert status_of(world, "both")["lastBackupRef"] == {"name": world.made()[0]}
     assert world.bucket.keys() == {world.status("DatabaseBackup", name)["artifact"]["key"] for name in world.made()}
 
 
@@ -367,7 +367,7 @@ def test_names_that_are_all_excluded_are_a_failed_run(world: World) -> None:
     world.schedule(databases={"include": ["app"], "exclude": ["*"]})
     world.run(until=at(24, 4))
     assert world.made() == []
-    assert (told(world)["consecutiveFailures"], told(world)["missedRuns"]) == (2, 0)
+    assert (status_of(world)["consecutiveFailures"], status_of(world)["missedRuns"]) == (2, 0)
     assert world.events("DiscoveryFailed")[0] == "the run of 2026-11-23T03:00:00Z made no backups: `databases` excludes all that it includes"
 
 
@@ -386,7 +386,7 @@ def test_new_databases_are_found_at_each_run(world: World) -> None:
     world.databases.append("new")
     world.run(until=at(24, 3, 1))
     assert databases_of(world) == ["app", "shop", "app", "new", "shop"]
-    assert told(world)["databases"] == 3
+    assert status_of(world)["databases"] == 3
 
 
 @pytest.mark.parametrize(
@@ -412,13 +412,13 @@ def test_a_discovery_that_brings_nothing_is_a_failed_run(world: World, what: str
     world.run(until=at(23, 3, 11))
     assert world.made() == []
     assert world.events("DiscoveryFailed")[0].startswith(f"the run of 2026-11-23T03:00:00Z made no backups: {why}")
-    assert (told(world)["consecutiveFailures"], told(world)["missedRuns"]) == (1, 0)
+    assert (status_of(world)["consecutiveFailures"], status_of(world)["missedRuns"]) == (1, 0)
     assert world.running("discover") == []
-    assert told(world)["nextScheduleTime"] == "2026-11-24T03:00:00Z"
+    assert status_of(world)["nextScheduleTime"] == "2026-11-24T03:00:00Z"
     world.pace, world.failing, world.databases, world.silent = timedelta(seconds=10), lambda _: None, ["shop"], False
     world.run(until=at(24, 3, 1))
     assert databases_of(world) == ["shop"]
-    assert told(world)["consecutiveFailures"] == 0
+    assert status_of(world)["consecutiveFailures"] == 0
 
 
 def test_a_discovery_by_hand_that_fails_is_not_tried_for_ever(world: World) -> None:
@@ -427,7 +427,7 @@ def test_a_discovery_by_hand_that_fails_is_not_tried_for_ever(world: World) -> N
     world.annotate(KIND, "nightly", "run-now", "1")
     world.run(HOUR)
     assert len(world.specs("discover")) == 1
-    assert (told(world)["lastRunNow"], told(world)["consecutiveFailures"]) == ("1", 1)
+    assert (status_of(world)["lastRunNow"], status_of(world)["consecutiveFailures"]) == ("1", 1)
 
 
 # What is made
@@ -466,7 +466,7 @@ def test_with_keep_rules_backups_do_not_expire_by_themselves(world: World, reten
 
 
 @pytest.mark.parametrize("kind", ["DatabaseBackup", "Job"])
-def test_a_refused_run_is_told_and_comes_back(world: World, kind: str) -> None:
+def test_a_refused_run_is_reported_and_comes_back(world: World, kind: str) -> None:
     world.schedule(databases={})
     world.run(MINUTE)
     world.server.refuse = quota(kind)
@@ -480,14 +480,14 @@ def test_a_refused_run_is_told_and_comes_back(world: World, kind: str) -> None:
     world.run(90)
     assert [name.rpartition("-")[0] for name in world.made()] == [f"{NIGHT}-app"]
     assert ready(world) == ("True", "Scheduled")
-    assert told(world)["missedRuns"] == 0
+    assert status_of(world)["missedRuns"] == 0
 
 
 def test_a_refused_run_is_missed_in_the_end(world: World) -> None:
     world.schedule(startingDeadline="10m")
     world.server.refuse = quota("DatabaseBackup")
     world.run(until=at(23, 3, 12))
-    assert (told(world)["missedRuns"], ready(world)) == (1, ("True", "Scheduled"))
+    assert (status_of(world)["missedRuns"], ready(world)) == (1, ("True", "Scheduled"))
 
 
 def test_part_of_a_run_that_is_refused_comes_back_and_nothing_twice(world: World) -> None:
@@ -498,7 +498,7 @@ def test_part_of_a_run_that_is_refused_comes_back_and_nothing_twice(world: World
     world.server.refuse = lambda _: None
     world.run(2 * MINUTE)
     assert len(world.made()) == len(set(world.made())) == 20
-    assert told(world)["databases"] == 20
+    assert status_of(world)["databases"] == 20
 
 
 def test_a_name_that_is_taken_by_something_else_is_no_run(world: World) -> None:
@@ -521,14 +521,14 @@ def test_failures_in_a_row_are_counted_beyond_the_history(world: World) -> None:
     world.run(until=at(23, 8, 1))
     assert len(world.made()) == 7
     assert world.names(phase="Failed") == world.made()[-2:]
-    assert told(world)["consecutiveFailures"] == 7
-    assert "lastSuccessfulTime" not in told(world)
+    assert status_of(world)["consecutiveFailures"] == 7
+    assert "lastSuccessfulTime" not in status_of(world)
     world.run(50 * MINUTE)
-    assert told(world)["consecutiveFailures"] == 7
+    assert status_of(world)["consecutiveFailures"] == 7
     world.failing = lambda _: None
     world.run(until=at(23, 9, 1))
-    assert told(world)["consecutiveFailures"] == 0
-    assert told(world)["lastSuccessfulTime"] == "2026-11-23T09:00:10Z"
+    assert status_of(world)["consecutiveFailures"] == 0
+    assert status_of(world)["lastSuccessfulTime"] == "2026-11-23T09:00:10Z"
     assert world.names() == world.made()[-3:]
 
 
@@ -537,15 +537,15 @@ def test_no_history_at_all(world: World) -> None:
     world.schedule(schedule="0 * * * *", failedHistoryLimit=0)
     world.run(until=at(23, 4, 1))
     assert world.names() == []
-    assert told(world)["consecutiveFailures"] == 3
+    assert status_of(world)["consecutiveFailures"] == 3
 
 
 def test_a_run_of_several_failed_if_one_did(world: World) -> None:
     world.failing = lambda spec: ("DumpFailed", False) if spec.database and spec.database.name == "shop" else None
     world.schedule(databases={"include": ["app", "shop"]})
     world.run(until=at(24, 3, 1))
-    assert told(world)["consecutiveFailures"] == 2
-    assert told(world)["lastSuccessfulTime"] == "2026-11-24T03:00:10Z"
+    assert status_of(world)["consecutiveFailures"] == 2
+    assert status_of(world)["lastSuccessfulTime"] == "2026-11-24T03:00:10Z"
 
 
 # Status
@@ -554,22 +554,22 @@ def test_a_run_of_several_failed_if_one_did(world: World) -> None:
 def test_a_status_that_is_lost_is_computed_again_and_nothing_made_twice(world: World) -> None:
     world.schedule(databases={"include": ["app", "shop"]}, immediate=True)
     world.run(until=at(24, 5))
-    before, made = told(world), list(world.made())
+    before, made = status_of(world), list(world.made())
     world.server.change((KIND, "nightly"), {"status": dict.fromkeys(before)})
     world.run(HOUR)
     assert world.made() == made
     same = {"effectiveSchedule", "consideredUntil", "nextScheduleTime", "lastSuccessfulTime", "retention", "missedRuns", "consecutiveFailures"}
-    assert {name: told(world)[name] for name in same} == {name: before[name] for name in same}
+    assert {name: status_of(world)[name] for name in same} == {name: before[name] for name in same}
     world.run(DAY)
     assert len(world.made()) == len(made) + 2
 
 
-def test_what_goes_next_and_what_waits_for_a_person_is_told(world: World) -> None:
+def test_the_status_says_what_goes_next_and_what_waits_for_a_person(world: World) -> None:
     for day in range(8):
         world.good(f"nightly-202611{15 + day}-0300", at(15 + day, 3), schedule="nightly")
     world.schedule(retention={"keepLast": 2})
     world.run(MINUTE)
-    status = told(world)
+    status = status_of(world)
     held = status["retention"]["held"]
     assert (status["retention"]["good"], held["count"]) == (8, 6)
     assert world.condition(KIND, "nightly", "PruneHeld") == ("True", "TooManyAtOnce", held["message"])
@@ -579,7 +579,7 @@ def test_what_goes_next_and_what_waits_for_a_person_is_told(world: World) -> Non
     world.run(10 * MINUTE)
     assert world.names() == ["nightly-20261121-0300", "nightly-20261122-0300"]
     assert world.condition(KIND, "nightly", "PruneHeld") == ("", "", "")
-    assert told(world)["retention"] == {"good": 2, "pinned": 0, "next": [{"name": "nightly-20261121-0300", "reason": "no rule keeps it"}]}
+    assert status_of(world)["retention"] == {"good": 2, "pinned": 0, "next": [{"name": "nightly-20261121-0300", "reason": "no rule keeps it"}]}
 
 
 # Broken, going
@@ -592,7 +592,7 @@ def test_what_goes_next_and_what_waits_for_a_person_is_told(world: World) -> Non
         ({"timeZone": "Europe/Berln"}, 'time zone "Europe/Berln" is unknown'),
     ],
 )
-def test_a_spec_that_cannot_be_used_is_told_and_comes_back(world: World, spec: Raw, why: str) -> None:
+def test_a_spec_that_cannot_be_used_is_reported_and_comes_back(world: World, spec: Raw, why: str) -> None:
     world.schedule()
     world.run(MINUTE)
     world.edit(KIND, "nightly", **spec)
@@ -601,7 +601,7 @@ def test_a_spec_that_cannot_be_used_is_told_and_comes_back(world: World, spec: R
     assert ready(world) == ("False", "InvalidSpec")
     assert world.condition(KIND, "nightly", "Stalled")[0] == "True"
     assert why in world.condition(KIND, "nightly")[2]
-    assert "nextScheduleTime" not in told(world)
+    assert "nextScheduleTime" not in status_of(world)
     world.edit(KIND, "nightly", schedule="0 4 * * *", timeZone="Etc/UTC")
     world.run(until=at(24, 4, 1))
     assert world.made() == ["nightly-20261124-0400"]
@@ -644,7 +644,7 @@ def check_night(world: World, names: list[str]) -> None:
     assert sorted(world.made()) == sorted(names)
     assert world.names(phase="Completed") == sorted(names)
     assert len(world.specs("backup")) == len(names)
-    assert (told(world)["missedRuns"], told(world)["consecutiveFailures"]) == (0, 0)
+    assert (status_of(world)["missedRuns"], status_of(world)["consecutiveFailures"]) == (0, 0)
 
 
 @pytest.mark.parametrize("lost_answers", [False, True], ids=["killed", "answers lost"])
@@ -697,7 +697,7 @@ def test_killed_after_any_action_a_run_by_hand_is_made_once() -> None:
 
     def check(world: World) -> None:
         assert len(world.made()) == 1
-        assert told(world)["lastRunNow"] == "1"
+        assert status_of(world)["lastRunNow"] == "1"
 
     assert everywhere(scenario, check) > 8
 
@@ -721,7 +721,7 @@ def test_an_operator_that_has_not_heard_makes_nothing_twice(world: World) -> Non
     world.run(MINUTE)
     assert world.made() == [NIGHT]
     assert world.names(phase="Completed") == [NIGHT]
-    assert told(world)["missedRuns"] == 0
+    assert status_of(world)["missedRuns"] == 0
 
 
 def test_what_is_due_at_the_start_is_started_by_the_api_servers_time() -> None:

@@ -43,7 +43,7 @@ def test_asking_twice_is_asking_once() -> None:
 
 
 @given(st.integers(1, 4), st.lists(st.tuples(st.sampled_from(["take", "release"]), st.integers(0, 9)), max_size=60))
-def test_never_more_than_allowed_and_nobody_is_forgotten(limit: int, steps: list[tuple[str, int]]) -> None:
+def test_never_more_than_allowed_and_no_run_is_forgotten(limit: int, steps: list[tuple[str, int]]) -> None:
     slots = Slots(limit)
     for step, number in steps:
         one = contender(number, "ab"[number % 2], 2)

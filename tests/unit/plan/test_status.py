@@ -104,10 +104,10 @@ def test_no_status_breaks_a_limit_of_its_crd(kind: str) -> None:
     left_out = {".artifact.key", ".artifact.sha256", ".artifact.manifestSha256", ".transactionID"}
     left_out |= {".safetyBackup.key", ".safetyBackup.sha256", ".safetyBackup.manifestSha256"}
     left_out |= {".artifact.ownerUid", ".expires"}  # of a discovered backup; a date or a word
-    assert set(bounded(schema)) - emitted <= left_out, "each bounded field is among what was checked, or was too long to be told"
+    assert set(bounded(schema)) - emitted <= left_out, "each bounded field is among what was checked, or was too long and left out"
 
 
-def test_what_is_looked_up_by_is_told_up_to_the_limit() -> None:
+def test_keys_and_digests_are_kept_up_to_the_limit() -> None:
     limits = {path: len_ for path, len_ in statuses._OMITTED.items() if "." in path}
     for path, limit in limits.items():
         outer, inner = path.split(".")
@@ -115,9 +115,9 @@ def test_what_is_looked_up_by_is_told_up_to_the_limit() -> None:
         assert statuses.bounded({outer: {inner: "k" * (limit + 1)}}) == {outer: {}}
 
 
-@pytest.mark.parametrize(("count", "told", "last"), [(16, 16, "w15"), (17, 16, "and 2 more"), (40, 16, "and 25 more")])
-def test_warnings_beyond_the_limit_are_counted(count: int, told: int, last: str) -> None:
+@pytest.mark.parametrize(("count", "kept", "last"), [(16, 16, "w15"), (17, 16, "and 2 more"), (40, 16, "and 25 more")])
+def test_warnings_beyond_the_limit_are_counted(count: int, kept: int, last: str) -> None:
     report = REPORT.model_copy(update={"warnings": tuple(f"w{number}" for number in range(count))})
     known = facts(backup_obj(), after=10)
     warnings = statuses.completed(known, RunState("Reported", started_at=T0 + timedelta(seconds=1)), report, None)["warnings"]
-    assert (len(warnings), warnings[-1]) == (told, last)
+    assert (len(warnings), warnings[-1]) == (kept, last)

@@ -1,4 +1,4 @@
-"""Storages: tried and looked through; and what is made of a Job that tells nothing."""
+"""BackupStorage: checks and inventories, also when a Job reports nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def at(day: int, hour: int = 3) -> datetime:
     return datetime(2026, 11, day, hour, tzinfo=UTC)
 
 
-def told(world: World) -> Raw:
+def status_of(world: World) -> Raw:
     return world.status(KIND, "default")
 
 
@@ -56,8 +56,8 @@ def test_a_new_storage_is_tried_at_once(world: World) -> None:
     assert world.condition(KIND, "default", "Reconciling")[0] == "True"
     world.run(MINUTE)
     assert ready(world) == ("True", "Available")
-    assert told(world)["capabilities"] == {"conditionalWrites": True}
-    assert told(world)["checkedAt"] == "2026-11-23T01:00:10Z"
+    assert status_of(world)["capabilities"] == {"conditionalWrites": True}
+    assert status_of(world)["checkedAt"] == "2026-11-23T01:00:10Z"
     assert world.all("Job") == []
     [spec] = world.specs("inventory")
     assert (spec.storage.bucket, spec.storage.credentials_secret) == ("backups", "s3")
@@ -85,18 +85,18 @@ def test_a_failure_is_stalled_only_where_trying_again_cannot_help(world: World, 
     assert world.condition(KIND, "default", "Stalled")[0] == stalled
     assert f"{failure[0]} happened. do something" in world.condition(KIND, "default")[2]
     assert len(world.events("StorageCheckFailed")) == 1
-    assert told(world)["checkFailures"] == 1
+    assert status_of(world)["checkFailures"] == 1
     world.failing = lambda _: None
     world.run(90)
     assert ready(world) == ("True", "Available")
-    assert "checkFailures" not in told(world)
+    assert "checkFailures" not in status_of(world)
 
 
 def test_after_failures_it_is_tried_less_often(world: World) -> None:
     world.failing = lambda _: ("StorageUnavailable", True)
     world.run(HOUR)
     assert looks(world) == 6, "at 0, 1, 3, 7, 15, 31 minutes, and then every half hour"
-    assert len(world.events("StorageCheckFailed")) == 1, "told once"
+    assert len(world.events("StorageCheckFailed")) == 1, "reported once"
     world.run(6 * HOUR)
     assert 6 + 11 <= looks(world) <= 6 + 12
     assert world.condition(KIND, "default", "Stalled")[0] == "False"
@@ -133,14 +133,14 @@ def test_an_outcome_for_what_is_no_longer_asked_does_not_count(world: World, out
     assert looks(world) == 2
     assert world.specs("inventory")[1].storage.region == "eu-1"
     assert ready(world) == ("True", "Available")
-    assert (told(world)["checkedGeneration"], told(world).get("checkFailures")) == (2, None)
+    assert (status_of(world)["checkedGeneration"], status_of(world).get("checkFailures")) == (2, None)
 
 
 def test_check_now_looks_once(world: World) -> None:
     world.run(MINUTE)
     world.annotate(KIND, "default", "check-now", "1")
     world.run(HOUR)
-    assert (looks(world), told(world)["lastCheck"]) == (2, "1")
+    assert (looks(world), status_of(world)["lastCheck"]) == (2, "1")
     world.annotate(KIND, "default", "check-now", None)
     world.run(HOUR)
     assert looks(world) == 2
@@ -163,13 +163,13 @@ def test_a_look_that_brings_nothing_is_tried_again(world: World, what: str) -> N
     world.run(11 * MINUTE if what == "never starts" else MINUTE, rest=False)
     expected = {"is lost": "RunLost", "never starts": "StartDeadlineExceeded", "cannot be read": "RunLost"}[what]
     assert ready(world)[1] == expected
-    assert "usage" not in told(world), "what is not whole is not believed"
+    assert "usage" not in status_of(world), "an incomplete result is not used"
     world.pace, world.silent = timedelta(seconds=10), False
     for job in world.all("Job"):
         world.server.delete(("Job", job["metadata"]["name"]))
     world.run(2 * MINUTE)
     assert ready(world) == ("True", "Available")
-    assert told(world)["usage"]["artifacts"] == 1
+    assert status_of(world)["usage"]["artifacts"] == 1
 
 
 def invalid(body: Raw) -> ApiError | None:
@@ -177,7 +177,7 @@ def invalid(body: Raw) -> ApiError | None:
 
 
 @pytest.mark.parametrize(("refusal", "stalled"), [(quota("Job"), "False"), (invalid, "True")], ids=["for now", "as it is"])
-def test_a_refused_job_is_told_and_comes_back(refusal: Callable[[Raw], ApiError | None], stalled: str) -> None:
+def test_a_refused_job_is_reported_and_comes_back(refusal: Callable[[Raw], ApiError | None], stalled: str) -> None:
     world = World()
     world.server.refuse = refusal
     world.storage()
@@ -194,10 +194,10 @@ def test_nothing_is_made_in_a_namespace_that_goes(world: World) -> None:
     message = "unable to create new content in namespace ns because it is being terminated"
     world.server.refuse = lambda body: error(403, "Forbidden", message)
     world.run(HOUR)
-    assert told(world) == {"observedGeneration": -1}
+    assert status_of(world) == {"observedGeneration": -1}
 
 
-def test_a_spec_that_cannot_be_used_is_told(world: World) -> None:
+def test_a_spec_that_cannot_be_used_is_reported(world: World) -> None:
     world.run(MINUTE)
     obj = world.get(KIND, "default")
     world.server._put({**obj, "spec": {**obj["spec"], "capacity": "plenty"}}, "MODIFIED")
@@ -205,7 +205,7 @@ def test_a_spec_that_cannot_be_used_is_told(world: World) -> None:
     assert ready(world) == ("False", "InvalidSpec")
 
 
-# What it is told, what it tells
+# What the Job gets, what the status says
 
 
 def test_usage(world: World) -> None:
@@ -213,7 +213,7 @@ def test_usage(world: World) -> None:
     world.orphan("lost", at(1))
     world.orphan("later", at(3))
     world.run(MINUTE)
-    assert told(world)["usage"] == {
+    assert status_of(world)["usage"] == {
         "artifacts": 3,
         "bytes": 3000,
         "size": "2.9 KiB",
@@ -243,7 +243,7 @@ def test_near_capacity_from_eighty_per_cent_on(world: World, size: int, near: st
     assert world.condition(KIND, "default", "NearCapacity") == ("", "", "")
 
 
-def test_the_job_is_told_what_is_known_and_what_runs(world: World) -> None:
+def test_the_run_spec_has_known_artifacts_and_active_runs(world: World) -> None:
     world.pace = HOUR
     good, better = world.good("good", at(1)), world.good("better", at(2))
     running = world.apply("DatabaseBackup", "running", {"database": {"secretRef": {"name": "s"}}})
@@ -258,19 +258,19 @@ def test_the_job_is_told_what_is_known_and_what_runs(world: World) -> None:
     assert elsewhere["metadata"]["uid"][:8] not in spec.inventory.known
 
 
-def test_what_cannot_be_used_is_told(world: World) -> None:
+def test_artifacts_that_cannot_be_used_are_reported(world: World) -> None:
     key = world.orphan("bad", at(1))
     world.bucket[key].problem = "manifest.json cannot be read"
     world.run(MINUTE)
     assert world.events("ArtifactUnusable") == [f"{key}: manifest.json cannot be read"]
-    assert told(world)["usage"]["orphans"] == 0
+    assert status_of(world)["usage"]["orphans"] == 0
 
 
 # A bucket that somebody has wiped
 
 
 @pytest.mark.parametrize("wiped", [3, 6])
-def test_a_bucket_that_is_wiped_is_told_and_believed_again_when_it_is_back(world: World, wiped: int) -> None:
+def test_a_wiped_bucket_is_reported_and_its_backups_recover_with_it(world: World, wiped: int) -> None:
     names = [f"nightly-{17 + number}" for number in range(6)]
     for number, name in enumerate(names):
         world.good(name, at(17 + number), schedule="nightly")
@@ -282,7 +282,7 @@ def test_a_bucket_that_is_wiped_is_told_and_believed_again_when_it_is_back(world
     assert world.names(phase="Failed") == names[-wiped:]
     assert {world.condition("DatabaseBackup", name)[1] for name in names[-wiped:]} == {"ArtifactMissing"}
     world.run(until=at(24, 1))
-    assert world.names(phase="Failed") == names[-wiped:], "what is lost is told until a person has seen it, whatever failedHistoryLimit says"
+    assert world.names(phase="Failed") == names[-wiped:], "a lost backup stays until a person has seen it, whatever failedHistoryLimit says"
     assert world.names(phase="Completed") == sorted([*names[:-wiped], "nightly-20261123-0300"])
     world.bucket.update(held)
     world.annotate(KIND, "default", "check-now", "2")
@@ -294,9 +294,9 @@ def test_a_bucket_that_is_wiped_is_told_and_believed_again_when_it_is_back(world
 # What people's own tools read
 
 
-def test_it_tells_the_image_and_a_pod_that_reads_it(world: World) -> None:
+def test_the_status_has_the_image_and_the_template_of_a_reading_pod(world: World) -> None:
     world.run(MINUTE)
-    status = told(world)
+    status = status_of(world)
     assert status["image"] == world.operator.settings.image
     assert status["operatorVersion"] == __version__
     pod = status["podTemplate"]

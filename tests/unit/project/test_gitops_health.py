@@ -74,7 +74,7 @@ def told() -> Told:
     world.server.refuse = quota("DatabaseBackup")
     world.run(HOUR)
     found: Told = {}
-    for _, obj in world.server.told:
+    for _, obj in world.server.watch_events:
         if obj["kind"] in KINDS:
             key = obj["kind"], obj["status"].get("phase", ""), ready(obj).get("reason", "")
             found.setdefault(key, []).append(obj)

@@ -148,10 +148,14 @@ class World:
         """Header names with `_` for `-`. The cookie that a sign-in has set goes along; a browser's
         Origin too, unless it is given."""
         path, _, query = path.partition("?")
-        told = {"host": HOST, **({"cookie": self.cookie} if self.cookie else {}), **{key.replace("_", "-"): value for key, value in headers.items()}}
-        if method not in ("GET", "HEAD") and "origin" not in told and "authorization" not in told:
-            told["origin"] = f"http://{HOST}"
-        raw = [(key.encode(), value.encode("latin-1")) for key, value in told.items() if value != "-"]
+        all_headers = {
+            "host": HOST,
+            **({"cookie": self.cookie} if self.cookie else {}),
+            **{key.replace("_", "-"): value for key, value in headers.items()},
+        }
+        if method not in ("GET", "HEAD") and "origin" not in all_headers and "authorization" not in all_headers:
+            all_headers["origin"] = f"http://{HOST}"
+        raw = [(key.encode(), value.encode("latin-1")) for key, value in all_headers.items() if value != "-"]
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -192,8 +196,8 @@ class World:
     async def post(self, path: str, fields: Mapping[str, str] | None = None, **headers: Any) -> Answer:
         """As the page's form does: with its CSRF token, unless `fields` hold another."""
         all_fields = {"csrf": self.csrf, **(fields or {})}
-        told: dict[str, Any] = {"content_type": "application/x-www-form-urlencoded", **headers}
-        return await self.request("POST", path, body=urlencode(all_fields).encode(), **told)
+        form_headers: dict[str, Any] = {"content_type": "application/x-www-form-urlencoded", **headers}
+        return await self.request("POST", path, body=urlencode(all_fields).encode(), **form_headers)
 
     @property
     def csrf(self) -> str:

@@ -157,7 +157,7 @@ RUNNING = {"running": {"startedAt": timestamp(T0)}}
 
 
 def facts(obj: Raw, *, after: float = 0, storage: Raw | None = None, no_storage: bool = False, **more: Any) -> Facts:
-    """Facts so many seconds after T0, with a BackupStorage unless told otherwise."""
+    """Facts so many seconds after T0, with a BackupStorage unless the test says otherwise."""
     held = None if no_storage else storage or storage_obj()
     return Facts(obj=obj, now=T0 + timedelta(seconds=after), settings=SETTINGS, storage=held, **more)
 

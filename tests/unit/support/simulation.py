@@ -143,8 +143,8 @@ class Server:
 
     world: World
     objects: dict[Ref, Raw] = field(default_factory=dict)
-    told: list[tuple[str, Raw]] = field(default_factory=list)
-    """What its watches told, oldest first."""
+    watch_events: list[tuple[str, Raw]] = field(default_factory=list)
+    """The events of its watches, oldest first."""
     events: dict[str, Raw] = field(default_factory=dict)
     made: list[Ref] = field(default_factory=list)
     """Everything that was ever made, in order."""
@@ -165,7 +165,7 @@ class Server:
             self.removed.append(ref)
         else:
             self.objects[ref] = obj
-        self.told.append((what, obj))
+        self.watch_events.append((what, obj))
         return obj
 
     def refusal(self, kind: str, body: Raw) -> k.ApiError | None:
@@ -344,7 +344,7 @@ class FakeKube:
         server = self._world.server
         if resource is k.EVENTS:
             if body["metadata"]["name"] in server.events:
-                raise error(409, "AlreadyExists", "told already")
+                raise error(409, "AlreadyExists", "posted already")
             return await self._act("create", resource, str(body["message"]), lambda: server.event(body))
         if self.frozen and (refused := server.refusal(KIND_OF[resource.plural], body)) is not None:
             raise refused
@@ -397,8 +397,8 @@ class Operator:
         self.due: dict[Key, datetime] = {}
         self._heap: list[tuple[datetime, Key]] = []
         self.deaf = False
-        """Its watches tell nothing for now."""
-        self.heard = len(world.server.told)
+        """Its watches deliver nothing for now."""
+        self.heard = len(world.server.watch_events)
         self._looks: dict[Key, tuple[datetime, int]] = {}
         for key in _at_once(list_all(cast("k.Kube", self.kube), self.cache, [NAMESPACE], self.reconciler.forget, observers)):
             self.enqueue(key)
@@ -410,10 +410,10 @@ class Operator:
             heapq.heappush(self._heap, (moment, key))
 
     def hear(self, count: int | None = None) -> None:
-        """The watches tell so much more, everything where it is not said."""
-        told = self.world.server.told
-        end = self.heard if self.deaf else len(told) if count is None else min(self.heard + count, len(told))
-        for what, obj in told[self.heard : end]:
+        """The watches deliver so many more events, by default all."""
+        events = self.world.server.watch_events
+        end = self.heard if self.deaf else len(events) if count is None else min(self.heard + count, len(events))
+        for what, obj in events[self.heard : end]:
             self.watch.event(obj["kind"], what, obj)
         self.heard = end
 
@@ -456,7 +456,7 @@ class World:
     silent: bool = False
     """What Jobs wrote into their logs cannot be had."""
     jobs: list[RunSpec] = field(default_factory=list)
-    """What every Job was told, in order."""
+    """The run spec of every Job, in order."""
     actions: int = 0
     kills: int = 0
     lives: int | None = None
@@ -481,9 +481,9 @@ class World:
     def ready_storage(self, name: str = "default", **spec: Any) -> Raw:
         """One that an inventory has just looked through."""
         obj = self.storage(name, **spec)
-        told = {"type": "Ready", "status": "True", "reason": "Available", "message": "x", "lastTransitionTime": timestamp(self.now)}
+        ready = {"type": "Ready", "status": "True", "reason": "Available", "message": "x", "lastTransitionTime": timestamp(self.now)}
         usage = {"artifacts": 0, "bytes": 0, "size": "0 B", "orphans": 0, "debris": 0, "uploads": 0, "foreign": 0}
-        status = {"observedGeneration": 1, "checkedAt": timestamp(self.now), "checkedGeneration": 1, "usage": usage, "conditions": [told]}
+        status = {"observedGeneration": 1, "checkedAt": timestamp(self.now), "checkedGeneration": 1, "usage": usage, "conditions": [ready]}
         status |= published(obj, self.operator.settings)
         return self.server.change(("BackupStorage", name), {"status": status})
 
@@ -549,7 +549,7 @@ class World:
     ) -> Raw:
         """A backup that was completed at that time, and its artifact. `expires`: its recorded
         expiry."""
-        told = {"dbbackup.io/scheduled-at": timestamp(at)} if schedule else {}
+        scheduled = {"dbbackup.io/scheduled-at": timestamp(at)} if schedule else {}
         self.server.version += 1
         metadata = {
             "name": name,
@@ -558,7 +558,7 @@ class World:
             "creationTimestamp": timestamp(at),
             "generation": 1,
             "labels": {"dbbackup.io/schedule": schedule} if schedule else {},
-            "annotations": {**told, **(annotations or {})},
+            "annotations": {**scheduled, **(annotations or {})},
         }
         target = {"secretRef": {"name": "app-db"}, "name": database}
         obj = {
@@ -605,11 +605,13 @@ class World:
     def _store(self, owner: Owner, database: str, expires: datetime | None, schedule: str | None, *, safety: bool = False) -> ManifestSummary:
         key = directory(PREFIX, owner, HOST, 5432, database, "-safety" if safety else "")
         artifact = ArtifactReport(key=key, sha256="a" * 64, manifest_sha256="b" * 64, size_bytes=1000, format="plain", compression="zstd")
-        told = DatabaseReport(identity=f"{HOST}:5432/{database}", name=database, server_version="18.1", size_bytes=5, tables=1, rows=1, tls=False)
+        database_report = DatabaseReport(
+            identity=f"{HOST}:5432/{database}", name=database, server_version="18.1", size_bytes=5, tables=1, rows=1, tls=False
+        )
         summary = ManifestSummary(
             owner=owner,
             artifact=artifact,
-            database=told,
+            database=database_report,
             started_at=owner.created_at,
             finished_at=owner.created_at + timedelta(seconds=5),
             expires_at=expires,
@@ -620,7 +622,7 @@ class World:
         return summary
 
     def running(self, run: str) -> list[RunSpec]:
-        """What the Jobs of that kind that are there were told."""
+        """The run specs of the existing Jobs of that kind."""
         return [spec for job in self.all("Job") if (spec := spec_of(job)).run == run]
 
     # Time
@@ -650,7 +652,7 @@ class World:
         for operator in self.operators:
             if (soon := operator.next()) is not None:
                 moments.append(soon[0])
-            if operator.heard < len(self.server.told) and not operator.deaf:
+            if operator.heard < len(self.server.watch_events) and not operator.deaf:
                 moments.append(self.now)
         return min(moments, default=datetime.max.replace(tzinfo=T0.tzinfo))
 
@@ -748,8 +750,8 @@ class World:
         if failure is None:
             report = report.model_copy(update=self._work(spec, lines))
         else:
-            told = FailureReport(reason=failure[0], message=f"{failure[0]} happened", hint="do something", retryable=failure[1])
-            report = report.model_copy(update={"outcome": "Failed", "failure": told})
+            failed = FailureReport(reason=failure[0], message=f"{failure[0]} happened", hint="do something", retryable=failure[1])
+            report = report.model_copy(update={"outcome": "Failed", "failure": failed})
         self.logs[self.pod_of(job)] = lines
         ended = {
             "exitCode": 10 if failure else 0,
@@ -762,14 +764,18 @@ class World:
         self._over(job, failed=failure is not None)
 
     def lose(self, job: str) -> None:
-        """The Job's pod is gone, and has told nothing."""
+        """The Job's pod is gone without a report."""
         self.start(job)
         self.server.delete(("Pod", self.pod_of(job)))
         self._over(job, failed=True)
 
     def _over(self, job: str, *, failed: bool) -> None:
-        told = {"type": "Failed" if failed else "Complete", "status": "True", "reason": "BackoffLimitExceeded" if failed else "CompletionsReached"}
-        self.server.change(("Job", job), {"status": {"conditions": [told]}})
+        condition = {
+            "type": "Failed" if failed else "Complete",
+            "status": "True",
+            "reason": "BackoffLimitExceeded" if failed else "CompletionsReached",
+        }
+        self.server.change(("Job", job), {"status": {"conditions": [condition]}})
 
     def _work(self, spec: RunSpec, lines: list[str]) -> Raw:
         match spec.run:
@@ -807,14 +813,14 @@ class World:
         for key, artifact in sorted(self.bucket.items()):
             leaf = parse_leaf(key.rsplit("/", 1)[-1])
             assert leaf is not None
-            told = leaf.short_uid not in known
+            listed = leaf.short_uid not in known
             items.append(
                 InventoryItem(
                     key=key,
                     size_bytes=artifact.size,
                     modified=artifact.summary.finished_at,
-                    manifest=artifact.summary if told and artifact.problem is None else None,
-                    problem=artifact.problem if told else None,
+                    manifest=artifact.summary if listed and artifact.problem is None else None,
+                    problem=artifact.problem if listed else None,
                 )
             )
         times = [artifact.summary.owner.created_at for artifact in self.bucket.values()]
@@ -831,7 +837,7 @@ class World:
     def _prune(self, spec: RunSpec, lines: list[str]) -> Raw:
         assert spec.prune is not None
         objects = {key: obj for obj in self.all("DatabaseBackup") if (key := ((obj.get("status") or {}).get("artifact") or {}).get("key"))}
-        told, removed = [], []
+        pruned, removed = [], []
         for item in spec.prune.items:
             found = self.bucket.get(item.key)
             problem = None
@@ -841,7 +847,7 @@ class World:
                 obj = objects.get(item.key)
                 assert obj is None or expiring(obj), f"{item.key} is removed, and its object says {(obj or {}).get('status')}"
                 removed.append(self.bucket.pop(item.key).summary)
-            told.append(PrunedItem(key=item.key, uid=item.uid, problem=problem))
+            pruned.append(PrunedItem(key=item.key, uid=item.uid, problem=problem))
         newest: dict[str, datetime] = {}
         for artifact in self.bucket.values():
             identity, made = artifact.summary.database.identity, artifact.summary.owner.created_at
@@ -851,7 +857,7 @@ class World:
             assert identity in newest, f"{key} was the last of {identity}, and is removed"
             assert newest[identity] > summary.owner.created_at, f"{key} was the newest of {identity}, and is removed"
             self.deleted.append(key)
-        return {"pages": _paged(told, lines)}
+        return {"pages": _paged(pruned, lines)}
 
 
 def _at_once(work: Coroutine[Any, Any, Any]) -> Any:
@@ -891,7 +897,7 @@ def _paged(items: list[Any], lines: list[str]) -> Any:
 
 
 def spec_of(job: Raw) -> RunSpec:
-    """What the Job was told."""
+    """The Job's run spec."""
     [container] = job["spec"]["template"]["spec"]["containers"]
     return RunSpec.model_validate_json(container["env"][0]["value"])
 
