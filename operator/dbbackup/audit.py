@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dbbackup.text import cut
+
 log = logging.getLogger("dbbackup.audit")
 # Also where the process itself logs warnings only: an audit log must have no gaps.
 log.setLevel(logging.INFO)
@@ -65,13 +67,8 @@ def record(line: Line) -> None:
     fields: dict[str, Any] = {"audit": True}
     if refused:
         fields["security"] = True
-    fields.update({key: cut(value) for key, value in values.items() if value})
+    fields.update({key: cut(value, VALUE_LIMIT) for key, value in values.items() if value})
     what = " ".join(part for part in (line.kind, f"{line.namespace}/{line.name}".strip("/")) if part)
-    message = f"{cut(line.who)}: {line.action} {cut(what)}".rstrip() + f": {line.outcome}"
+    message = f"{cut(line.who, VALUE_LIMIT)}: {line.action} {cut(what, VALUE_LIMIT)}".rstrip() + f": {line.outcome}"
     # In one attribute, as a LogRecord has a `name` of its own; JsonFormatter spreads it.
     log.log(logging.WARNING if refused else logging.INFO, "%s", message, extra={"audited": fields})
-
-
-def cut(text: str) -> str:
-    """The text, at most VALUE_LIMIT characters of it."""
-    return text if len(text) <= VALUE_LIMIT else text[: VALUE_LIMIT - 1] + "…"

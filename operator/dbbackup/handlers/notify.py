@@ -96,7 +96,7 @@ class Sender:
         return text
 
     async def send(self, message: notify.Payload) -> None:
-        """Raises Refused or NotTaken where it was not taken."""
+        """Raises Refused or NotTaken if it was not taken."""
         if self._sink.type == "slack":
             await self._call(json.dumps(notify.slack(message)).encode(), {})
             return
@@ -107,7 +107,7 @@ class Sender:
         await self._call(body, headers)
 
     async def beat(self) -> None:
-        """Raises Refused or NotTaken where it was not taken."""
+        """Raises Refused or NotTaken if it was not taken."""
         await self._call(None, {})
 
     async def _call(self, body: bytes | None, headers: Mapping[str, str]) -> None:

@@ -39,7 +39,7 @@ def _metric(name: str, kind: Type, text: str, *labels: str, objects: bool = True
 LAST_SUCCESS = _metric(
     "dbbackup_last_success_timestamp_seconds",
     "gauge",
-    "When the newest good backup was completed. Absent where there is none.",
+    "When the newest good backup was completed. Absent if there is none.",
     *GROUP,
 )
 EXPECTED_SINCE = _metric(
@@ -54,13 +54,13 @@ LAST_DURATION = _metric("dbbackup_last_backup_duration_seconds", "gauge", "How l
 TYPICAL_SIZE = _metric(
     "dbbackup_typical_backup_size_bytes",
     "gauge",
-    "Median size of the good backups before the newest, ten at most. Absent where there is none.",
+    "Median size of the good backups before the newest, ten at most. Absent if there is none.",
     *GROUP,
 )
 TYPICAL_DURATION = _metric(
     "dbbackup_typical_backup_duration_seconds",
     "gauge",
-    "Median time that the good backups before the newest took, ten at most. Absent where there is none.",
+    "Median time that the good backups before the newest took, ten at most. Absent if there is none.",
     *GROUP,
 )
 HISTORY = _metric("dbbackup_history_backups", "gauge", "Good backups before the newest, ten at most: the medians are taken from them.", *GROUP)
@@ -81,7 +81,7 @@ UNPROTECTED_SINCE = _metric(
 RPO = _metric(
     "dbbackup_rpo_seconds",
     "gauge",
-    "What annotation `dbbackup.io/rpo` of the database's schedules allows, the shortest of several; +Inf for `never`. Absent where it is not set.",
+    "What annotation `dbbackup.io/rpo` of the database's schedules allows, the shortest of several; +Inf for `never`. Absent if it is not set.",
     "namespace",
     "database",
 )
@@ -146,7 +146,7 @@ STORAGE_CHECKED = _metric(
 )
 STORAGE_FAILURES = _metric("dbbackup_storage_check_failures", "gauge", "How often in a row the storage could not be used.", *STORAGE)
 STORAGE_USED = _metric("dbbackup_storage_used_bytes", "gauge", "Bytes stored there, as the last inventory found them.", *STORAGE)
-STORAGE_CAPACITY = _metric("dbbackup_storage_capacity_bytes", "gauge", "`spec.capacity`. Absent where it is not set.", *STORAGE)
+STORAGE_CAPACITY = _metric("dbbackup_storage_capacity_bytes", "gauge", "`spec.capacity`. Absent if it is not set.", *STORAGE)
 STORAGE_NEAR = _metric("dbbackup_storage_near_capacity", "gauge", "1 while the condition NearCapacity is True, else 0.", *STORAGE)
 STORAGE_ARTIFACTS = _metric("dbbackup_storage_artifacts", "gauge", "Artifacts there, as the last inventory found them.", *STORAGE)
 STORAGE_ORPHANS = _metric("dbbackup_storage_orphans", "gauge", "Artifacts there without a DatabaseBackup.", *STORAGE)

@@ -79,19 +79,6 @@ class Slots:
         """UIDs of runs that should ask again after a release."""
         return self._next()
 
-    @property
-    def held(self) -> int:
-        return len(self._held)
-
-    @property
-    def holders(self) -> frozenset[str]:
-        """UIDs of the runs that hold a slot."""
-        return frozenset(self._held)
-
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
 
 def _runs(count: int) -> str:
     return "one run" if count == 1 else f"{count} runs"

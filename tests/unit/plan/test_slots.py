@@ -39,7 +39,7 @@ def test_asking_twice_is_asking_once() -> None:
     slots = Slots(1)
     assert slots.take(contender(1)) is None
     assert slots.take(contender(1)) is None
-    assert slots.held == 1
+    assert len(slots._held) == 1
 
 
 @given(st.integers(1, 4), st.lists(st.tuples(st.sampled_from(["take", "release"]), st.integers(0, 9)), max_size=60))
@@ -51,10 +51,10 @@ def test_never_more_than_allowed_and_no_run_is_forgotten(limit: int, steps: list
             slots.take(one)
         else:
             slots.release(one.uid)
-        assert slots.held <= limit
-    while slots.waiting:
+        assert len(slots._held) <= limit
+    while slots._waiting:
         startable = list(slots.startable())
         for uid in startable:
             assert slots.take(contender(int(uid[4:]), "ab"[int(uid[4:]) % 2], 2)) is None
-        assert slots.holders, "somebody waits though nobody runs"
-        slots.release(min(slots.holders))
+        assert slots._held, "runs wait although none runs"
+        slots.release(min(slots._held))
