@@ -1,5 +1,5 @@
 -- Health of the four kinds of dbbackup.io as Argo CD shows it and its sync waits for. Argo CD runs the script with the object as `obj`, in Lua 5.1
--- without libraries. argocd-cm.yaml holds it under each kind; `make gen` puts it there.
+-- without libraries. argocd-cm.yaml holds it under each kind; `make gen` writes it there.
 local status = obj.status or {}
 local conditions = {}
 for _, condition in ipairs(status.conditions or {}) do
@@ -31,11 +31,11 @@ if obj.kind == "DatabaseBackupSchedule" and (status.consecutiveFailures or 0) > 
   local last = status.lastSuccessfulTime ~= nil and "the last good one ended at " .. status.lastSuccessfulTime or "none has succeeded yet"
   return {status = "Degraded", message = "runs that failed, one after the other: " .. status.consecutiveFailures .. "; " .. last}
 end
--- A storage that was usable and is away now is tried again and again, which is no progress.
+-- The operator keeps checking a storage that was usable and is unreachable now, but that is not progress.
 if obj.kind == "BackupStorage" and holds("Reconciling") and status.checkedAt ~= nil then
   return {status = "Degraded", message = ready.reason .. ": " .. ready.message}
 end
--- That retention removes an old artifact holds nothing up: the backup did what it was made for.
+-- If retention removes an old artifact, nothing has to wait: the backup has served its purpose.
 if holds("Reconciling") and ready.reason ~= "Expiring" then
   return {status = "Progressing", message = ready.message}
 end
