@@ -85,7 +85,7 @@ def test_chunks_of_any_size_and_kind(storage: Storage) -> None:
         at, step = at + step, step * 3 + 1
     stored = writer.commit()
     assert stored.sha256 == hashlib.sha256(data).hexdigest()
-    assert writer.bytes_stored == writer.bytes_written == len(data)
+    assert writer.bytes_stored == len(data)
     assert b"".join(ArtifactReader(storage, "dir", stored)) == data
 
 
@@ -151,10 +151,10 @@ def test_of_two_attempts_one_wins(storage: Storage, size: int) -> None:
 def test_progress_counts_what_is_stored(storage: Storage) -> None:
     writer = ArtifactWriter(storage, "dir/a")
     seen = set()
-    for block in blocks(40 * MIB):
+    for number, block in enumerate(blocks(40 * MIB), 1):
         writer.write(block)
         seen.add(writer.bytes_stored)
-        assert writer.bytes_stored <= writer.bytes_written
+        assert writer.bytes_stored <= number * MIB
     writer.commit()
     assert writer.bytes_stored == 40 * MIB
     assert all(stored % PART_SIZE == 0 for stored in seen)

@@ -13,6 +13,7 @@ from dbbackup.contract.report import ArtifactReport, DatabaseReport
 from dbbackup.contract.run import Owner
 from dbbackup.dataplane.context import Run
 from dbbackup.storage.base import Storage
+from dbbackup.storage.mounted_secret import await_secret
 
 _LARGE = 1 << 20
 """Bytes from which manifests are read one at a time, whoever asks: the Job's memory is small, and
@@ -53,17 +54,16 @@ class SealedArtifact:
 
 
 def open_bucket(run: Run, *, create: bool | None = None) -> Storage:
-    """The storage of the run's spec; its bucket is there. Waits a short grace for credentials that
-    the kubelet has not mounted yet."""
-    from dbbackup.storage.mounted_secret import await_keys  # noqa: PLC0415 - what imports botocore comes late
-    from dbbackup.storage.s3 import open_storage  # noqa: PLC0415
+    """The storage of the run's spec, with its bucket. Waits `secret_grace` seconds for credentials
+    that the kubelet has not mounted yet."""
+    from dbbackup.storage.s3 import open_storage  # noqa: PLC0415 - what imports botocore comes late
 
-    target = run.spec.storage
-    if target.credentials_secret:
-        await_keys(str(run.paths.storage_secret), (target.access_key_id_key, target.secret_access_key_key), run.paths.secret_grace)
-    if target.ca_secret:
-        await_keys(str(run.paths.storage_ca), (target.ca_key,), run.paths.secret_grace)
-    storage = open_storage(target, secret_dir=str(run.paths.storage_secret), ca_dir=str(run.paths.storage_ca))
+    target, paths = run.spec.storage, run.paths
+
+    def connect() -> Storage:
+        return open_storage(target, secret_dir=str(paths.storage_secret), ca_dir=str(paths.storage_ca))
+
+    storage = await_secret(connect, paths.secret_grace)
     storage.ensure_bucket(target.create_bucket if create is None else create)
     return storage
 

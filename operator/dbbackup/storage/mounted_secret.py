@@ -1,14 +1,18 @@
-"""Secrets that the Job mounts as files. Volumes are optional mounts: a Secret that is missing is
-told by the run, not by a pod that never starts."""
+"""Reads Secrets that the Job mounts as files. The mounts are optional: so the run reports a missing
+Secret, where otherwise the pod would never start."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from dbbackup.contract.errors import Failure
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.2
+
+T = TypeVar("T")
 
 
 def read_key(directory: str, secret: str, key: str) -> str:
@@ -31,17 +35,19 @@ def read_key(directory: str, secret: str, key: str) -> str:
     return value
 
 
-def await_keys(directory: str, keys: tuple[str, ...], grace_seconds: float) -> bool:
-    """Waits until all `keys` are mounted below `directory`, at most `grace_seconds`: a Secret made
-    just after the pod appears late, when the kubelet syncs. Returns whether they are there;
-    `read_key` then tells what is missing."""
+def await_secret(read: Callable[[], T], grace_seconds: float) -> T:
+    """The result of `read()`, which is called again while it fails with SecretMissing or
+    KeyMissing, for at most `grace_seconds`: the kubelet mounts a Secret that was made just after
+    the pod only when it syncs. Then that Failure is raised; any other Failure at once."""
     deadline = time.monotonic() + grace_seconds
-    while not all((Path(directory) / key).is_file() for key in keys):
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return False
+    while True:
+        try:
+            return read()
+        except Failure as failure:
+            left = deadline - time.monotonic()
+            if failure.reason.name not in {"SecretMissing", "KeyMissing"} or left <= 0:
+                raise
         time.sleep(min(_POLL_SECONDS, left))
-    return True
 
 
 def _has_keys(directory: str) -> bool:

@@ -63,8 +63,8 @@ class _Body:
 def open_storage(target: StorageTarget, *, secret_dir: str = STORAGE_SECRET, ca_dir: str = STORAGE_CA) -> Storage:
     """Reads the mounted credentials and CA and makes a client; nothing is sent yet.
 
-    Failure SecretMissing, KeyMissing (see `mounts.await_keys` for late mounts), InvalidSpec for an
-    endpoint or region that can't be one.
+    Failure SecretMissing or KeyMissing (`await_secret` waits for late mounts), InvalidSpec for an
+    invalid endpoint or region.
     """
     keys = None
     if target.credentials_secret:

@@ -69,11 +69,6 @@ class ArtifactWriter:
         self._state = "open"
 
     @property
-    def bytes_written(self) -> int:
-        """Bytes that `write` took."""
-        return self._size
-
-    @property
     def bytes_stored(self) -> int:
         """Bytes that the storage has acknowledged."""
         return self._stored

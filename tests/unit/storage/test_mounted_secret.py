@@ -7,7 +7,7 @@ from tests.unit.support.passing import FakeTime
 
 from dbbackup.contract.errors import Failure
 from dbbackup.storage import mounted_secret
-from dbbackup.storage.mounted_secret import await_keys, read_key
+from dbbackup.storage.mounted_secret import await_secret, read_key
 
 
 def refused(directory: Path, key: str = "accessKeyId") -> Failure:
@@ -58,15 +58,41 @@ def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     return fake
 
 
-def test_late_mounts_are_waited_for(tmp_path: Path, time: FakeTime) -> None:
-    started = time.now
-    time.after(7, lambda: mounted(tmp_path / "secret", a="1", b="2"))
-    assert await_keys(str(tmp_path / "secret"), ("a", "b"), grace_seconds=10)
+def read_both(directory: Path) -> tuple[str, str]:
+    return read_key(str(directory), "s3", "a"), read_key(str(directory), "s3", "b")
+
+
+def test_a_late_mount_is_waited_for(tmp_path: Path, time: FakeTime) -> None:
+    """First nothing is mounted, then one of two keys, then both."""
+    started, directory = time.now, tmp_path / "secret"
+    time.after(3, lambda: mounted(directory, a="1"))
+    time.after(7, lambda: (directory / "b").write_text("2"))
+    assert await_secret(lambda: read_both(directory), 10) == ("1", "2")
     assert 7 <= time.now - started < 8
 
 
 def test_the_wait_is_bounded(tmp_path: Path, time: FakeTime) -> None:
     directory, started = mounted(tmp_path / "secret", a="1"), time.now
-    assert not await_keys(str(directory), ("a", "b"), grace_seconds=10)
-    assert time.now - started == 10
-    assert await_keys(str(directory), ("a",), grace_seconds=0)
+    with pytest.raises(Failure) as caught:
+        await_secret(lambda: read_both(directory), 10)
+    assert caught.value.reason.name == "KeyMissing"
+    assert time.now - started == pytest.approx(10)
+
+
+def test_without_a_grace_it_is_read_once(tmp_path: Path, time: FakeTime) -> None:
+    started = time.now
+    with pytest.raises(Failure):
+        await_secret(lambda: read_both(tmp_path / "nowhere"), 0)
+    assert await_secret(lambda: read_both(mounted(tmp_path / "secret", a="1", b="2")), 0) == ("1", "2")
+    assert time.now == started
+
+
+def test_a_failure_that_waiting_cannot_mend_is_raised_at_once(time: FakeTime) -> None:
+    started = time.now
+
+    def read() -> str:
+        raise Failure("SecretInvalid", "several hosts")
+
+    with pytest.raises(Failure, match="several hosts"):
+        await_secret(read, 10)
+    assert time.now == started

@@ -8,8 +8,7 @@ CloudNativePG, Zalando, Crunchy PGO, Percona, Service Binding.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ from typing import Literal
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.run import DatabaseTarget
 from dbbackup.dataplane.paths import Paths
+from dbbackup.storage.mounted_secret import await_secret
 
 Field = Literal["host", "port", "name", "user", "password", "sslmode"]
 
@@ -60,22 +60,18 @@ class Conninfo:
         return replace(self, name=name)
 
 
-def load_conninfo(target: DatabaseTarget, paths: Paths, sleep: Callable[[float], None] = time.sleep) -> Conninfo:
+def load_conninfo(target: DatabaseTarget, paths: Paths) -> Conninfo:
     """The connection that `target` and its mounted Secret describe.
 
     Waits up to `paths.secret_grace` seconds for a Secret or key that is not there yet, then Failure
     SecretMissing or KeyMissing; SecretInvalid where a value cannot be used.
     """
-    deadline = time.monotonic() + paths.secret_grace
-    while True:
-        try:
-            info = resolve(target, read_secret(paths.database_secret))
-            ca = _ca_file(target, paths) if target.ca_secret else None
-            break
-        except Failure as failure:
-            if failure.reason.name not in {"SecretMissing", "KeyMissing"} or time.monotonic() >= deadline:
-                raise
-            sleep(0.2)
+
+    def read() -> tuple[Conninfo, Path | None]:
+        info = resolve(target, read_secret(paths.database_secret))
+        return info, _ca_file(target, paths) if target.ca_secret else None
+
+    info, ca = await_secret(read, paths.secret_grace)
     if ca is None:
         return info
     if target.ssl_mode is None and info.sslmode == "prefer":

@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +33,7 @@ from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.upkeep.inventory import list_artifacts
 from dbbackup.storage.base import Storage
 from dbbackup.storage.codec import decompress
+from dbbackup.storage.read_ahead import ReadAhead
 from dbbackup.storage.reader import ArtifactReader
 
 HOST = "127.0.0.1"
@@ -111,17 +111,8 @@ class ServedStorage:
         """Bytes from `start` up to, not including, `end` of the stored artifact. They are not
         checked here: the client has the manifest's digests."""
         name, storage = f"{self._checked(key)}/{self.manifest(key).artifact.name}", self.storage
-        spans = [(at, min(PIECE, end - at)) for at in range(start, end, PIECE)]
-        with ThreadPoolExecutor(AHEAD, "read") as pool:
-            waiting = [pool.submit(storage.get_range, name, *span) for span in spans[: AHEAD + 1]]
-            try:
-                for index in range(len(spans)):
-                    data = waiting.pop(0).result()
-                    if index + AHEAD + 1 < len(spans):
-                        waiting.append(pool.submit(storage.get_range, name, *spans[index + AHEAD + 1]))
-                    yield data
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        reads = (partial(storage.get_range, name, at, min(PIECE, end - at)) for at in range(start, end, PIECE))
+        yield from ReadAhead(reads, threads=AHEAD, ahead=AHEAD + 2, name="read")
 
     def decompressed(self, key: str) -> Iterator[bytes]:
         """The dump. Each part of the stored artifact is compared with its digest before a byte of

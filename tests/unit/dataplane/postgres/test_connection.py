@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.unit.support.passing import FakeTime
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.run import DatabaseTarget
@@ -14,6 +15,7 @@ from dbbackup.dataplane.paths import Paths
 from dbbackup.dataplane.postgres import conninfo
 from dbbackup.dataplane.postgres.connection import child_environment, classify, to_failure
 from dbbackup.dataplane.postgres.conninfo import Conninfo, resolve
+from dbbackup.storage import mounted_secret
 
 CLOUDNATIVE_PG = {
     "uri": "postgresql://app:p%40ss%2Fw%3Ard@cluster-rw.team-a:5432/app",
@@ -136,18 +138,26 @@ def test_messages_never_hold_the_password() -> None:
     assert failure.message.endswith("connecting: no such option: ***!")
 
 
-def test_a_late_secret_is_waited_for(tmp_path: Path) -> None:
-    paths = Paths(database_secret=tmp_path / "database", secret_grace=5)
-    waits: list[float] = []
+def test_a_late_secret_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keys, and the CA's, whichever comes last."""
+    time = FakeTime()
+    monkeypatch.setattr(mounted_secret, "time", time)
+    started = time.now
+    paths = Paths(database_secret=tmp_path / "database", database_ca=tmp_path / "ca", secret_grace=10)
 
-    def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        paths.database_secret.mkdir(exist_ok=True)
+    def mount() -> None:
+        paths.database_secret.mkdir()
         for key, value in CLOUDNATIVE_PG.items():
             (paths.database_secret / key).write_text(value)
 
-    assert conninfo.load_conninfo(target(), paths, sleep).host == "cluster-rw"
-    assert len(waits) == 1
+    def mount_ca() -> None:
+        paths.database_ca.mkdir()
+        (paths.database_ca / "ca.crt").write_text("x")
+
+    time.after(3, mount)
+    time.after(7, mount_ca)
+    assert conninfo.load_conninfo(target(ca_secret="db-ca"), paths).host == "cluster-rw"
+    assert 7 <= time.now - started < 8
 
 
 def test_a_secret_that_never_comes(tmp_path: Path) -> None:
