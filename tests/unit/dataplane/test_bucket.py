@@ -53,7 +53,7 @@ def test_credentials_that_are_mounted_late_are_waited_for(
     tmp_path: Path, opened: list[tuple[Sequence[str] | None, str | None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
-    real = s3.read_key
+    real = mounted_secret.read_key
 
     def read_key(directory: str, secret: str, key: str) -> str:
         reads.append(key)
