@@ -127,7 +127,7 @@ def test_excluded_tables_and_rows(job: Job, postgres: Postgres, everything: str,
         exclude_tables=('"We ird.$x"."Ta""b.le"', "public.nothing"), exclude_table_data=("public.events", "app.peop*", "typo", "other")
     )
     assert ended.code == 0, ended.log
-    assert ended.report.warnings == ("no table is called typo, other: nothing was left out for that",)
+    assert ended.report.warnings == ("no table matches typo, other: these patterns left nothing out",)
     tables = {table.name: table for table in job.manifest(ended).contents.tables}
     assert 'Ta"b.le' not in tables
     assert {name for name, table in tables.items() if table.data_excluded} == {"events", "events_1", "events_2", "events_2a", "people"}
@@ -253,13 +253,15 @@ def test_a_view_is_left_out_like_a_table(job: Job, postgres: Postgres, database:
     )
     ended = job.backup(format=form, exclude_tables=("public.w", "v"), exclude_table_data=("kept",))
     assert ended.code == 0, ended.log
-    assert ended.report.warnings == ("no table is called kept: nothing was left out for that",)
+    assert ended.report.warnings == ("no table matches kept: these patterns left nothing out",)
     assert [table.name for table in job.manifest(ended).contents.tables] == ["t"]
     target = new_database()
     follow_note(postgres, job.fetch(ended, tmp_path / "fetched"), target)
     assert postgres.execute("SELECT viewname FROM pg_views WHERE schemaname = 'public'", target) == [("kept",)]
     told = job.another("told").backup(format=form, exclude_tables=("public.v",))
-    assert told.report.warnings == ("what is dumped refers to what is left out, and restores only where that is already: view public.v",)
+    assert told.report.warnings == (
+        "dumped objects refer to objects that are left out, so the target of a restore must hold these already: view public.v",
+    )
 
 
 def test_a_truncate_after_the_snapshot_takes_nothing_away(
@@ -286,7 +288,7 @@ def test_a_truncate_after_the_snapshot_takes_nothing_away(
     assert ended.code == 0, ended.log
     assert job.manifest(ended).rows == 1
     assert "another snapshot is taken" in ended.log
-    assert ended.report.warnings == ("no table is called typo: nothing was left out for that",), "told once, whatever the snapshots"
+    assert ended.report.warnings == ("no table matches typo: these patterns left nothing out",), "told once, whatever the snapshots"
 
 
 def test_rows_written_meanwhile_are_all_in_or_all_out(job: Job, postgres: Postgres, database: str, new_database: NewDatabase, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_standby(
     job.secret(host="127.0.0.1", port=str(standby.port), dbname=database, username="postgres", password=PASSWORD)
     ended = job.backup(format=fmt)
     assert ended.code == 0, ended.log
-    assert ended.report.warnings == ("a standby has no rows of unlogged tables, so the dump has none of public.unlogged",)
+    assert ended.report.warnings == ("a standby has no rows of unlogged tables, so the dump lacks the rows of public.unlogged",)
     manifest = job.manifest(ended)
     assert next(table for table in manifest.contents.tables if table.name == "unlogged").data_excluded
     target = new_database()

@@ -113,7 +113,7 @@ def test_credentials_that_may_not_write(upkeep: Upkeep, open_: Open, server: Ser
     before = upkeep.stored()
     told = open_(upkeep.target.bucket, READER).inventory()
     assert told.reason == "StorageAccessDenied", told.log
-    assert told.message.startswith("the storage was tried, and writing an object failed: ")
+    assert told.message.startswith("the storage was tested, and writing an object failed: ")
     assert (told.report.inventory, told.report.pages) == (None, None)
     assert upkeep.stored() == before
 

@@ -249,7 +249,7 @@ def test_everything_that_stands_in_the_way_is_told_at_once(job: Job, postgres: P
         ended = restore(job, backup, database, user, on_existing="Replace")
     assert ended.report.failure
     message = ended.report.failure.message
-    for part in ("NotOwner", "ExtensionMissing: extension dblink", f"RoleMissing: roles that policies or user mappings name: {database}_gone",
+    for part in ("NotOwner", "ExtensionMissing: extension dblink", f"RoleMissing: policies or user mappings name these roles: {database}_gone",
                  "event triggers et", "publications everything", "lacks CREATE on the schemas closed, public"):  # fmt: skip
         assert part in message, message
     assert ended.reason == "NotOwner"

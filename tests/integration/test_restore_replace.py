@@ -77,7 +77,7 @@ def test_all_that_goes_with_what_is_replaced_is_told(job: Job, postgres: Postgre
     ended = restore(job, backup, source, on_existing="Replace")
     assert ended.code == 0, ended.log
     told = (
-        "newer than the artifact, so gone with what was replaced: index public.newer_index,"
+        "newer than the artifact, so dropped with the objects that were replaced: index public.newer_index,"
         " place of public.parent among the children of public.above, rule newer_rule on public.child, rule newer_rule on public.seen,"
         " sequence public.newer_sequence, statistics object public.newer_stats, trigger newer_trigger on public.seen"
     )
@@ -186,9 +186,7 @@ def test_rows_that_the_artifact_leaves_out_are_told(job: Job, postgres: Postgres
     ended = restore(job, backup, source, on_existing="Replace")
     assert ended.code == 0, ended.log
     assert postgres.execute("SELECT count(*) FROM child", source) == [(0,)]
-    assert ended.report.warnings == (
-        "public.child: its 200 rows are gone, as the artifact leaves out the rows of this table; the safety backup holds them",
-    )
+    assert ended.report.warnings == ("public.child: its 200 rows are gone, as the artifact lacks the rows of this table; the safety backup has them",)
     assert restore(job, safety_of(job, ended), source, on_existing="Replace", safety_backup=False).code == 0
     assert postgres.execute("SELECT count(*) FROM child", source) == [(200,)]
 
@@ -212,7 +210,7 @@ def test_grants_keep_who_made_them_where_that_can_be(job: Job, postgres: Postgre
         assert postgres.dump(database) == before
         assert ended.report.warnings == ()
     else:
-        assert ended.report.warnings == (f"grants that {first}, {second} had made come back as the owner's: they could not be made in that name",)
+        assert ended.report.warnings == (f"grants by {first}, {second} come back as the owner's: they could not be made in that role's name",)
         rights = f"has_table_privilege('{third}', 't', 'SELECT'), has_column_privilege('{third}', 't', 'a', 'UPDATE')"
         assert postgres.execute(f"SELECT {rights}, has_table_privilege('{second}', 't', 'SELECT WITH GRANT OPTION')", database) == [(True,) * 3]
 
@@ -288,7 +286,7 @@ def test_a_created_database_stays_when_somebody_has_used_it(
     assert ended.reason == "TargetNotEmpty", ended.log
     assert postgres.execute("SELECT version FROM migrated", target) == [(1,)]
     assert len(ended.report.warnings) == 1
-    assert "had created, stays: somebody else has made objects in it meanwhile (table public.migrated)" in ended.report.warnings[0]
+    assert "had created, stays: somebody else has created objects in it meanwhile (table public.migrated)" in ended.report.warnings[0]
     assert not ended.report.uncleared
     assert not [key for key in job.keys() if "=restores" in key]  # noqa: SIM118
 

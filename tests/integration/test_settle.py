@@ -229,11 +229,11 @@ def test_an_aborted_restore_is_told(restored: tuple[Job, TransactionRecord, str]
 
 CREATED = {
     "dropped": (0, "it had changed nothing"),
-    "rolled back": (0, "the target is as it was"),
-    "used": (1, "which it may have created, stays: somebody else has made objects in it meanwhile (table public.migrated)"),
+    "rolled back": (0, "the target is unchanged"),
+    "used": (1, "which it may have created, stays: somebody else has created objects in it meanwhile (table public.migrated)"),
     "another's": (1, "it had changed nothing"),
-    "perhaps": (1, "which it may have created, stays: it is there, and whether this restore made it nobody can tell"),
-    "unreachable": (1, "which it may have created, could not be looked at: OutcomeUnknown"),
+    "perhaps": (1, "which it may have created, stays: it exists, and whether this restore created it is unknown"),
+    "unreachable": (1, "which it may have created, could not be checked: OutcomeUnknown"),
 }
 
 
@@ -245,7 +245,7 @@ def test_a_database_that_the_lost_restore_had_created(restored: tuple[Job, Trans
     postgres.execute(f"DROP DATABASE {target}")
     run = Run(job.spec("restore", restore=RestoreOptions(key="x")), job.paths, Reporter(), Stop())
     creation = DatabaseCreation(run, load_conninfo(job.target, job.paths), job.storage)
-    assert creation.make(SOURCE)  # and then it is killed
+    assert creation.create(SOURCE)  # and then it is killed
     key = creation_key(job.storage_target.prefix, job.owner)
     if how == "rolled back":
         put(job, record.model_copy(update=transact(postgres, target, "ROLLBACK") | {"created_database": True}))
@@ -275,7 +275,7 @@ def test_a_database_that_a_committed_restore_had_created_stays(restored: tuple[J
     job, record, target = restored
     postgres.execute(f"DROP DATABASE {target}")
     run = Run(job.spec("restore", restore=RestoreOptions(key="x")), job.paths, Reporter(), Stop())
-    assert DatabaseCreation(run, load_conninfo(job.target, job.paths), job.storage).make(SOURCE)
+    assert DatabaseCreation(run, load_conninfo(job.target, job.paths), job.storage).create(SOURCE)
     put(job, record.model_copy(update=transact(postgres, target, "COMMIT") | {"created_database": True}))
     assert check_restore(job).code == 0
     assert postgres.execute("SELECT count(*) FROM public.made", target) == [(0,)]
@@ -319,7 +319,7 @@ def test_a_restore_that_was_given_up_changes_nothing_any_more(
     late = job.run(job.spec("restore", restore=RestoreOptions(key=record.artifact_key)))
     assert late.reason == "RunLost", late.log
     assert late.report.failure
-    assert "given this restore up" in late.report.failure.message
+    assert "already given up this restore" in late.report.failure.message
     assert postgres.dump(target) == before
     assert check_restore(job).reason == "RunLost"
 

@@ -1,4 +1,4 @@
-"""The formats of a dump, and its name in the bucket. It imports no models: the plugin reads it
+"""The formats of a dump, and its name in the bucket. It imports no models: the plugin uses it
 too."""
 
 from __future__ import annotations
@@ -16,4 +16,4 @@ def artifact_name(fmt: Format, algorithm: Algorithm) -> str:
 
 
 DUMPS = frozenset(artifact_name(fmt, algorithm) for fmt in get_args(Format) for algorithm in get_args(Algorithm))
-"""What an artifact's dump may be called."""
+"""All names that an artifact's dump may have."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 RESTORE_NOTE = "RESTORE.md"
-# The names of these two directories can be no server's: those hold an underscore.
+# No server's directory can have one of these names: a server's name holds an underscore.
 RESTORES = "=restores"
 PROBE = "=probe"
 SAFETY_SUFFIX = "-safety"
@@ -56,7 +56,7 @@ def key_component(text: str) -> str:
 
 
 def clean_prefix(prefix: str) -> str:
-    """The storage's prefix, with neither leading, trailing nor doubled slashes."""
+    """The storage's prefix, without leading, trailing or doubled slashes."""
     return "/".join(part for part in prefix.split("/") if part not in ("", ".", ".."))
 
 
@@ -69,8 +69,8 @@ def root(prefix: str, namespace: str) -> str:
 class Leaf:
     """The parts of the last component of an artifact's directory.
 
-    `time` is the creation of the object that made it; `name` is the object's as a key component,
-    with the suffix of a safety backup; `short_uid` the first 8 digits of its UID.
+    `time` is the creationTimestamp of the object that made it, `name` that object's name as a key
+    component, with the suffix of a safety backup, `short_uid` the first 8 digits of its UID.
     """
 
     time: datetime
@@ -79,13 +79,13 @@ class Leaf:
 
 
 def leaf(owner: Owner, suffix: str = "") -> str:
-    """The last component of an artifact's directory: known from the object alone."""
+    """The last component of an artifact's directory. It depends on the object alone."""
     time = owner.created_at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     return f"{time}-{key_component(owner.name)}{suffix}-{owner.uid[:8]}"
 
 
 def parse_leaf(text: str) -> Leaf | None:
-    """None where it is not one of ours."""
+    """None where the text has another form."""
     match = _LEAF.fullmatch(text)
     if not match:
         return None
@@ -111,9 +111,9 @@ def parse_directory(below: str, key: str) -> Leaf | None:
     return parse_leaf(parts[2]) if all(_COMPONENT.fullmatch(part) for part in parts) else None
 
 
-def split(below: str, key: str) -> tuple[str, str] | None:
-    """(directory, name) of an object or upload deep enough below the root `below` to be part of an
-    artifact; the name may hold slashes."""
+def split_key(below: str, key: str) -> tuple[str, str] | None:
+    """(directory, name) of an object or upload that is deep enough below the root `below` to be
+    part of an artifact; the name may hold slashes."""
     parts = key.removeprefix(below).split("/", 3)
     if not key.startswith(below) or len(parts) != 4:
         return None

@@ -1,10 +1,5 @@
-"""The bucket contract, version 1: keys and the manifest. Documented for users in docs/bucket.md.
-
-<prefix>/<namespace>/<server>/<database>/<UTC time>-<object name>-<short uid>/
-    dump.sql.zst | dump.custom.zst   the artifact
-    RESTORE.md                       the stock commands that restore it
-    manifest.json                    written last: no manifest, no backup
-"""
+"""The manifest of an artifact, version 1. `keys` says where it lies; docs/bucket.md documents both
+for users."""
 
 from __future__ import annotations
 
@@ -23,7 +18,7 @@ from dbbackup.contract.run import Owner
 
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST_LIMIT = 64 * 1024 * 1024
-"""Bytes read of a manifest at most: 100,000 parts and 100,000 tables fit well."""
+"""Maximum bytes of a manifest: 100,000 parts and 100,000 tables fit well."""
 
 
 Size = Annotated[int, Field(ge=0)]
@@ -46,7 +41,7 @@ class StoredObject(Model):
 
 
 class TableEntry(Model):
-    """`rows` is exact, or absent where counting was off or the relation holds none of its own."""
+    """`rows` is exact; absent where counting was off or the relation has no rows of its own."""
 
     schema_: str = Field(alias="schema")
     name: str
@@ -65,8 +60,8 @@ class Contents(Model):
     """What the dump holds and needs. `relations` counts tables, indexes, sequences, views, TOAST
     included: an estimate of its locks.
 
-    `outside` names what dumped objects refer to and the dump leaves out (its own schemas and tables
-    chosen away): a target must hold it already.
+    `outside` names objects that dumped objects refer to and that the options left out of the dump:
+    a target must hold them already.
     """
 
     schemas: tuple[str, ...] = ()
@@ -105,7 +100,7 @@ class SourceDatabase(Model):
 
 
 class Options(Model):
-    """The choices under which the dump was made, as the spec said them."""
+    """The options of the backup's spec under which the dump was made."""
 
     schemas: tuple[str, ...] = ()
     exclude_tables: tuple[str, ...] = ()
@@ -118,8 +113,8 @@ class Manifest(Model):
     """manifest.json. `dump_bytes` counts the uncompressed artifact; `pg_dump_version` is that of
     the client that made it.
 
-    `expires_at` (absent: never) and `schedule` count where the object that made it is gone. Readers
-    of version 1 take no notice of fields that they do not know.
+    `expires_at` (absent: never) and `schedule` apply once the object that made it is gone. Readers
+    ignore fields that they do not know.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -154,7 +149,7 @@ def sha256_hex(data: bytes) -> str:
 
 
 def parse_manifest(data: bytes, key: str, expected_sha256: str | None = None) -> Manifest:
-    """The manifest at `key`, or Failure: ManifestDigestMismatch, FormatUnsupported,
+    """The manifest at `key`; Failure ManifestDigestMismatch, FormatUnsupported or
     ManifestInvalid."""
     if expected_sha256 is not None and sha256_hex(data) != expected_sha256:
         raise Failure("ManifestDigestMismatch", f"{key}: its SHA-256 is {sha256_hex(data)}, the backup recorded {expected_sha256}")

@@ -3,8 +3,8 @@ termination message holds 4 KiB.
 
 A page is a log line with event `page`, its number and its items: JSON, packed by zlib and base64,
 as a kubelet keeps no more than 10 MiB of a log by default. The report counts pages and items and
-gives the SHA-256 of all of them, so that what was cut, rotated away or mixed up is refused and
-never taken for the whole.
+gives the SHA-256 of all of them, so that a log that was cut, rotated or mixed up is refused and
+never taken for complete.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from dbbackup.contract.model import Model
 from dbbackup.contract.report import PagesReport
 
 PAGE_BYTES = 12 * 1024
-"""Of a page's items before they are packed: a container runtime cuts log lines at 16 KiB, and some
-items can't be packed any smaller."""
+"""Maximum bytes of a page's items before they are packed: a container runtime cuts log lines at
+16 KiB, and some items can't be packed any smaller."""
 _UNPACKED_LIMIT = 1 << 20
 
 M = TypeVar("M", bound=Model)
 
 
 class PagesError(Exception):
-    """What was read is not what the run told; the message says in what way."""
+    """The pages that were read differ from those that the run reported; the message says how."""
 
 
 def _canonical(items: list[Any]) -> bytes:
@@ -40,7 +40,7 @@ def _pack(items: list[Any]) -> str:
 
 
 def _unpack(text: Any) -> list[Any]:
-    """TypeError, ValueError or zlib.error where it is no page's."""
+    """TypeError, ValueError or zlib.error where `text` is not the items of a page."""
     stream = zlib.decompressobj()
     items = json.loads(stream.decompress(base64.b64decode(text, validate=True), _UNPACKED_LIMIT))
     if not stream.eof or not isinstance(items, list):
@@ -74,16 +74,16 @@ class Pager:
         self._page, self._size = [], 0
 
     def end(self) -> PagesReport:
-        """The last page is written; what the report says of them all."""
+        """Writes the last page. Returns what the report says about all pages."""
         if self._page:
             self._flush()
         return PagesReport(pages=self._pages, items=self._items, sha256=self._digest.hexdigest())
 
 
-def read(lines: Iterable[str], told: PagesReport, model: type[M]) -> Iterator[M]:
-    """The items in the lines of a log, in order; other lines are passed over. PagesError, at the
-    latest after the last item, where they are not those that the report tells of: use nothing of it
-    before the end."""
+def read(lines: Iterable[str], reported: PagesReport, model: type[M]) -> Iterator[M]:
+    """The items in the lines of a log, in order; other lines are skipped. PagesError, at the latest
+    after the last item, where they differ from those that the run `reported`: use no item before
+    the end."""
     digest = hashlib.sha256()
     pages = items = 0
     for line in lines:
@@ -96,11 +96,11 @@ def read(lines: Iterable[str], told: PagesReport, model: type[M]) -> Iterator[M]
         if not isinstance(event, dict) or event.get("event") != "page":
             continue
         if event.get("page") != pages + 1:
-            raise PagesError(f"page {pages + 1} of {told.pages} is missing from the run's log")
+            raise PagesError(f"page {pages + 1} of {reported.pages} is missing from the run's log")
         try:
             page = _unpack(event.get("items"))
         except (TypeError, ValueError, zlib.error) as error:
-            raise PagesError(f"page {pages + 1} of {told.pages} cannot be unpacked: {error}") from None
+            raise PagesError(f"page {pages + 1} of {reported.pages} cannot be unpacked: {error}") from None
         pages += 1
         items += len(page)
         digest.update(_canonical(page) + b"\n")
@@ -109,5 +109,5 @@ def read(lines: Iterable[str], told: PagesReport, model: type[M]) -> Iterator[M]
                 yield model.model_validate(item)
             except ValueError as error:
                 raise PagesError(f"page {pages} cannot be read: {error}") from None
-    if (pages, items, digest.hexdigest()) != (told.pages, told.items, told.sha256):
-        raise PagesError(f"the run told {told.items} items in {told.pages} pages; its log holds {items} in {pages}")
+    if (pages, items, digest.hexdigest()) != (reported.pages, reported.items, reported.sha256):
+        raise PagesError(f"the run reported {reported.items} items in {reported.pages} pages; its log holds {items} in {pages}")

@@ -1,5 +1,5 @@
-"""What a restore records in the bucket before it changes anything, so that a check Job can settle
-it."""
+"""Records that a restore writes to the bucket before it changes anything. From them a check Job
+finds out the restore's outcome."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from dbbackup.contract.run import Owner
 
 
 class TransactionRecord(Model):
-    """What a restore writes at `transaction_key` before it changes anything: what a check Job needs
-    to settle it.
+    """What a restore writes at `transaction_key` before it changes anything.
 
-    `xid` is the transaction's id with its epoch, for txid_status; it means nothing on another
-    `timeline`. `rows` and `tables` are those that a commit brings, since a restore commits only
-    when all of them were taken.
+    `xid` is the transaction's ID with its epoch, for txid_status; it means nothing on another
+    `timeline`. `rows` and `tables` are those of a committed restore, since it commits only when the
+    server took all of them.
     """
 
     type: Literal["dbbackup.io/transaction"] = "dbbackup.io/transaction"
@@ -37,10 +36,10 @@ class TransactionRecord(Model):
 
 class CreationRecord(Model):
     """What a restore writes at `creation_key` before it creates its database, and again with the
-    database's `oid` once that is there.
+    database's `oid` once it exists.
 
-    Only the oid tells the database that it made from one that somebody else made at that very
-    moment.
+    Only the oid distinguishes the database that it made from one that somebody else made at the
+    same moment.
     """
 
     type: Literal["dbbackup.io/creation"] = "dbbackup.io/creation"
@@ -50,13 +49,13 @@ class CreationRecord(Model):
 
 
 class Tombstone(Model):
-    """What a check Job puts where it finds no TransactionRecord: a restore that was given up, and
-    whose node comes back, then changes nothing."""
+    """What a check Job writes where it finds no TransactionRecord: a restore that was given up, and
+    whose node comes back, finds it and changes nothing."""
 
     type: Literal["dbbackup.io/tombstone"] = "dbbackup.io/tombstone"
     owner: Owner
 
 
 def parse_transaction(data: bytes) -> TransactionRecord | Tombstone:
-    """Whichever stands at `transaction_key`; ValidationError where it is neither."""
+    """The record at `transaction_key`; ValidationError where it is neither of the two."""
     return TypeAdapter(TransactionRecord | Tombstone).validate_json(data)

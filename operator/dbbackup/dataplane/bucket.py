@@ -1,4 +1,4 @@
-"""The run's bucket, and what a run finds or leaves in an artifact's directory."""
+"""The run's bucket, and the artifacts that a run finds in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.keys import MANIFEST, leaf, root, split
+from dbbackup.contract.keys import MANIFEST, leaf, root, split_key
 from dbbackup.contract.manifest import MANIFEST_LIMIT, Manifest, parse_manifest, sha256_hex
 from dbbackup.contract.report import ArtifactReport, DatabaseReport
 from dbbackup.contract.run import Owner
@@ -16,8 +16,8 @@ from dbbackup.storage.base import Storage
 from dbbackup.storage.mounted_secret import await_secret
 
 _LARGE = 1 << 20
-"""Bytes from which manifests are read one at a time, whoever asks: the Job's memory is small, and
-some have a hundred thousand tables."""
+"""Larger manifests are read one at a time across all threads: the Job's memory is small, and some
+manifests have a hundred thousand tables."""
 _one_large = threading.Lock()
 
 
@@ -69,7 +69,7 @@ def open_bucket(run: Run, *, create: bool | None = None) -> Storage:
 
 
 def read_manifest(storage: Storage, directory: str, size: int, pinned: str | None = None) -> tuple[Manifest, str]:
-    """The manifest in `directory`, and its SHA-256. `size` in bytes, as far as it is known.
+    """The manifest in `directory`, and its SHA-256. `size` in bytes, 0 where it is unknown.
 
     Failure ArtifactMissing, ArtifactCorrupt (too large), ManifestDigestMismatch, FormatUnsupported,
     ManifestInvalid.
@@ -89,16 +89,16 @@ def refuse_unsupported(directory: str, manifest: Manifest) -> None:
 
 
 def find_artifact(storage: Storage, key: str, owner: Owner) -> tuple[Manifest, str] | None:
-    """The sealed artifact of `owner` at `key` with its manifest's SHA-256, or None where it is not
-    there or not whole.
+    """The sealed artifact of `owner` at `key` with its manifest's SHA-256, or None where it is
+    missing or incomplete.
 
-    Failure ManifestInvalid where somebody else's manifest stands there.
+    Failure ManifestInvalid where the manifest belongs to another object.
     """
     manifest_key = f"{key}/{MANIFEST}"
-    there = storage.head(manifest_key)
-    if there is None:
+    found_manifest = storage.head(manifest_key)
+    if found_manifest is None:
         return None
-    manifest, digest = read_manifest(storage, key, there.size)
+    manifest, digest = read_manifest(storage, key, found_manifest.size)
     if manifest.owner.uid != owner.uid:
         raise Failure("ManifestInvalid", f"{manifest_key} belongs to {manifest.owner.kind} {manifest.owner.namespace}/{manifest.owner.name}")
     for stored in manifest.objects:
@@ -109,13 +109,13 @@ def find_artifact(storage: Storage, key: str, owner: Owner) -> tuple[Manifest, s
 
 
 def find_directories(storage: Storage, prefix: str, owner: Owner, suffix: str = "") -> list[str]:
-    """Directories `<root>/<server>/<database>/<leaf>` in the bucket that are `owner`'s: objects and
-    unfinished uploads, whatever server and database were called.
+    """Directories `<root>/<server>/<database>/<leaf>` of `owner` in the bucket, for any server and
+    database. A directory with only unfinished uploads counts.
     """
     below, own = root(prefix, owner.namespace), leaf(owner, suffix)
     keys = [item.key for item in storage.list(below)] + [upload.key for upload in storage.list_uploads(below)]
-    places = (split(below, key) for key in keys)
-    return sorted({directory for directory, _ in filter(None, places) if directory.rpartition("/")[2] == own})
+    split_keys = (split_key(below, key) for key in keys)
+    return sorted({directory for directory, _ in filter(None, split_keys) if directory.rpartition("/")[2] == own})
 
 
 def load_manifest(storage: Storage, directory: str, pinned: str | None) -> tuple[Manifest, str]:

@@ -1,5 +1,5 @@
-"""Where a run finds what the Job mounts. The defaults are the image's and the Job's; tests pass
-their own."""
+"""Paths of everything that the Job mounts. The defaults are those of the image and the Job; tests
+pass their own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from dbbackup.contract import mounts
 
 DEFAULT_GRACE = 10.0
-"""Seconds to wait for a Secret that is not there yet: the kubelet fills an optional mount a little
-after the Secret was made."""
+"""Seconds to wait for a missing Secret: the kubelet fills an optional mount a little after the
+Secret was created."""
 
 
 @dataclass(frozen=True, slots=True)

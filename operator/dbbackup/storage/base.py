@@ -29,16 +29,16 @@ class UploadInfo:
 
 class Upload(Protocol):
     """A multipart upload. Nothing is visible before `complete`; `abort` leaves nothing behind and
-    may be called at any time, twice too."""
+    may be called at any time, also twice."""
 
     def part(self, number: int, data: bytes | memoryview) -> None:
         """Thread-safe. `number` counts from 1. The server checks the part's digest."""
 
     def complete(self) -> None:
-        """All parts become one object."""
+        """Makes one object of all parts."""
 
     def cancel(self) -> None:
-        """From any thread: a `part` that waits for a server that is away, or begins after this,
+        """From any thread: a `part` that waits for an unreachable server, or begins after this,
         raises Failure Terminated."""
 
     def abort(self) -> None: ...
@@ -46,21 +46,21 @@ class Upload(Protocol):
 
 class Storage(Protocol):
     def ensure_bucket(self, create: bool) -> None:
-        """Failure BucketNotFound where it is missing and `create` is false. A bucket made here is
-        private."""
+        """Failure BucketNotFound where it is missing and `create` is false. A bucket created here
+        is private."""
 
     def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
-        """The server checks the body's digest. `if_absent`: Failure ArtifactExists where there is
-        an object of that key already, so that of two writers who don't know of each other only one
-        wins; on a server that knows no conditions it has no effect."""
+        """The server checks the body's digest. `if_absent`: Failure ArtifactExists where an object
+        with that key exists, so that of two writers who don't know of each other only one wins. It
+        has no effect on a server without conditional writes."""
 
     def get(self, key: str, limit: int) -> bytes:
-        """The whole object, at most `limit` bytes; Failure ArtifactMissing where it is not
-        there."""
+        """The whole object, at most `limit` bytes; Failure ArtifactMissing where it does not
+        exist."""
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Exactly `length` bytes; Failure ArtifactMissing where it is not there, ArtifactCorrupt
-        where it ends before."""
+        """Exactly `length` bytes; Failure ArtifactMissing where the object does not exist,
+        ArtifactCorrupt where it is shorter."""
 
     def head(self, key: str) -> ObjectInfo | None: ...
 

@@ -1,5 +1,5 @@
-"""Compressors and decompressors over chunks. A stream that is cut short or damaged is
-ArtifactCorrupt, never a clean end."""
+"""Compressors and decompressors over chunks. A stream that is cut short or damaged raises
+ArtifactCorrupt; it never ends cleanly."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ else:
 Chunk = bytes | bytearray | memoryview
 
 CHUNK = 1 << 20
-"""Bytes that a decompressor yields at a time at most, whatever the ratio."""
+"""Maximum bytes that a decompressor yields at a time, whatever the ratio."""
 SLICE = 256 << 10
-"""Bytes of input decoded at a time: what follows the end of one of many small frames is copied."""
+"""Bytes of input decoded at a time: after each of many small frames the rest of it is copied."""
 WINDOW_LOG_MAX = 27
-"""Bits: what stock `zstd -d` takes without --long; a frame that asks for more memory is refused."""
-# zstd's level 3 costs twice the time of level 1 and makes a dump of rows hardly smaller; gzip costs
-# more than either.
+"""Bits: the most that stock `zstd -d` takes without --long; a frame that asks for more is
+refused."""
+# zstd's level 3 takes twice the time of level 1 and makes a dump of rows hardly smaller; gzip takes
+# more time than either.
 DEFAULT_LEVEL: dict[Algorithm, int] = {"zstd": 1, "gzip": 1, "none": 0}
 CONTENT_TYPE: dict[Algorithm, str] = {"zstd": "application/zstd", "gzip": "application/gzip", "none": "application/octet-stream"}
 
 
 class Compressor(Protocol):
     def feed(self, chunk: Chunk) -> bytes:
-        """What is ready, often nothing."""
+        """The bytes that are ready, often none."""
 
     def finish(self) -> bytes:
-        """The rest. Nothing may be fed after it."""
+        """The rest. Call `feed` no more after it."""
 
 
 class Decompressor(Protocol):
@@ -58,7 +59,7 @@ def compressor(algorithm: Algorithm, level: int | None = None, threads: int | No
 
 
 def decompressor(algorithm: Algorithm, name: str = "the artifact") -> Decompressor:
-    """`name` stands in messages."""
+    """`name` is for messages."""
     if algorithm == "zstd":
         return _ZstdDecompressor(name)
     return _GzipDecompressor(name) if algorithm == "gzip" else _NoDecompressor()
@@ -111,7 +112,7 @@ class _NoDecompressor:
             yield bytes(view[at : at + CHUNK])
 
     def finish(self) -> None:
-        """Any length is whole: only the parts' digests tell."""
+        """Any length is valid here: only the parts' digests show a loss."""
 
 
 class _ZstdDecompressor:

@@ -1,4 +1,4 @@
-"""What backup, check and cleanup runs do to whole directories of the bucket."""
+"""Removes whole directories of the bucket, for backup, check and cleanup runs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from dbbackup.contract.formats import DUMPS
 from dbbackup.contract.keys import MANIFEST
 from dbbackup.storage.base import Storage
 
-ARTIFACTS = tuple(sorted(DUMPS))
-"""What an artifact's object may be called."""
+_DUMP_NAMES = tuple(sorted(DUMPS))
 _ROUNDS = 20
 
 
-def abort_uploads(storage: Storage, directory: str, names: Sequence[str] = ARTIFACTS) -> int:
+def abort_uploads(storage: Storage, directory: str, names: Sequence[str] = _DUMP_NAMES) -> int:
     """Aborts every unfinished upload below `directory`; returns how many there were.
 
-    Looks again until there is none, since a page of a server's listing may skip uploads of one key.
-    Some servers (MinIO) list the uploads of one exact key only, so those of `names` are asked for
-    as well.
+    Lists them again until there are none, since a page of a server's listing may skip uploads of
+    one key. Some servers (MinIO) list only the uploads of one exact key, so those of `names` are
+    listed as well.
     """
     total = 0
     for _ in range(_ROUNDS):
@@ -33,11 +32,11 @@ def abort_uploads(storage: Storage, directory: str, names: Sequence[str] = ARTIF
     return total
 
 
-def delete_directory(storage: Storage, directory: str, names: Sequence[str] = ARTIFACTS) -> int:
+def delete_directory(storage: Storage, directory: str, names: Sequence[str] = _DUMP_NAMES) -> int:
     """Deletes every object and unfinished upload below `directory`; returns how many objects there
     were. `names` as for `abort_uploads`.
 
-    The manifest goes first: what is left of a deletion cut short is then never taken for a backup.
+    The manifest goes first: the rest of an interrupted deletion is then never taken for a backup.
     """
     manifest = f"{directory}/{MANIFEST}"
     sealed = storage.head(manifest) is not None

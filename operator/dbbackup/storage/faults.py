@@ -76,12 +76,13 @@ _TRANSIENT = frozenset({
 })  # fmt: skip
 _MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
 _TLS_BROKEN = ("EOF", "timed out", "RECORD_MAC", "ConnectionReset", "reset by peer", "Broken pipe")
-"""Of a TLS connection that the network cut; every other fault of TLS is one of its setup."""
+"""Marks of a TLS connection that the network cut; every other TLS error is one of its setup."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`code` is the server's error code, or the exception's name where no answer came."""
+    """`code` is the server's error code, or the exception's name where the server did not
+    answer."""
 
     failure: Failure
     transient: bool
@@ -89,7 +90,7 @@ class Fault:
 
 
 def code_of(error: Exception) -> tuple[str, int]:
-    """The server's error code and HTTP status; status 0 where there was no answer."""
+    """The server's error code and HTTP status; status 0 where the server did not answer."""
     if not isinstance(error, boto.ClientError):
         return type(error).__name__, 0
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -98,12 +99,12 @@ def code_of(error: Exception) -> tuple[str, int]:
 
 def explain(error: Exception, action: str, where: str) -> Fault:
     """`action` says what was being done ("uploading team-a/x"), `where` names bucket and endpoint.
-    Neither holds a secret, nor does the result."""
+    Neither contains a secret, nor does the result."""
     code, status = code_of(error)
     if isinstance(error, boto.ClientError):
-        said = " ".join(str(error.response.get("Error", {}).get("Message") or "").split())[:300]
+        message = " ".join(str(error.response.get("Error", {}).get("Message") or "").split())[:300]
         reason, transient = _answered(code, status)
-        detail = f"the server said {code}" + (f" ({said})" if said and said != code else "") + (f", HTTP {status}" if status else "")
+        detail = f"the server said {code}" + (f" ({message})" if message and message != code else "") + (f", HTTP {status}" if status else "")
     else:
         reason, transient, detail = _unanswered(error)
     return Fault(Failure(reason, f"{action} ({where}): {detail}"), transient, code)

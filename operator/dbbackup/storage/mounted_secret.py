@@ -19,7 +19,8 @@ def read_key(directory: str, secret: str, key: str) -> str:
     """The value of a Secret's key, mounted below `directory`, without a trailing line end.
 
     Failure SecretMissing where nothing is mounted (the kubelet mounts an empty directory for an
-    optional Secret that is not there), KeyMissing where other keys are, or the value is empty.
+    optional Secret that does not exist), KeyMissing where only other keys are mounted, or the value
+    is empty.
     """
     path = Path(directory) / key
     try:

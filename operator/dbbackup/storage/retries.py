@@ -1,4 +1,4 @@
-"""Trying again for a time, not for a number of tries: a server that restarts is away for a time."""
+"""Retries for a time, not for a number of attempts: a server that restarts is away for a time."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dbbackup.contract.errors import Failure
 from dbbackup.storage.faults import Fault, explain
 
 PATIENCE = 75.0
-"""Seconds for which a server that has answered before may be away."""
+"""Seconds for which a server that has answered before may be unreachable."""
 FIRST_PATIENCE = 15.0
-"""Seconds in which a server must answer for the first time: a mistyped endpoint is told soon."""
+"""Seconds in which a server must answer for the first time: a mistyped endpoint fails soon."""
 
 T = TypeVar("T")
 
 
 class StoppedError(Exception):
-    """The caller's `stopped` was set before a try succeeded."""
+    """The caller's `stopped` was set before an attempt succeeded."""
 
 
 class Retries:
-    """Of one client: what one request learns about the server being away holds for the others.
-    Thread-safe. `where` names bucket and endpoint."""
+    """The retries of one client: its requests share what one of them learns about an unreachable
+    server. Thread-safe. `where` names bucket and endpoint."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -40,9 +40,9 @@ class Retries:
         accept: Callable[[Fault, int], T | None] | None = None,
         stopped: threading.Event | None = None,
     ) -> T:
-        """`call()`, tried again after transient faults, for at most PATIENCE seconds without an
-        answer. `accept` may turn a fault into a result; it is given the number of tries that failed
-        before, since a lost reply makes a second try fail on what the first one did."""
+        """`call()`, repeated after transient faults, for at most PATIENCE seconds without an
+        answer. `accept` may turn a fault into a result. It gets the number of attempts that failed
+        before: after a lost reply the next attempt fails because the first one took effect."""
         started, delay, tries = time.monotonic(), 0.1, 0
         while True:
             if stopped is not None and stopped.is_set():

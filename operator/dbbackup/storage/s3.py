@@ -1,7 +1,7 @@
-"""S3 and what speaks its protocol, over botocore's client.
+"""`Storage` for S3 and compatible servers, over botocore's client.
 
-Why not boto3's transfer functions: they take the end of a stream for success, and stop at 10,000
-parts of 8 MiB. Why our own retries: see `retries`.
+boto3's transfer functions are not used: they take the end of a stream for success, and stop at
+10,000 parts of 8 MiB. `retries` says why the retries are our own.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ READ_TIMEOUT = 30
 COMPLETE_READ_TIMEOUT = 1800
 """Seconds: some servers copy all parts before they answer CompleteMultipartUpload."""
 LARGE = 1 << 30
-"""Bytes from which an upload's completion gets COMPLETE_READ_TIMEOUT."""
+"""Uploads of more bytes are completed with COMPLETE_READ_TIMEOUT."""
 _SEND = 1 << 20
 _BATCH = 1000
 
 
 class _Body:
-    """A request body over a buffer, sent in large pieces: one piece must pass within the socket's
-    timeout, and each costs a switch of threads."""
+    """A request body over a buffer, sent in large pieces: each piece must be sent within the
+    socket's timeout, and each costs a switch of threads."""
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self._view, self._at = memoryview(data), 0
@@ -61,7 +61,7 @@ class _Body:
 
 
 def open_storage(target: StorageTarget, *, secret_dir: str = STORAGE_SECRET, ca_dir: str = STORAGE_CA) -> Storage:
-    """Reads the mounted credentials and CA and makes a client; nothing is sent yet.
+    """Reads the mounted credentials and CA and makes a client. Sends nothing yet.
 
     Failure SecretMissing or KeyMissing (`await_secret` waits for late mounts), InvalidSpec for an
     invalid endpoint or region.
@@ -75,8 +75,8 @@ def open_storage(target: StorageTarget, *, secret_dir: str = STORAGE_SECRET, ca_
 
 
 def connect_storage(target: StorageTarget, keys: Sequence[str] | None, ca_file: str | None) -> Storage:
-    """As `open_storage`, with the access key's id and its secret (None: the default chain) and a
-    file of CAs (None: the system's) at hand."""
+    """Like `open_storage`, but takes the access key's ID and its secret (None: the default chain)
+    and a file of CAs (None: the system's)."""
     from botocore.config import Config  # noqa: PLC0415 - 200 ms of imports, which a caller can overlap with its connection to the database
     from botocore.session import Session  # noqa: PLC0415
 
@@ -108,13 +108,13 @@ def connect_storage(target: StorageTarget, keys: Sequence[str] | None, ca_file: 
     try:
         prefix = clean_prefix(target.prefix)
         return S3Storage(connect, target.bucket, f"{prefix}/" if prefix else "", where, region)
-    except Exception as error:  # noqa: BLE001 - botocore raises what it likes for an endpoint that is none
+    except Exception as error:  # noqa: BLE001 - for an invalid endpoint botocore raises any exception
         raise explain(error, "preparing the client", where).failure from None
 
 
 class S3Storage:
-    """`connect` makes a client with a read timeout in seconds; below `prefix` is where the
-    credentials may list. Thread-safe."""
+    """`connect` makes a client with a read timeout in seconds. The credentials may list below
+    `prefix`. Thread-safe."""
 
     def __init__(self, connect: Callable[[int], S3Client], bucket: str, prefix: str, where: str, region: str) -> None:
         self._connect, self.bucket, self._prefix, self.where, self._region = connect, bucket, prefix, where, region
@@ -122,7 +122,7 @@ class S3Storage:
         self.client = connect(READ_TIMEOUT)
         self._conditions = True
         self._lock = threading.Lock()
-        self._patient: S3Client | None = None
+        self._slow_client: S3Client | None = None
 
     # --- bucket
 
@@ -131,7 +131,9 @@ class S3Storage:
             return False if create and fault.failure.reason.name == "BucketNotFound" else None
 
         def look() -> bool:
-            self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._prefix, MaxKeys=1)  # below the prefix: credentials may see no more
+            self.client.list_objects_v2(
+                Bucket=self.bucket, Prefix=self._prefix, MaxKeys=1
+            )  # below the prefix, as the credentials may list nothing else
             return True
 
         action = "looking for the bucket"
@@ -140,8 +142,8 @@ class S3Storage:
             self.attempt(action, look)
 
     def _create_bucket(self) -> None:
-        """Private: no ACL is asked for, which is the default everywhere. Two creators at once are
-        both content."""
+        """A private bucket: no ACL is asked for, and private is the default everywhere. Concurrent
+        creation succeeds for both."""
 
         def make(constraint: bool) -> bool:
             if constraint:
@@ -174,7 +176,7 @@ class S3Storage:
             return True
 
         def accept(fault: Fault, tries: int) -> bool | None:
-            if fault.failure.reason.name == "ArtifactExists" and tries:  # an earlier try, whose reply was lost, may have written it
+            if fault.failure.reason.name == "ArtifactExists" and tries:  # an earlier attempt, whose reply was lost, may have written it
                 found = self.head(key)
                 return True if found is not None and found.size == len(body) and self.get(key, len(body)) == body else None
             return False if self.conditions_unknown(fault, if_absent) else None
@@ -186,7 +188,7 @@ class S3Storage:
         return {"IfNoneMatch": "*"} if if_absent and self._conditions else {}
 
     def conditions_unknown(self, fault: Fault, if_absent: bool) -> bool:
-        """Whether the server refused a condition as such: it is asked for none from then on."""
+        """Whether the server refused the condition itself: then none is sent any more."""
         if not self.condition(if_absent) or fault.code not in {"NotImplemented", "501"}:
             return False
         self._conditions = False
@@ -197,9 +199,7 @@ class S3Storage:
             response = self.client.get_object(Bucket=self.bucket, Key=key)
             with response["Body"] as stream:
                 if response["ContentLength"] > limit:
-                    raise Failure(
-                        "ArtifactCorrupt", f"{key} in {self.where} has {response['ContentLength']} bytes, more than the {limit} that it may have"
-                    )
+                    raise Failure("ArtifactCorrupt", f"{key} in {self.where} has {response['ContentLength']} bytes, more than the limit of {limit}")
                 return stream.read()
 
         return self.attempt(f"reading {key}", fetch)
@@ -215,7 +215,7 @@ class S3Storage:
                 if response["ContentLength"] != length:
                     raise Failure(
                         "ArtifactCorrupt",
-                        f"{key} in {self.where}: {length} bytes from {start} on were asked for, the server has {response['ContentLength']}",
+                        f"{key} in {self.where}: {length} bytes from {start} on were requested, the server has {response['ContentLength']}",
                     )
                 return stream.read()
 
@@ -257,8 +257,8 @@ class S3Storage:
                 self._delete_one(key)
 
     def _delete_batch(self, keys: Sequence[str]) -> Sequence[str]:
-        """The keys that the server did not delete: all where it refuses batches, for single deletes
-        then tell why."""
+        """The keys that the server did not delete. All where it refuses batches: single deletes
+        then show why."""
 
         def call() -> Sequence[str]:
             answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True})
@@ -302,14 +302,14 @@ class S3Storage:
             return self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix, **markers)
 
         def accept(fault: Fault, _tries: int) -> Any:
-            """versitygw 1.x refuses the upload id that it gave itself: page by keys alone."""
+            """versitygw 1.x refuses the upload ID that it gave itself: page by keys alone."""
             return call({"KeyMarker": key}) if upload_id and fault.code == "InvalidArgument" else None
 
         markers = {name: value for name, value in (("KeyMarker", key), ("UploadIdMarker", upload_id)) if value}
         return self.attempt(f"listing uploads below {prefix}", lambda: call(markers), accept=accept)
 
     def abort_upload(self, upload: UploadInfo) -> None:
-        """An upload that is not there counts as aborted."""
+        """An upload that does not exist counts as aborted."""
 
         def call() -> bool:
             self.client.abort_multipart_upload(Bucket=self.bucket, Key=upload.key, UploadId=upload.upload_id)
@@ -320,12 +320,12 @@ class S3Storage:
 
         self.attempt(f"aborting the upload of {upload.key}", call, accept=accept)
 
-    def patient(self) -> S3Client:
-        """A client that waits long for an answer."""
+    def slow_client(self) -> S3Client:
+        """A client that waits COMPLETE_READ_TIMEOUT for an answer."""
         with self._lock:
-            if self._patient is None:
-                self._patient = self._connect(COMPLETE_READ_TIMEOUT)
-            return self._patient
+            if self._slow_client is None:
+                self._slow_client = self._connect(COMPLETE_READ_TIMEOUT)
+            return self._slow_client
 
 
 class S3Upload:
@@ -358,7 +358,7 @@ class S3Upload:
     def complete(self) -> None:
         storage = self._storage
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in sorted(self._etags.items())]
-        client = storage.patient() if sum(self._sizes.values()) > LARGE else storage.client
+        client = storage.slow_client() if sum(self._sizes.values()) > LARGE else storage.client
 
         def call() -> bool:
             client.complete_multipart_upload(
@@ -381,8 +381,8 @@ class S3Upload:
         self._state = "complete"
 
     def _took_effect(self) -> bool:
-        """Whether an earlier try, whose reply was lost, completed it: the upload is gone and an
-        object of its size is there."""
+        """Whether an earlier attempt, whose reply was lost, completed it: the upload is gone, and
+        an object of its size exists."""
 
         def look() -> bool:
             self._storage.client.list_parts(Bucket=self._storage.bucket, Key=self._key, UploadId=self._id, MaxParts=1)
@@ -398,8 +398,8 @@ class S3Upload:
         self._stopped.set()
 
     def abort(self) -> None:
-        """Call it once no `part` runs any more, or call it twice: a part that arrives after an
-        abort stays behind on some servers."""
+        """Call it when no `part` runs any more, or call it twice: a part that arrives after an
+        abort stays on some servers."""
         self._stopped.set()
         if self._state in {"complete", "aborted"}:
             return
@@ -408,6 +408,6 @@ class S3Upload:
 
 
 def _md5(data: bytes | memoryview) -> str:
-    """Content-MD5: the one digest of content that AWS, MinIO, versitygw and SeaweedFS all check
+    """Content-MD5: the only digest of content that AWS, MinIO, versitygw and SeaweedFS all check
     (SeaweedFS does not check the signed SHA-256)."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

@@ -1,4 +1,4 @@
-"""The thread that compresses and stores what a dump wrote."""
+"""The thread that compresses and stores the output of a dump."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Sink:
         self._thread.start()
 
     def put(self, chunk: bytes) -> None:
-        """Waits while the queue is full; raises what went wrong in the thread."""
+        """Waits while the queue is full. Raises an error of the thread."""
         if self._error:
             raise self._error
         self._queue.put(chunk)
 
     def finish(self) -> None:
-        """Waits until the writer has everything."""
+        """Waits until the writer has everything. Raises an error of the thread."""
         self._finish = True
         self.close()
         if self._error:

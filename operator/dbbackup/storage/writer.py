@@ -1,5 +1,5 @@
-"""Chunks of an artifact -> SHA-256 by part and whole -> the bucket, in parallel and in bounded
-memory; visible only after `commit()`."""
+"""Writes an artifact's chunks to the bucket: SHA-256 of each part and of the whole, parallel
+uploads, bounded memory. The object is visible only after `commit()`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dbbackup.storage.base import Storage, Upload
 PART_SIZE = 8 << 20
 MAX_PARTS = 10_000
 PLANNED_PARTS = 6_000
-"""Parts that the expected size is planned to fill. The next STEP parts are twice as large, and so
-on: a wrong guess costs memory, not the backup."""
+"""Number of parts that the expected size should fill. The next STEP parts are twice as large, and
+so on: a wrong guess costs memory, not the backup."""
 STEP = 500
 MEMORY = 96 << 20
-"""Bytes of parts held at most, unless two parts are more."""
+"""Maximum bytes of parts in memory, unless two parts are larger."""
 
 
 def part_size(number: int, expected_bytes: int | None) -> int:
@@ -30,14 +30,14 @@ def part_size(number: int, expected_bytes: int | None) -> int:
 
 class ArtifactWriter:
     """One object of an artifact. `write`, `commit` and `abort` are called from one thread; parts
-    travel in `workers` others.
+    are uploaded by `workers` others.
 
-    In memory are `workers` parts in flight, one that waits and one being filled: fewer where parts
-    are so large that it would be more than MEMORY. An artifact of one part is a single PUT at
-    commit. `expected_bytes` is a guess of the stored size. Past `max_size` bytes `write` raises
-    Failure ArtifactTooLarge. A fault of an upload thread is raised by the next `write` or by
-    `commit`. `if_absent`: see `Storage.put`. After any failure call `abort`, which leaves nothing
-    in the bucket and may be called at any time.
+    In memory are `workers` parts in flight, one that waits and one being filled; fewer where these
+    would be more than MEMORY. An artifact of one part is a single PUT at commit. `expected_bytes`
+    is a guess of the stored size. Beyond `max_size` bytes `write` raises Failure ArtifactTooLarge.
+    The error of an upload thread is raised by the next `write` or by `commit`. `if_absent`: see
+    `Storage.put`. After any failure call `abort`, which leaves nothing in the bucket and may be
+    called at any time.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ArtifactWriter:
         return self._stored
 
     def _slots_for(self, size: int) -> int:
-        """Full parts in memory beside the one being filled."""
+        """Full parts in memory in addition to the one being filled."""
         return max(1, min(self._workers + 1, MEMORY // size - 1))
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
@@ -158,7 +158,7 @@ class ArtifactWriter:
         return StoredObject(name=name, size=len(body), sha256=digest, parts=(Part(size=len(body), sha256=digest),))
 
     def cancel(self) -> None:
-        """From any thread, at once: parts stop waiting for a server that is away, and the next
+        """From any thread: parts stop waiting for an unreachable server at once, and the next
         `write` or `commit` raises Failure Terminated. `abort` must still follow."""
         with self._lock:
             self._error = self._error or Failure("Terminated", f"the upload of {self._key} was aborted")
@@ -166,9 +166,9 @@ class ArtifactWriter:
             self._upload.cancel()
 
     def abort(self) -> None:
-        """Leaves nothing in the bucket; after a successful `commit` does nothing, as the object is
-        the caller's then. So after a commit that was refused: what stands there is another
-        attempt's. Failure where the server can't be reached: it may be called again."""
+        """Leaves nothing in the bucket. Does nothing after a successful `commit`, as the object is
+        the caller's then, nor after a commit that was refused, as the object is another attempt's.
+        Failure where the server can't be reached: it may be called again."""
         if self._state in {"committed", "aborted"}:
             return
         refused = isinstance(self._error, Failure) and (self._error.reason.name == "ArtifactExists" or not self._error.reason.retryable)
@@ -176,7 +176,7 @@ class ArtifactWriter:
         self._drain()
         if self._upload is not None:
             self._upload.abort()
-        if self._state == "committing" and not refused:  # it may have taken effect although we were not told
+        if self._state == "committing" and not refused:  # it may have taken effect although its reply was lost
             self._storage.delete([self._key])
         self._buffer, self._filled = bytearray(), 0
         self._state = "aborted"

@@ -75,7 +75,7 @@ def test_nothing_is_no_page() -> None:
 def test_a_log_that_was_cut_is_refused() -> None:
     lines, told, _ = many()
     last = max(number for number, line in enumerate(lines) if is_page(line))
-    with pytest.raises(PagesError, match=f"told 40 items in {told.pages} pages; its log holds"):
+    with pytest.raises(PagesError, match=f"reported 40 items in {told.pages} pages; its log holds"):
         read(lines[:last], told)
     with pytest.raises(PagesError, match="its log holds"):
         read([*lines[:last], lines[last][:-20]], told)
@@ -86,7 +86,7 @@ def test_a_log_that_was_rotated_is_refused() -> None:
     first = min(number for number, line in enumerate(lines) if is_page(line))
     with pytest.raises(PagesError, match=f"page 1 of {told.pages} is missing"):
         read(lines[first + 1 :], told)
-    with pytest.raises(PagesError, match=f"told 40 items in {told.pages} pages; its log holds 0 in 0"):
+    with pytest.raises(PagesError, match=f"reported 40 items in {told.pages} pages; its log holds 0 in 0"):
         read([], told)
 
 
@@ -109,7 +109,7 @@ def test_pages_of_another_run_are_refused() -> None:
     others, _ = tell([DiscoveredItem(name=f"{number}-" + "ö" * 1000) for number in range(40)])
     at = [number for number, line in enumerate(lines) if is_page(line)]
     lines[at[1]] = others[at[1]]
-    with pytest.raises(PagesError, match="told 40 items"):
+    with pytest.raises(PagesError, match="reported 40 items"):
         read(lines, told)
 
 

@@ -396,7 +396,7 @@ def stuck(world: World) -> None:
     [
         (failed, "StorageUnavailable: StorageUnavailable happened"),
         (lost, "RunLost: the Job's pod was deleted before it could report"),
-        (unread, "the Job's result could not be read: the run told 1 items in 1 pages; its log holds 0 in 0"),
+        (unread, "the Job's result could not be read: the run reported 1 items in 1 pages; its log holds 0 in 0"),
         (stuck, "1 artifacts could not be deleted, the first"),
     ],
 )

@@ -395,7 +395,7 @@ def test_new_databases_are_found_at_each_run(world: World) -> None:
         ("fails", "AuthenticationFailed: AuthenticationFailed happened"),
         ("is lost", "RunLost: the Job's pod was deleted before it could report (BackoffLimitExceeded)"),
         ("finds nothing", "`databases` selects none of the server's 1 databases"),
-        ("cannot be read", "the list of databases could not be read: the run told 1 items in 1 pages; its log holds 0 in 0"),
+        ("cannot be read", "the list of databases could not be read: the run reported 1 items in 1 pages; its log holds 0 in 0"),
         ("never starts", "StartDeadlineExceeded: Job discover-nightly-"),
     ],
 )

@@ -36,8 +36,8 @@ SELECT pg_catalog.to_jsonb(d) - 'datacl', pg_catalog.pg_encoding_to_char(d.encod
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
 
-# Everything of the dumped schemas that a dependency can start from, with the relation that it
-# belongs to.
+# All objects of the dumped schemas that can depend on another, with the relation that each belongs
+# to.
 _OBJECTS = """
 objects (classid, objid, relation) AS (
   SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, oid, oid FROM pg_catalog.pg_class WHERE relnamespace = ANY (%(namespaces)s)
@@ -62,8 +62,7 @@ objects (classid, objid, relation) AS (
     JOIN pg_catalog.pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = ANY (%(namespaces)s)
 )"""
 
-# Extensions whose schema is dumped, or some member of which an object of a dumped schema depends
-# on.
+# Extensions whose schema is dumped, or with a member that an object of a dumped schema depends on.
 EXTENSIONS = f"""
 WITH {_OBJECTS},
 needed (oid) AS (
@@ -78,8 +77,8 @@ WHERE e.oid >= 16384 AND (%(all)s OR e.extnamespace = ANY (%(namespaces)s) OR e.
 ORDER BY 1
 """  # noqa: S608 - constants only
 
-# What dumped objects refer to that is not dumped: relations, types and functions of other schemas,
-# and excluded tables.
+# Objects that dumped objects refer to and that are not dumped: relations, types and functions of
+# other schemas, and excluded tables.
 OUTSIDE = f"""
 WITH {_OBJECTS},
 gone (oid) AS (

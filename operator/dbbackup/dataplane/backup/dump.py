@@ -1,4 +1,4 @@
-"""pg_dump as a child process, and the thread that compresses and stores what it wrote."""
+"""pg_dump as a child process: its arguments, its output, its failures."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from dbbackup.dataplane.redaction import Redactor
 PIPE_SIZE = 1 << 20
 READ = 1 << 18
 LOCK_WAIT = "15s"
-"""pg_dump's own. The coordinator has the locks, but who asked for an exclusive one in between
-stands before pg_dump, and waits for us."""
+"""pg_dump's own timeout for its locks. The coordinator holds the locks already, but a session that
+asked for an exclusive lock in between queues before pg_dump, and waits for the coordinator."""
 _STDERR_LINES = 60
 
 
 def pg_dump_arguments(
     client: Client, options: BackupOptions, selection: TableSelection, extensions: Sequence[str], snapshot: str, *, encoding: str
 ) -> list[str]:
-    """pg_dump's argv. The database is told by the environment; every name is quoted, so that none
-    is a pattern or an option.
+    """pg_dump's argv. The environment names the database. Every name is quoted, so that none is
+    taken for a pattern or an option.
 
     Subscriptions stay out: their connection strings hold passwords, and a slot on another server
     cannot be dropped within a transaction.
@@ -56,14 +56,14 @@ def pg_dump_arguments(
 
 
 class PgDump:
-    """A running pg_dump. The end of its output counts as the end of the dump only when it also
-    exits with 0."""
+    """A running pg_dump. The end of its output is the end of the dump only when it also exits with
+    0."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], info: Conninfo, stop: Stop, say: Callable[[str], None]) -> None:
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], info: Conninfo, stop: Stop, log: Callable[[str], None]) -> None:
         self._info = info
         self._redact = Redactor(info.password)
         self._stop = stop
-        self._say = say
+        self._log = log
         self._errors: deque[str] = deque(maxlen=_STDERR_LINES)
         self._output, write = os.pipe()
         try:
@@ -85,7 +85,7 @@ class PgDump:
         for raw in self._process.stderr or ():
             line = self._redact(raw.decode("utf-8", "replace").rstrip())
             self._errors.append(line)
-            self._say(line)
+            self._log(line)
 
     def chunks(self) -> Iterator[bytes]:
         """The output; Failure instead of an end where pg_dump fails or the run is stopped."""
@@ -106,7 +106,7 @@ class PgDump:
         ended = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
         if code == -9:
             return Failure("OutOfMemory", f"{self._info.who}: pg_dump {ended}: {text}")
-        return Failure(classify(text) or "DumpFailed", f"{self._info.who}: pg_dump {ended}: {text[:2000] or 'it said nothing'}")
+        return Failure(classify(text) or "DumpFailed", f"{self._info.who}: pg_dump {ended}: {text[:2000] or 'no error output'}")
 
     def kill(self) -> None:
         """With its whole process group, so that nothing keeps the pipe open."""
@@ -114,7 +114,7 @@ class PgDump:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Ends the process if it still runs; nothing of it is left."""
+        """Ends the process if it still runs, and releases its pipes and threads."""
         self.kill()
         self._process.wait()
         self._listener.join()

@@ -1,4 +1,5 @@
-"""The stream of a plain dump on its way: counted, filtered, gathered into chunks."""
+"""The stream of a plain dump from pg_dump to the compressor: rows are counted, statements filtered,
+pieces gathered into chunks."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ _GATHER = 1 << 17
 
 
 class PlainStream:
-    """Iterate it to the end; then `rows` says how many rows of which table passed. `table` is the
-    one that is passing."""
+    """Iterate it to the end; then `rows` holds the number of rows of each table. `table` is the
+    table whose rows are passing now, `table_bytes` their bytes so far, `done` counts finished
+    tables."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = chunks
@@ -41,7 +43,7 @@ class PlainStream:
                         size = 0
             gathered += [self._pass(piece) for piece in splitter.finish()]
         except SqlError as error:
-            raise Failure("DumpFailed", f"pg_dump's output cannot be understood: {error}") from None
+            raise Failure("DumpFailed", f"pg_dump's output cannot be parsed: {error}") from None
         if gathered:
             yield self._flush(gathered)
 

@@ -1,4 +1,4 @@
-"""RESTORE.md: the exact stock commands that restore this artifact, without the operator."""
+"""RESTORE.md: the exact stock commands that restore one artifact without the operator."""
 
 from __future__ import annotations
 

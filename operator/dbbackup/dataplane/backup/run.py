@@ -1,5 +1,5 @@
-"""A backup: one snapshot, pg_dump, the filter, compression and the upload; sealed by a manifest
-only when every one of them ended well."""
+"""A backup: snapshot, pg_dump, filter, compression, upload. The manifest, which seals the artifact,
+is written only when all of them succeeded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def execute(run: Run) -> None:
     """A DatabaseBackup's run: fills `run.facts`, or raises Failure with nothing left in the
     bucket."""
     if run.spec.database is None or run.spec.backup is None:
-        raise Failure("InvalidSpec", "a backup's run tells neither database nor options")
+        raise Failure("InvalidSpec", "the run spec lacks `database` or `backup`")
     with ThreadPoolExecutor(1, "storage") as executor:
         opening = executor.submit(open_bucket, run)
         try:
@@ -54,8 +54,8 @@ def execute(run: Run) -> None:
 
 
 def _sealed_before(run: Run, storage: Callable[[], Storage]) -> SealedArtifact | None:
-    """What an earlier attempt sealed, found without the database's Secret, which may have gone
-    since."""
+    """The artifact that an earlier attempt sealed, found without the database's Secret, which may
+    be gone since."""
     with suppress(Failure):
         for key in find_directories(storage(), run.spec.storage.prefix, run.spec.owner):
             if found := _adopt(run, storage(), key):
@@ -67,16 +67,16 @@ def _adopt(run: Run, storage: Storage, key: str) -> SealedArtifact | None:
     found = find_artifact(storage, key, run.spec.owner)
     if not found:
         return None
-    run.reporter.info(f"an earlier attempt sealed {key}; nothing is done twice")
+    run.reporter.info(f"an earlier attempt sealed {key}; nothing is done again")
     return SealedArtifact(key, *found)
 
 
 class BackupRun:
-    """One dump into one artifact; the restore's safety backup is one too, of the whole target.
+    """One dump into one artifact. A restore's safety backup is one too, of the whole target.
 
-    `storage` is a function, as the bucket is opened beside the connection to the database. `locked`
-    says that the caller holds the database's advisory lock in a session of its own. `suffix` tells
-    a safety backup's directory apart.
+    `storage` is a function, as the bucket is opened while the connection to the database is made.
+    `locked` says that the caller holds the database's advisory lock in a session of its own.
+    `suffix` distinguishes the directory of a safety backup.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class BackupRun:
         self._name = artifact_name(options.format, options.compression.algorithm)
 
     def execute(self) -> SealedArtifact:
-        """The sealed artifact. Failure with nothing left in the bucket. An artifact that an earlier
-        attempt sealed is returned as it is."""
+        """The sealed artifact; one that an earlier attempt sealed is returned unchanged. After a
+        Failure nothing is left in the bucket."""
         try:
             connection = connect(self._info, "dbbackup backup")
         except Failure:
@@ -131,7 +131,7 @@ class BackupRun:
             storage.put(f"{self.key}/{MANIFEST}", data, "application/json", if_absent=True)
             self._look_again(storage, stored)
         except BaseException as error:
-            # What another attempt is making there is its own to seal or to clear away.
+            # ArtifactExists: what lies there is another attempt's, which seals or removes it.
             cleared = (isinstance(error, Failure) and error.reason.name == "ArtifactExists") or self._clear(storage, data)
             refused = isinstance(error, Failure) and not error.reason.retryable
             self._run.committing = self._run.committing and not cleared and not refused
@@ -142,23 +142,23 @@ class BackupRun:
         return SealedArtifact(self.key, manifest, sha256_hex(data))
 
     def _look_again(self, storage: Storage, stored: StoredObject) -> None:
-        """Another attempt, on a node that was cut off, may have cleared away what this one stored:
-        before it could see the manifest."""
+        """Failure ArtifactExists where another attempt, on a node that was cut off, removed what
+        this one stored: it may have done so before it could see the manifest."""
         try:
             found = storage.head(f"{self.key}/{stored.name}")
         except Failure:
-            return  # the server has confirmed all of it before
+            return  # the server confirmed all of it before
         if found is None or found.size != stored.size:
             raise Failure("ArtifactExists", f"{self.key}: another attempt of this backup replaced {stored.name} while it was being sealed")
 
     def _clear(self, storage: Storage, own: bytes | None) -> bool:
-        """But for an artifact that another attempt has sealed: this one may be the older, ended
-        late on a node that was cut off. `own` is what this attempt's manifest holds. Returns
-        whether nothing of it is left."""
+        """Removes what this attempt stored. An artifact that another attempt sealed stays: this
+        attempt may be the older one, which ended late on a node that was cut off. `own` are the
+        bytes of this attempt's manifest. Returns whether nothing of this attempt is left."""
         manifest = f"{self.key}/{MANIFEST}"
         try:
             if storage.head(manifest) is not None and (own is None or storage.get(manifest, MANIFEST_LIMIT) != own):
-                self._run.reporter.info(f"another attempt has sealed {self.key}; it stays")
+                self._run.reporter.info(f"another attempt sealed {self.key}; it stays")
                 return True
             delete_directory(storage, self.key, (self._name,))
         except Failure as failure:
@@ -191,8 +191,8 @@ class BackupRun:
 
 
 def _with_rows(contents: Contents, rows: dict[tuple[str, str], int]) -> Contents:
-    """Row counts put beside their tables; rows of an extension's own configuration tables, which
-    are not among them, are added."""
+    """`contents` with the row count of each table. Configuration tables of extensions, which are
+    not among its tables, are added."""
     known = {(table.schema_, table.name) for table in contents.tables}
     tables = [table.model_copy(update={"rows": rows.get((table.schema_, table.name))}) for table in contents.tables]
     tables += [TableEntry(schema_=schema, name=name, rows=count) for (schema, name), count in rows.items() if (schema, name) not in known]

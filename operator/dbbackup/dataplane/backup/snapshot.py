@@ -1,10 +1,10 @@
-"""The coordinator of a backup: which tables, locked first, then one snapshot that pg_dump and every
-count share.
+"""The coordinator of a backup: it selects the tables, locks them, and then exports one snapshot
+that pg_dump and all row counts share.
 
-The order matters. A snapshot that is taken before its tables are locked misses rows without a word:
-a TRUNCATE that commits between the two empties the table for the snapshot too. So: list, BEGIN,
-lock (no query before it, as that would take the snapshot), export, and look whether the list still
-holds.
+The order matters. A snapshot that is taken before its tables are locked misses rows without any
+error: a TRUNCATE that commits between the two empties the table for the snapshot too. So: list,
+BEGIN, lock (without a query before it, as that would take the snapshot), export, and check that the
+list has not changed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ _LOCK_BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table, view, foreign table or sequence of the source. `size` in bytes, by the planner's
-    last figures."""
+    """A table, view, foreign table or sequence of the source. `kind` is pg_class.relkind. `size` in
+    bytes, by the planner's last figures. `parents` are oids: of the tables that it inherits from or
+    is a partition of, or, of a sequence, of the table that owns it. `hidden_rows`: row-level
+    security is active for this user."""
 
     oid: int
     schema: str
@@ -58,7 +60,7 @@ class Relation:
 @dataclass(frozen=True, slots=True)
 class TableSelection:
     """What the options mean in this database: every name is exact, so that pg_dump and the manifest
-    can't differ. `relations` without plain views."""
+    can't differ. `relations` are those that are dumped, without plain views."""
 
     schemas: tuple[str, ...]
     relations: tuple[Relation, ...]
@@ -78,20 +80,23 @@ class TableSelection:
 
     @property
     def table_identities(self) -> set[tuple[int, str, str]]:
-        """What must not change between listing and snapshot."""
+        """The (oid, schema, name) that must not change between listing and snapshot."""
         return {(relation.oid, *relation.key) for relation in self.tables}
 
 
 @dataclass(frozen=True, slots=True)
 class SourceDescription:
-    """What the snapshot showed."""
+    """The source database and the dump's contents, as the snapshot shows them."""
 
     database: SourceDatabase
     contents: Contents
 
 
 def select_tables(relations: Iterable[Relation], schemas: Sequence[str], options: BackupOptions, *, standby: bool = False) -> TableSelection:
-    """Pure: which relations are dumped, and which without rows. `schemas` are the database's."""
+    """Pure: which relations are dumped, and which without rows. `schemas` are the database's.
+
+    Failure InvalidSpec where the options name a schema that the database lacks.
+    """
     missing = [schema for schema in options.schemas if schema not in schemas]
     if missing:
         raise Failure("InvalidSpec", f"the database has no schema {', '.join(missing)}; it has {listed(schemas, _NAMED) or 'none'}")
@@ -110,8 +115,8 @@ def select_tables(relations: Iterable[Relation], schemas: Sequence[str], options
                 unmatched.append(pattern)
     excluded |= _descendants(inside, excluded)
     tables = {relation.oid for relation in inside if relation.key in excluded}
-    # pg_dump --exclude-table leaves a table's own sequences in: restored, they would wind back
-    # those of a table that stays.
+    # pg_dump --exclude-table does not exclude the table's own sequences. Restored, they would reset
+    # the sequences of a table that stays in the target.
     excluded |= {relation.key for relation in inside if relation.kind == "S" and tables.intersection(relation.parents)}
     without_data |= _descendants(inside, without_data)
     if standby:
@@ -122,8 +127,8 @@ def select_tables(relations: Iterable[Relation], schemas: Sequence[str], options
 
 
 def _descendants(relations: Sequence[Relation], keys: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Partitions of the partitioned tables among `keys`, at any depth: without them the table's
-    rows would still be dumped."""
+    """Partitions of the partitioned tables among `keys`, at any depth. If they were not excluded
+    too, the table's rows would still be dumped."""
     oids = {relation.oid for relation in relations if relation.key in keys and relation.kind == "p"}
     result: set[tuple[str, str]] = set()
     while found := [r for r in relations if r.key not in result and oids.intersection(r.parents)]:
@@ -133,8 +138,8 @@ def _descendants(relations: Sequence[Relation], keys: set[tuple[str, str]]) -> s
 
 
 def refuse_unreadable_tables(selection: TableSelection, who: str) -> None:
-    """Failure RowSecurity or InsufficientPrivilege that names every relation which this user would
-    dump with rows missing, or not at all."""
+    """Failure RowSecurity or InsufficientPrivilege that names every relation whose rows this user
+    can't read, or only some of them."""
     hidden = [".".join(r.key) for r in selection.relations if r.hidden_rows and r.kind in "rp" and r.key not in selection.without_data]
     unreadable = [".".join(r.key) for r in selection.relations if not r.readable and r.kind in "rpS"]
     also = f"; and it may not read {listed(unreadable, _NAMED)}" if unreadable else ""
@@ -145,7 +150,7 @@ def refuse_unreadable_tables(selection: TableSelection, who: str) -> None:
 
 
 class Snapshot:
-    """Holds the connection's transaction, and with it the snapshot, until `close`. `take` may be
+    """Holds the connection's transaction, and with it the snapshot, until `release`. `take` may be
     called again after a failure."""
 
     def __init__(self, connection: Connection, info: Conninfo, options: BackupOptions, stop: Stop) -> None:
@@ -181,10 +186,10 @@ class Snapshot:
         except psycopg.Error as error:
             self._stop.check()
             raise to_failure(error, self.info, doing, "DumpFailed") from None
-        raise Failure("LockTimeout", f"{self.info.who}: tables were made or dropped each time while they were being locked, {ATTEMPTS} times")
+        raise Failure("LockTimeout", f"{self.info.who}: tables were created or dropped while they were being locked, {ATTEMPTS} times in a row")
 
     def _lock(self, listed: TableSelection) -> bool:
-        """Whether all tables could be locked; false where one has been dropped meanwhile."""
+        """Whether all tables could be locked; False where one was dropped meanwhile."""
         self.connection.execute("SET row_security = off")
         self.connection.execute(sql.SQL("SET lock_timeout = {}").format(LOCK_TIMEOUT))
         self.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -203,7 +208,8 @@ class Snapshot:
         return select_tables(relations, schemas, self.options, standby=self.standby)
 
     def describe(self) -> SourceDescription:
-        """What the dump of this snapshot holds and needs."""
+        """What the dump of this snapshot holds and needs. Failure DumpFailed, ConnectionLost,
+        ..."""
         try:
             with self._stop.calling(self.connection.cancel_safe):
                 return self._describe()
@@ -275,7 +281,7 @@ class Snapshot:
         return int(row[0]) if row else 0
 
     def release(self) -> None:
-        """Gives the snapshot and the locks back; the session stays."""
+        """Releases the snapshot and the locks; the session stays open."""
         self.identifier = ""
         self.connection.rollback()
 

@@ -1,5 +1,4 @@
-"""The dump's way from the snapshot into one stored object, with its rows counted and its progress
-told."""
+"""Moves a dump from the snapshot into one stored object, counts its rows and reports progress."""
 
 from __future__ import annotations
 
@@ -26,12 +25,12 @@ from dbbackup.storage.writer import ArtifactWriter
 from dbbackup.text import listed
 
 ATTEMPTS = 3
-"""Snapshots taken, where a statement that wants an exclusive lock comes between the coordinator's
-locks and pg_dump's."""
+"""Maximum number of snapshots, where a statement that wants an exclusive lock comes between the
+coordinator's locks and pg_dump's."""
 
 
 class DumpTransfer:
-    """The dump's way from the snapshot into one stored object."""
+    """One dump into one stored object. After `run`, `rows` holds the rows of each table."""
 
     def __init__(self, run: Run, info: Conninfo, options: BackupOptions, storage: Storage, key: str) -> None:
         self._run = run
@@ -41,7 +40,7 @@ class DumpTransfer:
         self._key = key
         self.rows: dict[tuple[str, str], int] = {}
         self.bytes = 0
-        """Of the uncompressed artifact."""
+        """Size of the uncompressed artifact."""
 
     def run(self, snapshot: Snapshot, client: Client) -> tuple[StoredObject, SourceDescription]:
         for attempt in range(1, ATTEMPTS + 1):
@@ -54,17 +53,19 @@ class DumpTransfer:
                 if attempt == ATTEMPTS:
                     raise locked.failure from None
                 self._run.reporter.info(
-                    f"a statement that wants a table for itself came between; another snapshot is taken ({locked.failure.message})"
+                    f"a statement that wants an exclusive lock came between; another snapshot is taken ({locked.failure.message})"
                 )
         raise AssertionError
 
     def _warn(self, snapshot: Snapshot, source: SourceDescription) -> None:
         if snapshot.standby and (unlogged := [".".join(r.key) for r in snapshot.selection.relations if r.unlogged]):
-            self._run.warn(f"a standby has no rows of unlogged tables, so the dump has none of {listed(unlogged, 20)}")
+            self._run.warn(f"a standby has no rows of unlogged tables, so the dump lacks the rows of {listed(unlogged, 20)}")
         if outside := source.contents.outside:
-            self._run.warn(f"what is dumped refers to what is left out, and restores only where that is already: {listed(outside, 20)}")
+            self._run.warn(
+                f"dumped objects refer to objects that are left out, so the target of a restore must hold these already: {listed(outside, 20)}"
+            )
         if unmatched := snapshot.selection.unmatched:
-            self._run.warn(f"no table is called {listed(unmatched, 20)}: nothing was left out for that")
+            self._run.warn(f"no table matches {listed(unmatched, 20)}: these patterns left nothing out")
 
     def _dump(self, snapshot: Snapshot, source: SourceDescription, client: Client) -> StoredObject:
         algorithm = self._options.compression.algorithm
@@ -80,7 +81,7 @@ class DumpTransfer:
         extensions = [extension.name for extension in source.contents.extensions]
         argv = pg_dump_arguments(client, self._options, snapshot.selection, extensions, snapshot.identifier, encoding=source.database.encoding)
         try:
-            with self._run.stop.calling(writer.cancel):  # parts don't wait for a slow storage any more: the time left is for clearing up
+            with self._run.stop.calling(writer.cancel):  # parts stop waiting for a slow storage: the time that is left is for clearing up
                 return self._transfer(argv, writer, snapshot)
         except BaseException:
             self._abort(writer)
@@ -100,7 +101,7 @@ class DumpTransfer:
         return writer.commit()
 
     def _abort(self, writer: ArtifactWriter) -> None:
-        """The failure that led here matters more than one of the clearing up."""
+        """Never raises: the failure that led here matters more."""
         try:
             writer.abort()
         except Failure as failure:
@@ -123,7 +124,7 @@ class DumpTransfer:
         self.bytes = stream.bytes_kept
         missing = [".".join(table.key) for table in snapshot.selection.data_tables if table.key not in stream.rows]
         if missing:
-            raise Failure("DumpFailed", f"{self._info.who}: pg_dump ended well but wrote no rows section for {listed(missing, 20)}")
+            raise Failure("DumpFailed", f"{self._info.who}: pg_dump succeeded but wrote no rows section for {listed(missing, 20)}")
 
     def _custom(self, dump: PgDump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
         counter = _Counter(snapshot) if self._options.row_counts == "Exact" else None
@@ -141,7 +142,7 @@ class DumpTransfer:
 
 
 class _LockedOut(Exception):
-    """pg_dump could not get its locks, before it wrote anything."""
+    """pg_dump could not get its locks, and has written nothing yet."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -161,8 +162,8 @@ def _detecting_lock_failure(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class _Counter:
-    """Counts the rows of each table in the snapshot, beside a custom dump: its stream can't be
-    counted."""
+    """Counts the rows of each table in the snapshot while a custom dump runs: rows in its stream
+    can't be counted."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -196,7 +197,8 @@ class _Counter:
 
 
 class _Progress:
-    """`percent` weighs tables by their size on disk, and is never 100 before the end."""
+    """Reports progress. `percent` weighs tables by their size on disk; it is 99 at most before the
+    end."""
 
     def __init__(self, run: Run, tables: list[Relation]) -> None:
         self._run = run

@@ -1,4 +1,4 @@
-"""Which installed pg_dump and pg_restore serve which server."""
+"""Finds the installed pg_dump and pg_restore, and chooses those that fit a server."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ class Client:
 
     def version(self) -> str:
         """pg_dump's own version, such as 17.12."""
-        said = subprocess.run([self.pg_dump, "--version"], capture_output=True, text=True, check=True).stdout
-        return parse_version(said)
+        output = subprocess.run([self.pg_dump, "--version"], capture_output=True, text=True, check=True).stdout
+        return parse_version(output)
 
 
-def parse_version(said: str) -> str:
+def parse_version(output: str) -> str:
     """`pg_dump (PostgreSQL) 15.18 (Debian ...)` -> `15.18`."""
-    found = re.search(r"\) (\S+)", said)
-    return found[1] if found else said.strip()
+    found = re.search(r"\) (\S+)", output)
+    return found[1] if found else output.strip()
 
 
 def installed(root: Path) -> dict[int, Client]:
-    """Major version -> tools below `root`, which holds one directory per major."""
+    """Major version -> tools below `root`, which holds one directory per major version."""
     directories = root.iterdir() if root.is_dir() else ()
     return {int(d.name): Client(int(d.name), d / "bin") for d in directories if d.name.isdigit() and (d / "bin" / "pg_dump").is_file()}
 
 
 def choose(server_version_num: int, clients: dict[int, Client], *, least: int = 0) -> Client:
-    """The server's own major where it is installed, else the next newer; at least `least`. Failure
-    ServerTooOld, ServerTooNew."""
+    """The client of the server's own major version where it is installed, else of the next newer
+    one; `least` is the oldest that will do. Failure ServerTooOld, ServerTooNew."""
     major = server_version_num // 10000
     if major < OLDEST_SERVER:
         raise Failure("ServerTooOld", f"the server is PostgreSQL {major}; the oldest supported is {OLDEST_SERVER}")

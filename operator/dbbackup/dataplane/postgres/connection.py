@@ -23,7 +23,7 @@ from dbbackup.dataplane.redaction import Redactor
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT = 15
-"""Seconds per address."""
+"""Seconds for each address of the host."""
 
 _BY_STATE: dict[str, ReasonName] = {
     "28P01": "AuthenticationFailed",
@@ -44,8 +44,8 @@ _BY_STATE: dict[str, ReasonName] = {
     "25006": "TargetReadOnly",
 }
 
-# Connection failures and pg_dump's stderr carry no SQLSTATE: their text does, in the order in which
-# it must be asked.
+# Connection failures and pg_dump's stderr carry no SQLSTATE, so their text is matched. The order
+# matters: the first match counts.
 _TEXTS: tuple[tuple[ReasonName, str], ...] = (
     ("AuthenticationFailed", r"password authentication failed|no pg_hba\.conf entry|authentication failed|role \".*\" does not exist"),
     ("AuthenticationFailed", r"no password supplied|is not permitted to log in|password is empty|no such user|not a valid user"),
@@ -73,8 +73,8 @@ _BY_TEXT = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, patter
 
 
 def connect(info: Conninfo, application_name: str = "dbbackup") -> Connection:
-    """An autocommit session with an empty search_path and no timeouts of its own; Failure where it
-    cannot be had."""
+    """An autocommit session with an empty search_path and without timeouts. Failure where it cannot
+    be opened."""
     try:
         connection = psycopg.connect(
             host=info.host,
@@ -111,7 +111,7 @@ def uses_tls(connection: Connection) -> bool:
 
 
 def server_version(connection: Connection) -> tuple[int, str]:
-    """(150018, "15.18 (Debian ...)"), asked by SQL: a pooler may tell something else."""
+    """(150018, "15.18 (Debian ...)"), asked by SQL: a pooler may report another version."""
     number, text = one(connection, "SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('server_version')")
     return int(number), str(text)
 
@@ -125,8 +125,8 @@ def one(connection: Connection, query: LiteralString, parameters: tuple[object, 
 
 
 def to_failure(error: psycopg.Error, info: Conninfo, doing: str, default: ReasonName) -> Failure:
-    """What a psycopg error means. `doing` says what was tried ("locking the tables"); `default` is
-    the reason where nothing more is known."""
+    """The Failure for a psycopg error. `doing` says what was tried ("locking the tables");
+    `default` is the reason where neither the SQLSTATE nor the text gives one."""
     text = Redactor(info.password)(" ".join(str(error).split()))
     state = error.sqlstate
     reason = _BY_STATE.get(state) if state else None
@@ -140,17 +140,16 @@ def to_failure(error: psycopg.Error, info: Conninfo, doing: str, default: Reason
 
 
 def classify(text: str) -> ReasonName | None:
-    """The reason that a message of libpq, the server or pg_dump stands for; None where it says
-    nothing known."""
+    """The reason for a message of libpq, the server or pg_dump; None where it is not known."""
     return next((reason for reason, pattern in _BY_TEXT if pattern.search(text)), None)
 
 
 @contextmanager
 def child_environment(info: Conninfo, scratch: Path, application_name: str = "dbbackup") -> Iterator[dict[str, str]]:
-    """Environment for pg_dump: the database by `PG*`, the password in a file of mode 0600 that is
-    gone afterwards.
+    """Environment for pg_dump: the database in `PG*` variables, the password in a file of mode 0600
+    that is deleted afterwards.
 
-    Never `-d name` (a name is parsed there as a connection string) and never PGPASSWORD (other
+    Never `-d name` (there a name is parsed as a connection string) and never PGPASSWORD (other
     processes can read an environment).
     """
     handle, name = tempfile.mkstemp(prefix="pgpass-", dir=scratch)
@@ -182,8 +181,8 @@ def _pgpass_escape(password: str) -> str:
 
 
 def connect_first(info: Conninfo, names: Sequence[str], application_name: str) -> Connection:
-    """A session in the first of the server's databases `names` that takes this user; the first
-    one's Failure where none does."""
+    """A session in the first of the server's databases `names` that accepts this user. Where none
+    does, the Failure of the first one."""
     failure: Failure | None = None
     for name in names:
         try:

@@ -1,7 +1,7 @@
-"""Connection Secret -> `Conninfo`: the key conventions of the operators whose Secrets people
-already have.
+"""Turns a connection Secret into `Conninfo`, by the key conventions of the operators whose Secrets
+people already have.
 
-For each field the first that is there wins: the spec's explicit field, the key that `keys:` maps,
+For each field the first that exists wins: the spec's explicit field, the key that `keys:` maps,
 the URI that `keys.uri` maps, the conventional key, the conventional `uri`. Conventions:
 CloudNativePG, Zalando, Crunchy PGO, Percona, Service Binding.
 """
@@ -36,8 +36,8 @@ _URI_FIELDS: dict[str, Field] = {"host": "host", "port": "port", "dbname": "name
 
 @dataclass(frozen=True, slots=True)
 class Conninfo:
-    """One database as one user. `identity` is the database's name everywhere: status, manifest,
-    key."""
+    """One database and one user. `identity` names the database everywhere: in the status, the
+    manifest and the key."""
 
     host: str
     port: int
@@ -63,8 +63,8 @@ class Conninfo:
 def load_conninfo(target: DatabaseTarget, paths: Paths) -> Conninfo:
     """The connection that `target` and its mounted Secret describe.
 
-    Waits up to `paths.secret_grace` seconds for a Secret or key that is not there yet, then Failure
-    SecretMissing or KeyMissing; SecretInvalid where a value cannot be used.
+    Waits up to `paths.secret_grace` seconds for a Secret or key that is not mounted yet, then
+    raises Failure SecretMissing or KeyMissing; SecretInvalid where a value cannot be used.
     """
 
     def read() -> tuple[Conninfo, Path | None]:
@@ -75,27 +75,27 @@ def load_conninfo(target: DatabaseTarget, paths: Paths) -> Conninfo:
     if ca is None:
         return info
     if target.ssl_mode is None and info.sslmode == "prefer":
-        # A CA was given to be used: `prefer` would encrypt without looking at it.
+        # Whoever gives a CA wants it checked: `prefer` would encrypt and ignore it.
         return replace(info, sslrootcert=str(ca), sslmode="verify-full")
     return replace(info, sslrootcert=str(ca))
 
 
 def read_secret(directory: Path) -> dict[str, bytes]:
-    """Key -> value of a mounted Secret; empty where it is not there."""
+    """Key -> value of a mounted Secret; empty where nothing is mounted."""
     if not directory.is_dir():
         return {}
     return {entry.name: entry.read_bytes() for entry in directory.iterdir() if not entry.name.startswith("..") and entry.is_file()}
 
 
 def resolve(target: DatabaseTarget, secret: Mapping[str, bytes]) -> Conninfo:
-    """Pure: what `target` and the Secret's values say."""
+    """Pure: the connection that `target` and the Secret's values describe."""
     if not secret:
-        raise Failure("SecretMissing", f"Secret {target.secret} is not in the namespace, or it is empty")
+        raise Failure("SecretMissing", f"Secret {target.secret} does not exist in the namespace, or is empty")
     values = _Values(target, secret)
     password = values.require("password")
     host = values.require("host")
     if "," in host:
-        raise Failure("SecretInvalid", f"Secret {target.secret} names several hosts ({host}): set database.host to the one that this object is about")
+        raise Failure("SecretInvalid", f"Secret {target.secret} names several hosts ({host}): set database.host to the one to use")
     sslmode = values.get("sslmode") or "prefer"
     if sslmode not in SSL_MODES:
         raise Failure("SecretInvalid", f"Secret {target.secret}: sslmode is not one of {', '.join(SSL_MODES)}")
@@ -149,7 +149,7 @@ class _Values:
             return value
         looked = ", ".join((*CONVENTIONS[name], *URI_KEYS))
         where = f" and {_SPEC_FIELD[name]} is not set" if name in _SPEC_FIELD else ""
-        raise Failure("KeyMissing", f"Secret {self.target.secret} tells no {name}: looked for the keys {looked}{where}; it has {self._keys()}")
+        raise Failure("KeyMissing", f"Secret {self.target.secret} has no {name}: looked for the keys {looked}{where}; it has {self._keys()}")
 
     def port(self) -> int:
         text = self.get("port") or "5432"
@@ -161,8 +161,8 @@ class _Values:
         return ", ".join(sorted(self.secret)) or "none"
 
     def _value(self, key: str) -> str | None:
-        """A trailing newline, as `echo` leaves it, is no part of a value; none at all is no
-        value."""
+        """The value without its trailing newline, as `echo` leaves it; None where the key is
+        missing or empty."""
         raw = self.secret.get(key)
         if raw is None:
             return None
@@ -171,7 +171,7 @@ class _Values:
         except UnicodeDecodeError:
             raise Failure("SecretInvalid", f"Secret {self.target.secret}: key {key} is not UTF-8 text") from None
         if "\n" in text or "\0" in text or "\r" in text:
-            raise Failure("SecretInvalid", f"Secret {self.target.secret}: key {key} holds a line break or a zero byte")
+            raise Failure("SecretInvalid", f"Secret {self.target.secret}: key {key} contains a line break or a zero byte")
         return text or None
 
     def _uri(self, keys: tuple[str, ...], *, required: bool = False) -> dict[Field, str]:
@@ -186,7 +186,7 @@ class _Values:
                 raise Failure("SecretInvalid", f"Secret {self.target.secret}: key {key} is not a postgresql:// URI")
             try:
                 parsed = conninfo_to_dict(value)
-            except ProgrammingError:  # its message repeats what it can't parse, maybe the password
+            except ProgrammingError:  # its message repeats what it can't parse, possibly the password
                 raise Failure("SecretInvalid", f"Secret {self.target.secret}: key {key} is not a valid postgresql:// URI") from None
             found = {ours: str(parsed[theirs]) for theirs, ours in _URI_FIELDS.items() if parsed.get(theirs)}
             if "," in found.get("host", "") or "," in found.get("port", ""):
@@ -205,5 +205,5 @@ def _ca_file(target: DatabaseTarget, paths: Paths) -> Path:
         return file
     held = read_secret(paths.database_ca)
     if not held:
-        raise Failure("SecretMissing", f"Secret {target.ca_secret} (the database's CA) is not in the namespace, or it is empty")
+        raise Failure("SecretMissing", f"Secret {target.ca_secret} (the database's CA) does not exist in the namespace, or is empty")
     raise Failure("KeyMissing", f"Secret {target.ca_secret} has no key {target.ca_key} for the database's CA; it has {', '.join(sorted(held))}")

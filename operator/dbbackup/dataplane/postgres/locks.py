@@ -1,8 +1,8 @@
 """Runs on one database exclude each other by an advisory lock in it: a restore takes it
 exclusively, backups share it.
 
-Kubernetes cannot tell that two Secrets mean one database; PostgreSQL can. The lock belongs to the
-session and goes with it.
+Kubernetes cannot know that two Secrets lead to one database; PostgreSQL does. The lock belongs to
+the session and ends with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from dbbackup.dataplane.logs import Reporter
 
 KEY = 0x6462_6261_636B_7570
-""""dbbackup": the lock's key, stable so that versions of the operator exclude each other."""
+""""dbbackup" in ASCII: the lock's key. It never changes, so that different versions of the operator
+exclude each other."""
 
 Mode = Literal["shared", "exclusive"]
 
@@ -35,8 +36,8 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = 
 
 
 def hold_run_lock(connection: Connection, info: Conninfo, mode: Mode, stop: Stop, reporter: Reporter) -> None:
-    """Takes the lock for as long as the session lives; waits, and says so, until the run is
-    stopped: then DatabaseBusy, or the stop's own reason."""
+    """Takes the lock for the lifetime of the session. Waits for other runs, and reports so, until
+    this run is stopped: then Failure DatabaseBusy at its timeout, else the stop's own."""
     suffix = "_shared" if mode == "shared" else ""
     try:
         row = connection.execute(f"SELECT pg_catalog.pg_try_advisory_lock{suffix}(%s)", (KEY,)).fetchone()
@@ -50,7 +51,7 @@ def hold_run_lock(connection: Connection, info: Conninfo, mode: Mode, stop: Stop
     except psycopg.Error as error:
         if stop.failure:
             if stop.failure.reason.name == "Timeout":
-                raise Failure("DatabaseBusy", f"{info.who}: another run held the database until this run's time was over") from None
+                raise Failure("DatabaseBusy", f"{info.who}: another run held the database until this run's timeout") from None
             raise stop.failure from None
         raise to_failure(error, info, "waiting for other runs on the database", "ConnectionLost") from None
     stop.check()
@@ -58,7 +59,7 @@ def hold_run_lock(connection: Connection, info: Conninfo, mode: Mode, stop: Stop
 
 @contextmanager
 def beside_backups(connection: Connection, info: Conninfo) -> Iterator[bool]:
-    """Yields whether backups, and nobody else, hold the lock. Then it is shared for the length of
+    """Yields whether backups, and no restore, hold the lock. If so, this session shares it during
     the block, so that no restore begins meanwhile."""
     try:
         free = one(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", (KEY,))[0]
@@ -76,6 +77,6 @@ def beside_backups(connection: Connection, info: Conninfo) -> Iterator[bool]:
 
 
 def cancel(connection: Connection) -> None:
-    """Asks the server to cancel what the session runs; from any thread."""
+    """Asks the server to cancel the session's query; from any thread."""
     with suppress(psycopg.Error):
         connection.cancel_safe(timeout=10)

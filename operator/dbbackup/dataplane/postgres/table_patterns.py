@@ -1,8 +1,9 @@
-"""Table patterns of the spec (`schema.table`) -> the tables they mean, and names -> the patterns
-that pg_dump takes.
+"""Matches the spec's table patterns (`schema.table`) with tables, and makes pg_dump's patterns from
+names.
 
-A part is literal and case-sensitive, but for `*` and `?` in what a backup leaves out; in double
-quotes it is wholly literal and may hold a dot. Without a schema it means every schema.
+A part is literal and case-sensitive, except for `*` and `?` in the tables that a backup leaves out.
+In double quotes it is entirely literal and may contain a dot. Without a schema it means every
+schema.
 """
 
 from __future__ import annotations
@@ -17,23 +18,24 @@ _PATTERN = re.compile(rf"(?:(?P<schema>{_PART})\.)?(?P<name>{_PART})\Z")
 
 
 def matching_tables(pattern: str, tables: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """The (schema, name) pairs that `pattern` means; Failure InvalidSpec where it is none."""
+    """The (schema, name) pairs that `pattern` matches; Failure InvalidSpec where it is
+    malformed."""
     schema, name = (re.compile(_regex(part)) for part in _parts(pattern))
     return {(s, n) for s, n in tables if schema.fullmatch(s) and name.fullmatch(n)}
 
 
 def tables_named(name: str, tables: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """The (schema, name) pairs that an exact name means, `*` and `?` in it being nothing special;
-    Failure InvalidSpec where it is none."""
+    """The (schema, name) pairs that an exact name means: `*` and `?` in it are literal. Failure
+    InvalidSpec where it is malformed."""
     schema, table = _parts(name)
     return {(s, n) for s, n in tables if n == _literal(table) and (not schema or s == _literal(schema))}
 
 
 def _parts(text: str) -> tuple[str, str]:
-    """Schema, empty where none is told, and name."""
+    """(schema, name); the schema is empty where the text has none."""
     found = _PATTERN.match(text)
     if not found:
-        raise Failure("InvalidSpec", f'{text!r} is not a table: write schema.table, and "quote" a part that holds a dot')
+        raise Failure("InvalidSpec", f'{text!r} is not the name of a table: write schema.table, and "quote" a part that holds a dot')
     return found["schema"] or "", found["name"]
 
 
@@ -48,5 +50,6 @@ def _regex(part: str) -> str:
 
 
 def pg_dump_pattern(*parts: str) -> str:
-    """The pattern by which pg_dump means exactly this name: quoted, nothing in it is a wildcard."""
+    """The pattern that matches exactly this name in pg_dump: quoted, so that nothing is a
+    wildcard."""
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts)

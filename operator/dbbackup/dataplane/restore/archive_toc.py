@@ -1,8 +1,7 @@
-"""The table of contents of a custom archive, as pg_dump writes it at its head. Pure.
+"""Reads the table of contents at the start of a custom archive of pg_dump. Pure.
 
-`pg_restore -l` prints it too, but without quotes: a schema, a table and an owner with blanks in
-their names can't be told apart there, and the dependencies, which say what belongs to a table, are
-left out.
+`pg_restore -l` prints it too, but without quotes, so that names with blanks are ambiguous, and
+without the dependencies, which say what belongs to a table.
 """
 
 from __future__ import annotations
@@ -14,22 +13,23 @@ MAGIC = b"PGDMP"
 OLDEST, NEWEST = (1, 12), (1, 16)
 """Archive versions of pg_dump 9.x to 18."""
 LIMIT = 256 << 20
-"""Bytes of a table of contents at most: definitions included, some 100,000 objects."""
+"""Maximum bytes of a table of contents: some 100,000 objects with their definitions."""
 _CUSTOM = 1
 
 
 class TocError(ValueError):
-    """Not the head of a custom archive of a known version."""
+    """The input is not a custom archive of a known version."""
 
 
 class _Short(Exception):
-    """The head goes on."""
+    """The bytes so far end within the table of contents."""
 
 
 @dataclass(frozen=True, slots=True)
 class TocEntry:
-    """`kind`: TABLE, TABLE DATA, FK CONSTRAINT, ...; `tag` is the object's name, for parts of a
-    table often `table part`; `needs`: ids of others."""
+    """One object of the archive. `kind`: TABLE, TABLE DATA, FK CONSTRAINT, ...; `tag` is the
+    object's name, for parts of a table often `table part`; `needs`: ids of the entries that it
+    depends on."""
 
     id: int
     kind: str
@@ -41,7 +41,7 @@ class TocEntry:
 
 
 def read_toc(chunks: Iterator[bytes]) -> list[TocEntry]:
-    """The entries in their order; takes no more chunks than it must."""
+    """The entries in their order. Takes no more chunks than it needs."""
     head = bytearray()
     due = 0
     for chunk in chunks:
@@ -86,12 +86,12 @@ class _Reader:
 
     def toc(self) -> list[TocEntry]:
         if self._take(len(MAGIC)) != MAGIC:
-            raise TocError("it is no archive of pg_dump")
+            raise TocError("it is not an archive of pg_dump")
         version = (self._byte(), self._byte())
         self._byte()
         self._int_size, offset_size, form = self._byte(), self._byte(), self._byte()
         if not OLDEST <= version <= NEWEST:
-            raise TocError(f"it is an archive of version {version[0]}.{version[1]}; known are {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}")
+            raise TocError(f"it is an archive of version {version[0]}.{version[1]}; supported are {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}")
         if form != _CUSTOM:
             raise TocError("it is not in the custom format")
         self._byte() if version >= (1, 15) else self._int()

@@ -1,4 +1,4 @@
-"""CREATE DATABASE for a restore, and DROP DATABASE when the restore then fails."""
+"""CREATE DATABASE for a restore, and DROP DATABASE when that restore fails."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 
 @contextmanager
 def created_database(run: Run, info: Conninfo, storage: Storage, like: SourceDatabase, *, wanted: bool) -> Iterator[bool]:
-    """Yields whether the database was made here. One that is there already is taken as it is, and
+    """Yields whether the database was created here. One that existed before is used unchanged, and
     stays whatever happens.
 
-    One that was made here is dropped again when the block fails, unless the restore was committed,
-    nobody knows whether it was, or somebody else has made something in it since. A record in the
-    bucket makes a check Job do so where the run dies before.
+    A database that was created here is dropped when the block fails, unless the restore was
+    committed, its outcome is unknown, or somebody else has created objects in it since. Where the
+    run dies before that, a record in the bucket makes a check Job do it.
     """
     creation = DatabaseCreation(run, info, storage)
     try:
-        yield wanted and creation.make(like)
+        yield wanted and creation.create(like)
     except BaseException as error:
         unknown = isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"
         if unknown or run.facts.restored:
@@ -47,7 +47,8 @@ def created_database(run: Run, info: Conninfo, storage: Storage, like: SourceDat
 
 
 class DatabaseCreation:
-    """CREATE DATABASE with its record. After `make`, whatever it did, call `undo` or `forget`."""
+    """CREATE DATABASE with its record in the bucket. After `create`, whatever it did, call `undo`
+    or `forget`."""
 
     def __init__(self, run: Run, info: Conninfo, storage: Storage) -> None:
         self._run = run
@@ -58,20 +59,20 @@ class DatabaseCreation:
         self._recorded = False
         self._oid: int | None = None
 
-    def make(self, like: SourceDatabase) -> bool:
-        """False where it is there already."""
+    def create(self, like: SourceDatabase) -> bool:
+        """False where the database exists already."""
         with closing(maintenance(self._info)) as connection:
             if find_database(connection, self._info.name) is None:
                 self._run.stop.check()
                 self._record()
                 self._run.uncleared.add(self._what)
-                if self._create(connection, like):
+                if self._run_create(connection, like):
                     self._oid = find_database(connection, self._info.name)
                     self._run.reporter.info(f"database {self._info.identity} was created")
                     self._record()
                     return True
                 self.forget()
-        self._run.reporter.info(f"database {self._info.identity} is there already; it is taken as it is")
+        self._run.reporter.info(f"database {self._info.identity} exists already; it is used as it is")
         return False
 
     def _record(self) -> None:
@@ -79,7 +80,7 @@ class DatabaseCreation:
         self._recorded = True
         self._storage.put(self._key, record.to_json().encode(), "application/json")
 
-    def _create(self, connection: Connection, like: SourceDatabase) -> bool:
+    def _run_create(self, connection: Connection, like: SourceDatabase) -> bool:
         try:
             connection.execute(create_statement(self._info.name, like, server_version(connection)[0]))
         except psycopg.Error as error:
@@ -87,7 +88,7 @@ class DatabaseCreation:
                 return False
             failure = to_failure(error, self._info, "creating the database", "RestoreFailed")
             if connection.closed:
-                lost = f"{failure.message}; whether it was created is not known: if it is there it is empty, and can be dropped"
+                lost = f"{failure.message}; whether it was created is unknown: if it exists it is empty, and can be dropped"
                 raise Failure(failure.reason.name, lost) from None
             self.forget()
             hint = "Create the database yourself, with the locale that fits, and restore into it without `createDatabase`."
@@ -95,22 +96,22 @@ class DatabaseCreation:
         return True
 
     def undo(self) -> None:
-        """Drops what was made; a warning where it stays, and then the record too, unless a check
-        Job is to try again."""
+        """Drops the database that was created, and deletes the record. A warning where it stays;
+        where the server did not answer the record stays too, so that a check Job tries again."""
         if self._oid is None:
             return
         try:
-            kept = drop_database(self._run, self._info, self._oid)
+            reason_kept = drop_database(self._run, self._info, self._oid)
         except (Failure, psycopg.Error) as error:
-            self._run.warn(f"{self._what}, could not be dropped again: {' '.join(str(error).split())[:300]}")
+            self._run.warn(f"{self._what}, could not be dropped: {' '.join(str(error).split())[:300]}")
             return
-        if kept:
-            self._run.warn(f"{self._what}, {kept}")
+        if reason_kept:
+            self._run.warn(f"{self._what}, {reason_kept}")
         self.forget()
 
     def forget(self) -> None:
-        """There is nothing to clear away. A record that stays costs nothing: it names a database
-        that is gone, or a restore that has ended."""
+        """Nothing is left to clear up, so the record is deleted. One that stays does no harm: it
+        names a database that is gone, or a restore that has ended."""
         self._run.uncleared.discard(self._what)
         if self._recorded:
             with suppress(Failure):
@@ -122,13 +123,14 @@ def maintenance(info: Conninfo) -> Connection:
 
 
 def find_database(connection: Connection, name: str) -> int | None:
-    """Its oid."""
+    """The oid of the database; None where it does not exist."""
     row = connection.execute("SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = %s", (name,)).fetchone()
     return None if row is None else int(row[0])
 
 
 def create_statement(name: str, like: SourceDatabase, server_version_num: int) -> sql.Composed:
-    """With the encoding, locale and provider of the source, as far as the server knows them."""
+    """CREATE DATABASE with the encoding, locale and provider of the source, as far as the server
+    supports them."""
     options = [
         sql.SQL("TEMPLATE template0"),
         sql.SQL("ENCODING {}").format(like.encoding),
@@ -147,9 +149,10 @@ def create_statement(name: str, like: SourceDatabase, server_version_num: int) -
 
 
 def drop_database(run: Run, info: Conninfo, oid: int) -> str:
-    """Drops the database that this restore had created, if it is still that one and nobody has made
-    anything in it: an application that waits for its database connects, and migrates, as soon as it
-    is there. Why it stays, or nothing. Failure or psycopg.Error where the server does not answer.
+    """Drops the database that this restore had created, if it is still the same one and nobody has
+    created objects in it: an application that waits for its database connects, and migrates, as
+    soon as it exists. Returns why it stays, or an empty text. Failure or psycopg.Error where the
+    server does not answer.
     """
     with closing(maintenance(info)) as connection:
         if find_database(connection, info.name) != oid:
@@ -157,7 +160,7 @@ def drop_database(run: Run, info: Conninfo, oid: int) -> str:
         with closing(connect(info, "dbbackup drop")) as session:
             names, count = user_objects(session, 3)
         if count:
-            return f"stays: somebody else has made objects in it meanwhile ({listed(names, total=count)})"
+            return f"stays: somebody else has created objects in it meanwhile ({listed(names, total=count)})"
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(info.name)))
-    run.reporter.info(f"database {info.identity}, which this restore had created, was dropped again")
+    run.reporter.info(f"database {info.identity}, which this restore had created, was dropped")
     return ""

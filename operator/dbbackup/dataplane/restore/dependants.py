@@ -1,8 +1,8 @@
-"""What goes when a dump's objects are dropped from the target, in which order, and what stands in
-the way. Reads catalogs, changes nothing.
+"""Finds what is dropped with the target's objects that a dump replaces, in which order, and what
+forbids it. Reads catalogs, changes nothing.
 
-PostgreSQL's own rules: parts of an object (dependency types a, i, P, S) go with it; whatever else
-needs it (n) forbids the DROP. CASCADE is never used.
+These are PostgreSQL's own rules: parts of an object (dependency types a, i, P, S) are dropped with
+it; any other object that needs it (n) forbids the DROP. CASCADE is never used.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ _CLASSES = "SELECT 'pg_catalog.pg_class'::regclass::oid, 'pg_catalog.pg_constrai
 
 @dataclass(frozen=True, slots=True)
 class Dependant:
-    """An object outside the dump, and the one to be replaced that it needs: `view public.v`, `table
-    public.t`."""
+    """An object outside the dump, and the object to be replaced that it needs: `view public.v`,
+    `table public.t`."""
 
     description: str
-    on: str
+    needs: str
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
-    """`definition` as pg_get_constraintdef tells it: NOT VALID, deferrability and all."""
+    """`definition` is that of pg_get_constraintdef, with NOT VALID and deferrability."""
 
     table: str
     name: str
@@ -85,32 +85,33 @@ class ForeignKey:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """`members`: each object that goes -> the roots that it goes with. `edges`: (dependant, needed)
-    among members, foreign keys left out."""
+    """All objects that replacing `roots` touches. `members`: each object that is dropped -> the
+    roots that it is dropped with. `edges`: (dependant, needed) among members, without foreign
+    keys."""
 
     roots: tuple[Root, ...] = ()
     members: dict[Address, set[Address]] = field(default_factory=dict)
     edges: tuple[tuple[Address, Address], ...] = ()
     outside: tuple[Dependant, ...] = ()
     partitions: tuple[str, ...] = ()
-    """Partitions that the dump lacks: they would go, silently, with their replaced parent."""
+    """Partitions that the dump lacks: they would be dropped, silently, with their replaced
+    parent."""
     foreign_keys: tuple[ForeignKey, ...] = ()
-    """Of tables that stay, onto replaced ones."""
+    """Foreign keys of tables that stay, onto replaced ones."""
     own_keys: tuple[ForeignKey, ...] = ()
-    """Of replaced tables."""
+    """Foreign keys of replaced tables."""
     relations: tuple[int, ...] = ()
-    """Oids of the relations among the members: tables, indexes, sequences, views, TOAST left
-    out."""
+    """Oids of the relations among the members: tables, indexes, sequences, views, without TOAST."""
     publications: tuple[str, ...] = ()
-    """Publications (and their owners) that hold replaced tables and that the user could not put
-    them back into."""
+    """Publications (and their owners) that contain replaced tables, and to which the user could not
+    add them again."""
     subscriptions: tuple[str, ...] = ()
-    """Subscriptions, and the replaced tables that each fills: they would silently fill them no
-    more."""
+    """Subscriptions, and the replaced tables that each fills: it would silently stop filling
+    them."""
 
 
 def examine(connection: Connection, roots: Sequence[Root]) -> Replaced:
-    """Everything that replacing `roots` touches."""
+    """All objects that replacing `roots` touches."""
     if not roots:
         return Replaced()
     row = connection.execute(_CLASSES).fetchone() or (0, 0)
@@ -132,8 +133,8 @@ def examine(connection: Connection, roots: Sequence[Root]) -> Replaced:
         elif dependant in members:
             edges.append((dependant, needed))
         else:
-            who = (class_class, view) if view else dependant
-            outside.setdefault(who, []).append((needed_class != class_class, column, needed))
+            owner = (class_class, view) if view else dependant
+            outside.setdefault(owner, []).append((needed_class != class_class, column, needed))
     relations = [objid for classid, objid in members if classid == class_class]
     root_relations = [root.address[1] for root in roots if root.address[0] == class_class]
     return Replaced(
@@ -156,10 +157,10 @@ def _arrays(addresses: Iterable[Address]) -> dict[str, list[int]]:
 
 
 def _describe(connection: Connection, outside: dict[Address, list[tuple[bool, int, Address]]]) -> tuple[Dependant, ...]:
-    """Of several needs of one object the plainest is told: another relation, by the whole of it."""
-    told = [(*who, column, *needed) for who, needs in outside.items() for _, column, needed in [min(needs)]]
-    columns = [list(values) for values in zip(*told, strict=True)] or [[]] * 5
-    return tuple(sorted((Dependant(who, on) for who, on in connection.execute(_DESCRIBE, columns)), key=lambda d: d.description))
+    """Reports one need of each object, the plainest: on a relation, by the object as a whole."""
+    rows = [(*dependant, column, *needed) for dependant, needs in outside.items() for _, column, needed in [min(needs)]]
+    columns = [list(values) for values in zip(*rows, strict=True)] or [[]] * 5
+    return tuple(sorted((Dependant(*texts) for texts in connection.execute(_DESCRIBE, columns)), key=lambda d: d.description))
 
 
 def _foreign_keys(connection: Connection, oids: Iterable[int]) -> tuple[ForeignKey, ...]:

@@ -1,8 +1,8 @@
-"""The head of a dump made with --clean: which objects it means to replace. Pure.
+"""Parses the DROP section of a dump made with --clean: which objects it replaces. Pure.
 
-The DROP statements of a dump are read, never run: their order is that of the source, and a foreign
-key or a view newer than the backup would make them fail over each other. `replace.py` drops the
-same objects in the order that the target asks for.
+The DROP statements of a dump are read, never run: they are in the source's order, and a foreign key
+or a view that is newer than the backup would make them fail. `replace.py` drops the same objects in
+the order that the target's dependencies need.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _DROP = re.compile(rf"DROP ({'|'.join(sorted(_KINDS, key=len, reverse=True))})\s
 
 @dataclass(frozen=True, slots=True)
 class DroppedObject:
-    """One object that the dump replaces. `schema` is empty for kinds without one; `rest` is what
-    follows the name: arguments, `USING btree`."""
+    """One object that the dump replaces. `schema` is empty for kinds without one; `rest` is the
+    text after the name: arguments, `USING btree`."""
 
     kind: str
     schema: str
@@ -57,8 +57,8 @@ class DroppedObject:
 
 
 def parse_drop_statement(statement: str) -> DroppedObject | bool:
-    """The object that a statement of the head drops; True where it drops only a part of one; False
-    where it belongs to the head no longer."""
+    """The object that a statement of the DROP section drops; True where it drops only a part of an
+    object; False where it does not belong to the DROP section."""
     if found := _LARGE_OBJECT.match(statement):
         return DroppedObject("LARGE OBJECT", "", found[1])
     if _PART.match(statement) or (_DUMMY_VIEW.match(statement) and _DUMMY_COLUMN.search(statement)):
@@ -91,13 +91,13 @@ def split_qualified_name(text: str) -> tuple[list[str], str]:
 
 
 def normalized(text: str) -> str:
-    """The same for each way to write one thing: white space but within quotes is one blank, and
-    only names that must be are quoted."""
+    """One spelling for all ways to write the same text: white space outside of quotes becomes one
+    blank, and only names that need quotes keep them."""
     return _QUOTED.sub(lambda found: found[1] if _SAFE.fullmatch(found[1]) else found[0], _SPACE.sub(lambda found: found[1] or " ", text)).strip()
 
 
 def argument_list(rest: str) -> str:
-    """What stands between the outer parentheses, with `*` (an aggregate of nothing) as nothing."""
+    """The text between the outer parentheses; empty for `*`, an aggregate without arguments."""
     inner = rest.strip()
     inner = inner[1:-1] if inner.startswith("(") and inner.endswith(")") else inner
     return "" if inner.strip() == "*" else _SPACE.sub(lambda found: found[1] or " ", inner).strip()
@@ -107,7 +107,7 @@ def takes_types(arguments: str, types: Sequence[str]) -> bool:
     """Whether a routine's arguments, `a integer, VARIADIC b text[], OUT c text`, take exactly these
     types, `["integer", "text[]"]`, as the server writes them.
     """
-    told = [argument for found in _ARGUMENT.findall(arguments) if not (argument := found.strip()).startswith("OUT ")]
-    return len(told) == len(types) and all(
-        re.fullmatch(_MODE_AND_NAME + re.escape(kind), argument) for argument, kind in zip(told, types, strict=True)
+    parameters = [argument for found in _ARGUMENT.findall(arguments) if not (argument := found.strip()).startswith("OUT ")]
+    return len(parameters) == len(types) and all(
+        re.fullmatch(_MODE_AND_NAME + re.escape(kind), argument) for argument, kind in zip(parameters, types, strict=True)
     )

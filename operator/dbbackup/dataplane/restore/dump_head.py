@@ -1,4 +1,4 @@
-"""Reads a dump up to the end of its DROP section."""
+"""Reads a dump up to the end of its DROP section, without running any of it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from dbbackup.dataplane.sql.splitter import Kind, Piece
 
 @dataclass(frozen=True, slots=True)
 class DumpHead:
-    """`preamble`: the session's settings. `drops`: what the dump means to replace. Then follow
-    `first` and `rest`.
-
-    `bytes` are those of the DROP section.
+    """The start of a dump. `preamble`: the session's settings. `drops`: the objects that the dump
+    replaces. `first` and `rest` are all pieces after the DROP section; `bytes` is its size.
     """
 
     preamble: tuple[Piece, ...]
@@ -26,7 +24,7 @@ class DumpHead:
 
 
 def read_dump_head(pieces: Iterator[Piece]) -> DumpHead:
-    """Takes no more from `pieces` than it must; memory is bounded by the number of objects."""
+    """Takes no more from `pieces` than it needs; memory is bounded by the number of objects."""
     preamble: list[Piece] = []
     drops: list[DroppedObject] = []
     size = 0

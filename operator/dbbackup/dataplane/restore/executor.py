@@ -1,6 +1,6 @@
-"""The artifact's SQL, piece by piece, over one connection and within its transaction.
+"""Runs the artifact's SQL, piece by piece, over one connection and within its transaction.
 
-The transaction is the caller's: nothing here begins or ends one.
+The transaction is the caller's: nothing here begins or ends it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _NAME = re.compile(rb'("(?:[^"]|"")+"|[^\s;"]+)\s*;\s*\Z')
 
 @dataclass
 class Restored:
-    """What the server took. `rows` are its own counts, from the tags of its COPY commands."""
+    """What the server took. `rows` are the server's own counts, from the tags of its COPY
+    commands."""
 
     rows: dict[tuple[str, str], int] = field(default_factory=dict)
     bytes: int = 0
@@ -38,8 +39,8 @@ class Restored:
 
 
 class Executor:
-    """`connection` is in a transaction block and stays in it. `tick` is called after each piece:
-    for progress, and to stop by raising."""
+    """`connection` is in a transaction block and stays in it. `tick` is called after each piece: it
+    reports progress, and raises to stop the restore."""
 
     def __init__(self, connection: Connection, who: str, tick: Callable[[Restored], None]) -> None:
         self._connection = connection
@@ -48,7 +49,7 @@ class Executor:
         self.restored = Restored()
 
     def run(self, pieces: Iterable[Piece]) -> None:
-        """Failure names the statement and the server's answer; then the transaction is broken."""
+        """Failure names the statement and the server's error; then the transaction is aborted."""
         source = iter(pieces)
         for piece in source:
             self.restored.bytes += len(piece.data)
@@ -62,7 +63,7 @@ class Executor:
                 case Kind.BLANK:
                     pass
                 case Kind.DATA | Kind.COPY_END:
-                    raise Failure("ArtifactCorrupt", "the artifact holds COPY data without a COPY statement")
+                    raise Failure("ArtifactCorrupt", "the artifact contains COPY data without a COPY statement")
             self._tick(self.restored)
 
     def execute(self, statement: bytes) -> None:
@@ -71,16 +72,16 @@ class Executor:
         except psycopg.Error as error:
             raise statement_failure(error, statement, self._who) from None
         if self._connection.pgconn.transaction_status != TransactionStatus.INTRANS:
-            raise Failure("RestoreFailed", f"{self._who}: {describe(statement)} ended the transaction; it is not what pg_dump writes")
+            raise Failure("RestoreFailed", f"{self._who}: {describe(statement)} ended the transaction; pg_dump does not write that")
         self.restored.statements += 1
 
     def _statement(self, text: bytes) -> None:
         if _TIMEOUT.match(text) or _TRANSACTION.match(text):
             return
         if _ANY_TRANSACTION.match(text):
-            raise Failure("ArtifactCorrupt", f"the artifact holds {describe(text)}, which is not what pg_dump writes; it was not run")
+            raise Failure("ArtifactCorrupt", f"the artifact contains {describe(text)}, which pg_dump does not write; it was not run")
         if (found := _SCHEMA.match(text)) and (name := _NAME.match(text, found.end())) and self._schema_exists(unquote(name[1])):
-            return  # even IF NOT EXISTS asks for CREATE on the database, which the owner of its tables may lack
+            return  # even IF NOT EXISTS needs CREATE on the database, which the owner of its tables may lack
         self.execute(text)
 
     def _schema_exists(self, name: str) -> bool:
@@ -112,8 +113,8 @@ class Executor:
 
 
 def refuse_meta(piece: Piece) -> None:
-    """Meta-commands are psql's: \\restrict and \\unrestrict only guard against others; any other
-    refuses the artifact."""
+    """Failure ArtifactCorrupt for a meta-command of psql, except \\restrict and \\unrestrict, which
+    only guard against others."""
     if not _HARMLESS_META.match(piece.text):
         word = piece.text.split(maxsplit=1)[0].decode("utf-8", "replace")
-        raise Failure("ArtifactCorrupt", f"the artifact holds the psql command {word[:40]}, which pg_dump never writes; it was not run")
+        raise Failure("ArtifactCorrupt", f"the artifact contains the psql command {word[:40]}, which pg_dump never writes; it was not run")

@@ -1,8 +1,8 @@
-"""What a replaced object loses with its old self and gets back in the same transaction: owner,
-privileges, publications.
+"""Gives a replaced object, in the same transaction, the owner, privileges and publications of the
+object that it replaced.
 
-Privileges are compared: what a new object grants beyond the old one (default privileges of the
-target may do so) is revoked, what it lacks is granted. Only objects that were replaced are touched.
+Privileges are compared: those that only the new object grants (by default privileges of the target)
+are revoked, those that it lacks are granted. Only objects that were replaced are touched.
 """
 
 from __future__ import annotations
@@ -82,16 +82,19 @@ _GRANT_ON = {
 _ALTER = {"aggregate": "ROUTINE", "foreign-data wrapper": "FOREIGN DATA WRAPPER", "statistics object": "STATISTICS", "composite type": "TYPE"}
 
 Grant = tuple[str, str, bool, str]
-"""(grantee, privilege, with grant option, who granted it: empty for the owner)."""
+"""(grantee, privilege, with grant option, grantor: empty for the owner)."""
 Statement = tuple[str, str]
-"""(SQL, the role in whose name it is to be run: empty for the owner's)."""
+"""(SQL, the role that must run it: empty for the owner)."""
 ObjectKey = tuple[str, str]
-"""(type, identity) as pg_identify_object tells them: the same for an object and for what replaces
-it."""
+"""(type, identity) as pg_identify_object returns them: the same for an object and for the one that
+replaces it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectGrants:
+    """Owner and privileges of one object. `owner_settable`: the owner is its own, not that of the
+    table which owns it."""
+
     address: Address
     owner: str
     owner_settable: bool
@@ -100,6 +103,9 @@ class ObjectGrants:
 
 @dataclass(frozen=True, slots=True)
 class PublishedTable:
+    """One table of a publication. `owned`: the user has the privileges of the publication's
+    owner."""
+
     name: str
     oid: int
     table: str
@@ -115,7 +121,7 @@ class PublishedTable:
 
 @dataclass(frozen=True, slots=True)
 class GrantInventory:
-    """Owners and privileges of every user object, and which table is in which publication."""
+    """Owners and privileges of all user objects, and which table is in which publication."""
 
     objects: dict[ObjectKey, ObjectGrants] = field(default_factory=dict)
     columns: dict[tuple[str, str], tuple[Grant, ...]] = field(default_factory=dict)
@@ -142,8 +148,8 @@ def capture(connection: Connection) -> GrantInventory:
 
 
 def owner_statements(before: GrantInventory, after: GrantInventory, again: Collection[Address]) -> Iterator[str]:
-    """Statements that give replaced objects their owners: run them, `capture` once more, then run
-    those of `grant_statements`. `again` keeps its address."""
+    """Statements that give replaced objects their owners. Run them, `capture` again, then run those
+    of `grant_statements`. Objects in `again` were replaced although their address is the same."""
     for key, old, new in _replaced(before, after, again):
         if old.owner != new.owner and old.owner_settable and new.owner_settable:
             kind, identity = key
@@ -151,8 +157,8 @@ def owner_statements(before: GrantInventory, after: GrantInventory, again: Colle
 
 
 def grant_statements(before: GrantInventory, after: GrantInventory, again: Collection[Address]) -> Iterator[Statement]:
-    """What gives replaced objects exactly the privileges that their old selves had, and tables
-    their place in publications."""
+    """Statements that give replaced objects exactly the privileges that they had before, and add
+    tables to their publications."""
     tables: set[str] = set()
     for (kind, identity), old, new in _replaced(before, after, again):
         if kind in {"table", "view", "materialized view", "foreign table"}:
@@ -180,8 +186,8 @@ def _replaced(before: GrantInventory, after: GrantInventory, again: Collection[A
 
 
 def _difference(target: str, column: str, old: Sequence[Grant], new: Sequence[Grant]) -> Iterator[Statement]:
-    """From the first entry on that differs, so that even the order of the entries is the old one's:
-    two dumps can then be compared."""
+    """Everything from the first different entry on is revoked and granted again, so that even the
+    order of the entries is the old one: two dumps can then be compared."""
     wanted, present = _entries(old), _entries(new)
     same = 0
     while same < min(len(wanted), len(present)) and wanted[same] == present[same]:
@@ -197,7 +203,7 @@ def _difference(target: str, column: str, old: Sequence[Grant], new: Sequence[Gr
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What one role granted another."""
+    """What one role granted to another."""
 
     grantor: str
     grantee: str
@@ -214,7 +220,8 @@ def _entries(grants: Sequence[Grant]) -> list[_Entry]:
 
 
 def _in_order(entries: Sequence[_Entry], able: set[str]) -> Iterator[_Entry]:
-    """A role's own grants come after those that let it make them. `able`: who may already."""
+    """A role's own grants come after those that let it grant. `able`: roles that can grant
+    already."""
     waiting = list(entries)
     while waiting:
         ready = next((entry for entry in waiting if not entry.grantor or entry.grantor in able), waiting[0])

@@ -1,4 +1,4 @@
-"""Order under constraints, circles kept together. Pure."""
+"""Topological order in which circles stay together. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ T = TypeVar("T", bound=Hashable)
 
 
 def components(nodes: Sequence[T], before: Mapping[T, Set[T]]) -> list[list[T]]:
-    """`nodes` so that all of `before[n]` come before n; nodes that need each other in a circle
-    stand in one group (Tarjan, without recursion)."""
+    """`nodes` in an order where all of `before[n]` come before n. Nodes that need each other in a
+    circle are in one group (Tarjan, without recursion)."""
     index: dict[T, int] = {}
     low: dict[T, int] = {}
     stack: list[T] = []
-    held: set[T] = set()
+    on_stack: set[T] = set()
     groups: list[list[T]] = []
     for start in nodes:
         if start in index:
@@ -22,17 +22,17 @@ def components(nodes: Sequence[T], before: Mapping[T, Set[T]]) -> list[list[T]]:
         work = [(start, iter(sorted(before.get(start, ()), key=repr)))]
         index[start] = low[start] = len(index)
         stack.append(start)
-        held.add(start)
+        on_stack.add(start)
         while work:
             node, following = work[-1]
             for other in following:
                 if other not in index:
                     index[other] = low[other] = len(index)
                     stack.append(other)
-                    held.add(other)
+                    on_stack.add(other)
                     work.append((other, iter(sorted(before.get(other, ()), key=repr))))
                     break
-                if other in held:
+                if other in on_stack:
                     low[node] = min(low[node], index[other])
             else:
                 work.pop()
@@ -42,7 +42,7 @@ def components(nodes: Sequence[T], before: Mapping[T, Set[T]]) -> list[list[T]]:
                     group: list[T] = []
                     while True:
                         member = stack.pop()
-                        held.discard(member)
+                        on_stack.discard(member)
                         group.append(member)
                         if member == node:
                             break

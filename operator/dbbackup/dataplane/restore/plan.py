@@ -1,4 +1,4 @@
-"""What a restore takes from its artifact, and the argv of pg_restore that gives it."""
+"""What a restore takes from its artifact, and the pg_restore command for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FLAGS = ("--file=-", "--no-owner", "--no-privileges", "--no-tablespaces", "--cl
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
     """`argv` is that of pg_restore, empty for a plain artifact; `contents` is what is restored.
-    `entries`, `chosen`: of a selection."""
+    `partial`: only a selection is restored, and `entries` and `chosen` describe it."""
 
     argv: tuple[str, ...]
     contents: Contents
@@ -38,8 +38,8 @@ class RestorePlan:
 
 
 def make_plan(run: Run, storage: Storage, options: RestoreOptions, manifest: Manifest) -> RestorePlan:
-    """As far as the artifact alone tells. Failure SelectionUnsupported, SelectionEmpty,
-    FormatUnsupported."""
+    """The plan as far as the artifact alone determines it; `completed_plan` adds the rest. Failure
+    SelectionUnsupported, SelectionEmpty, FormatUnsupported."""
     selective = bool(options.schemas or options.tables)
     if manifest.format == "plain":
         if selective:
@@ -69,8 +69,8 @@ def _pg_restore(run: Run, key: str, manifest: Manifest) -> str:
 
 @contextmanager
 def completed_plan(planned: RestorePlan, connection: Connection, run: Run) -> Iterator[RestorePlan]:
-    """With what a selection needs and the target lacks. The list for pg_restore is a file that goes
-    with the block."""
+    """The plan with the objects that a selection needs and the target lacks. The list for
+    pg_restore is a file that is deleted after the block."""
     if not planned.partial:
         yield planned
         return
@@ -83,9 +83,9 @@ def completed_plan(planned: RestorePlan, connection: Connection, run: Run) -> It
 
     selected = selection.complete(planned.entries, set(planned.chosen), exists)
     if selected.needed:
-        run.reporter.info(f"the selection needs, and the target lacks: {', '.join(selected.needed)}")
+        run.reporter.info(f"the selection needs these objects, which the target lacks: {', '.join(selected.needed)}")
     if selected.left_out:
-        run.warn(f"foreign keys left out, as the tables that they refer to are neither selected nor in the target: {listed(selected.left_out)}")
+        run.warn(f"foreign keys were left out, as the tables that they refer to are neither selected nor in the target: {listed(selected.left_out)}")
     with closing(tempfile.NamedTemporaryFile("w", dir=run.paths.scratch, prefix="list-")) as file:
         file.write(selected.listing())
         file.flush()

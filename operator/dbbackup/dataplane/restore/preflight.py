@@ -1,5 +1,5 @@
-"""Everything that would make a restore fail, asked of the target before anything is touched and
-told at once."""
+"""Checks the target, before anything is touched, for everything that would make a restore fail, and
+reports all problems at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dbbackup.text import listed
 _SLACK = 1.5
 """An idle server with default settings takes about 1.6 times the locks that its settings promise,
 out of spare shared memory. Up to this factor a restore is tried, and rolled back where the memory
-was not there after all."""
+was not sufficient."""
 
 _ORDER = (
     "TargetReadOnly",
@@ -34,7 +34,7 @@ _ORDER = (
 
 _MANAGED = ["rds_superuser", "cloudsqlsuperuser", "alloydbsuperuser", "azure_pg_admin"]
 """Roles to which providers' servers allow some of what PostgreSQL keeps for superusers. What
-exactly, only the server knows: it is let to decide."""
+exactly, only the server knows, so we leave the decision to the server."""
 
 _SERVER = """
 SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('server_version'), pg_catalog.pg_is_in_recovery(),
@@ -59,7 +59,7 @@ _SCHEMAS = """
 SELECT w.name, n.oid IS NOT NULL, n.oid IS NOT NULL AND pg_catalog.has_schema_privilege(n.oid, 'CREATE')
 FROM unnest(%s::text[]) w(name) LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = w.name
 """
-_THERE = """
+_EXISTING = """
 SELECT c.oid::regclass::text FROM unnest(%s::text[], %s::text[]) w(s, n)
 JOIN pg_catalog.pg_namespace ns ON ns.nspname = w.s JOIN pg_catalog.pg_class c ON c.relnamespace = ns.oid AND c.relname = w.n ORDER BY 1
 """
@@ -82,12 +82,12 @@ class TargetServer:
     read_only: bool
     superuser: bool
     privileged: bool
-    """A superuser, or as near to one as a provider allows."""
+    """A superuser, or the most privileged role that a provider offers."""
     user: str
     may_create: bool
     locks_per_transaction: int
     lock_holders: int
-    """What max_locks_per_transaction is multiplied by: sessions, background processes, prepared
+    """The factor of max_locks_per_transaction: sessions, background processes, prepared
     transactions."""
 
     @property
@@ -96,7 +96,7 @@ class TargetServer:
         return self.locks_per_transaction * self.lock_holders
 
     def locks_wanted(self, estimate: int) -> str:
-        """The setting that suffices for so many locks."""
+        """Text: the setting that suffices for so many locks."""
         value = -(-estimate // self.lock_holders)
         return f"set max_locks_per_transaction to {value} or more (now {self.locks_per_transaction}), and restart the server"
 
@@ -106,7 +106,7 @@ class ExtensionState:
     name: str
     available: bool
     schema: str | None
-    """Where it is installed; None: it is not."""
+    """The schema where it is installed; None: it is not installed."""
     superuser: bool
     trusted: bool
     requires: tuple[str, ...]
@@ -114,7 +114,7 @@ class ExtensionState:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactNeeds:
-    """What the part of the artifact that is restored needs."""
+    """The manifest, and the contents of the part of the artifact that is restored."""
 
     manifest: Manifest
     contents: Contents
@@ -122,7 +122,7 @@ class ArtifactNeeds:
 
 @dataclass(frozen=True, slots=True)
 class TargetFacts:
-    """What the target's catalogs said: all that `judge` decides on."""
+    """Everything about the target that `judge` decides on, from its catalogs."""
 
     server: TargetServer
     extensions: tuple[ExtensionState, ...] = ()
@@ -138,7 +138,7 @@ class TargetFacts:
 def gather_facts(connection: Connection, needs: ArtifactNeeds, replaced: Replaced) -> TargetFacts:
     row = connection.execute(_SERVER, (_MANAGED,)).fetchone()
     if row is None:
-        raise Failure("RestoreFailed", "the server told nothing about its user")
+        raise Failure("RestoreFailed", "the server returned no row for the current user")
     owners = sorted({key.owner for key in replaced.foreign_keys} | {root.owner for root in replaced.roots if root.owner})
     return TargetFacts(
         server=TargetServer(*row),
@@ -166,18 +166,18 @@ def refuse_old_server(server_version_num: int) -> None:
 
 
 def cannot_replace(connection: Connection, needs: ArtifactNeeds) -> list[PreflightProblem]:
-    """An artifact that was made with `clean: false` holds no DROP statements: its tables must not
-    be there."""
+    """An artifact that was made with `clean: false` contains no DROP statements, so none of its
+    tables may exist."""
     tables = needs.contents.tables
     names = ([table.schema_ for table in tables], [table.name for table in tables])
-    there = [name for (name,) in connection.execute(_THERE, names)]
-    if not there:
+    existing = [name for (name,) in connection.execute(_EXISTING, names)]
+    if not existing:
         return []
-    return [PreflightProblem("TargetNotEmpty", f"the artifact was made with `clean: false`, so it cannot replace what is there: {listed(there)}")]
+    return [PreflightProblem("TargetNotEmpty", f"the artifact was made with `clean: false`, so it cannot replace what exists: {listed(existing)}")]
 
 
 def judge(facts: TargetFacts, needs: ArtifactNeeds, replaced: Replaced) -> list[PreflightProblem]:
-    """Pure: all problems, in no order."""
+    """Pure: all problems, unordered."""
     return [
         *_server(facts.server, needs.manifest),
         *_extensions(facts, needs),
@@ -208,7 +208,9 @@ def _extensions(facts: TargetFacts, needs: ArtifactNeeds) -> Iterable[PreflightP
         elif not state.available:
             yield PreflightProblem("ExtensionMissing", f"extension {state.name} is not installed on the server")
         elif not may_create(state, facts.server):
-            yield PreflightProblem("ExtensionMissing", f"extension {state.name} can be created by a superuser only, and {facts.server.user} is none")
+            yield PreflightProblem(
+                "ExtensionMissing", f"extension {state.name} can be created only by a superuser, and {facts.server.user} is not one"
+            )
 
 
 def may_create(state: ExtensionState, server: TargetServer) -> bool:
@@ -218,16 +220,16 @@ def may_create(state: ExtensionState, server: TargetServer) -> bool:
 
 def _roles(facts: TargetFacts) -> Iterable[PreflightProblem]:
     if facts.missing_roles:
-        yield PreflightProblem("RoleMissing", f"roles that policies or user mappings name: {listed(facts.missing_roles)}")
+        yield PreflightProblem("RoleMissing", f"policies or user mappings name these roles: {listed(facts.missing_roles)}")
 
 
 def _superuser(server: TargetServer, needs: ArtifactNeeds) -> Iterable[PreflightProblem]:
     if server.privileged:
         return
     if needs.contents.event_triggers:
-        yield PreflightProblem("RequiresSuperuser", f"{server.user} is no superuser: event triggers {listed(needs.contents.event_triggers)}")
+        yield PreflightProblem("RequiresSuperuser", f"{server.user} is not a superuser: event triggers {listed(needs.contents.event_triggers)}")
     if needs.contents.superuser_publications:
-        yield PreflightProblem("RequiresSuperuser", f"{server.user} is no superuser: publications {listed(needs.contents.superuser_publications)}")
+        yield PreflightProblem("RequiresSuperuser", f"{server.user} is not a superuser: publications {listed(needs.contents.superuser_publications)}")
 
 
 def _privileges(facts: TargetFacts) -> Iterable[PreflightProblem]:
@@ -247,25 +249,29 @@ def _ownership(facts: TargetFacts, replaced: Replaced) -> Iterable[PreflightProb
         yield PreflightProblem("NotOwner", f"{facts.server.user} does not own {listed(foreign)}")
     keys = sorted({f"table {key.table} ({key.owner})" for key in replaced.foreign_keys if not key.owned})
     if keys:
-        yield PreflightProblem("NotOwner", f"{facts.server.user} does not own {listed(keys)}, whose foreign keys must be dropped and made again")
+        yield PreflightProblem("NotOwner", f"{facts.server.user} does not own {listed(keys)}, whose foreign keys must be dropped and created again")
     if replaced.publications:
-        told = f"{facts.server.user} does not own the publications {listed(replaced.publications)}, and could not put replaced tables back into them"
-        yield PreflightProblem("NotOwner", told)
-    strangers = {root.owner for root in replaced.roots if root.owner and root.owned} - facts.members_of - {facts.server.user}
-    if strangers and not facts.server.superuser:
-        yield PreflightProblem("NotOwner", f"{facts.server.user} cannot give replaced objects back to their owners {listed(sorted(strangers))}")
+        message = (
+            f"{facts.server.user} does not own the publications {listed(replaced.publications)}, and could not add replaced tables to them again"
+        )
+        yield PreflightProblem("NotOwner", message)
+    foreign_owners = {root.owner for root in replaced.roots if root.owner and root.owned} - facts.members_of - {facts.server.user}
+    if foreign_owners and not facts.server.superuser:
+        yield PreflightProblem("NotOwner", f"{facts.server.user} cannot give replaced objects back to their owners {listed(sorted(foreign_owners))}")
 
 
 def _dependants(replaced: Replaced) -> Iterable[PreflightProblem]:
-    strangers = [f"{root.identity} has the name of a {root.drop.kind.lower()} of the artifact" for root in replaced.roots if not root.fits]
-    if strangers:
-        yield PreflightProblem("DependentObjects", listed(strangers))
+    other_kinds = [f"{root.identity} has the name of a {root.drop.kind.lower()} of the artifact" for root in replaced.roots if not root.fits]
+    if other_kinds:
+        yield PreflightProblem("DependentObjects", listed(other_kinds))
     if replaced.outside:
-        yield PreflightProblem("DependentObjects", listed([f"{d.description} needs {d.on}" for d in replaced.outside]))
+        yield PreflightProblem("DependentObjects", listed([f"{d.description} needs {d.needs}" for d in replaced.outside]))
     if replaced.partitions:
-        yield PreflightProblem("DependentObjects", f"partitions that the artifact lacks would go with their tables: {listed(replaced.partitions)}")
+        yield PreflightProblem(
+            "DependentObjects", f"partitions that the artifact lacks would be dropped with their tables: {listed(replaced.partitions)}"
+        )
     if replaced.subscriptions:
-        cure = "take the tables out of the publication and refresh the subscription, or drop the subscription, and restore then"
+        cure = "take the tables out of the publication and refresh the subscription, or drop the subscription; then restore"
         yield PreflightProblem("DependentObjects", f"replication into replaced tables would end: {listed(replaced.subscriptions)}: {cure}")
 
 
@@ -280,38 +286,38 @@ def estimate_locks(needs: ArtifactNeeds, replaced: Replaced) -> int:
     """Locks of one transaction, as measured.
 
     One for each object that is dropped, with all its parts (types, defaults and constraints among
-    them); one for each relation with its TOAST table and indexes, each routine and each large
-    object that is made.
+    them); one for each relation, with its TOAST table and indexes, each routine and each large
+    object that is created.
     """
     contents = needs.contents
     return len(replaced.members) + contents.relations + contents.routines + contents.large_objects
 
 
 def refuse(problems: Sequence[PreflightProblem], who: str) -> None:
-    """One Failure that tells all problems, under the reason of the weightiest."""
+    """One Failure that reports all problems, with the reason that comes first in _ORDER."""
     if not problems:
         return
     ordered = sorted(problems, key=lambda problem: _ORDER.index(problem.reason) if problem.reason in _ORDER else len(_ORDER))
     first = ordered[0].reason
     if len(ordered) == 1:
         raise Failure(first, f"{who}: {ordered[0].message}; nothing was touched")
-    told = "; ".join(f"{number}. {problem.reason}: {problem.message}" for number, problem in enumerate(ordered, 1))
+    numbered = "; ".join(f"{number}. {problem.reason}: {problem.message}" for number, problem in enumerate(ordered, 1))
     hints = " ".join(dict.fromkeys(REASONS[problem.reason].hint for problem in ordered))
-    raise Failure(first, f"{who}: {len(ordered)} reasons why the restore would fail, nothing was touched: {told}", hints)
+    raise Failure(first, f"{who}: {len(ordered)} reasons why the restore would fail, nothing was touched: {numbered}", hints)
 
 
 def extension_order(wanted: Sequence[ExtensionEntry], states: Sequence[ExtensionState]) -> list[ExtensionEntry]:
-    """Those that others require come first."""
+    """Extensions that others require come first."""
     requires = {state.name: state.requires for state in states}
     by_name = {extension.name: extension for extension in wanted}
     ordered: dict[str, ExtensionEntry] = {}
 
-    def place(name: str, above: tuple[str, ...]) -> None:
+    def add(name: str, above: tuple[str, ...]) -> None:
         for needed in requires.get(name, ()):
             if needed in by_name and needed not in above:
-                place(needed, (*above, name))
+                add(needed, (*above, name))
         ordered.setdefault(name, by_name[name])
 
     for name in by_name:
-        place(name, ())
+        add(name, ())
     return list(ordered.values())

@@ -1,9 +1,9 @@
-"""Makes room for a dump within the restore's transaction, and puts back afterwards what the dump
-does not hold.
+"""Drops the objects that a dump replaces, within the restore's transaction, and puts back
+afterwards what the dump lacks: owners, privileges, publications, foreign keys of other tables.
 
-Objects are dropped in the order that the target's own dependencies ask for, not in the dump's: a
-foreign key, a view's column or a default that is newer than the backup would stand in the way of
-the dump's order. Never CASCADE: an object that is not meant to go stops the restore.
+Objects are dropped in the order that the target's own dependencies need, not in the dump's: a
+foreign key, a view's column or a default that is newer than the backup would forbid the dump's
+order. Never CASCADE: an object that must stay stops the restore.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PARTS = """
 SELECT c, o, i.type, i.identity FROM unnest(%s::oid[], %s::oid[]) u(c, o), LATERAL pg_catalog.pg_identify_object(c, o, 0) i
 WHERE i.type IN ('trigger', 'policy', 'rule', 'default value', 'table constraint')
 """
-_LOSSES = """
+_PARTS_OF = """
 SELECT i.type || ' ' || i.identity FROM (
   SELECT 'pg_class'::regclass::oid, indexrelid, 0 FROM pg_index WHERE indrelid = ANY(%(oids)s::oid[])
     AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
@@ -57,8 +57,8 @@ SELECT i.type || ' ' || i.identity FROM (
 UNION ALL SELECT 'place of ' || inhrelid::regclass || ' among the children of ' || inhparent::regclass FROM pg_inherits
   WHERE inhrelid = ANY(%(oids)s::oid[])
 """
-_WITH_PARTS = frozenset(RELATIONS) - {"SEQUENCE"}
-_PLACED = """
+_KINDS_WITH_PARTS = frozenset(RELATIONS) - {"SEQUENCE"}
+_TABLESPACES = """
 SELECT i.type || ' ' || i.identity, c.reltablespace::bigint
 FROM pg_class c, LATERAL pg_catalog.pg_identify_object('pg_class'::regclass, c.oid, 0) i WHERE c.reltablespace <> 0 AND c.relkind <> 't'
 """
@@ -66,12 +66,12 @@ _RELATIONS_NOW = "SELECT oid FROM pg_catalog.pg_class WHERE oid::regclass::text 
 
 
 _BATCH = 100
-"""Objects of one kind that are dropped by one statement."""
+"""Maximum number of objects of one kind that one statement drops."""
 
 
 class Replacement:
-    """Of `replaced`, over a connection in a transaction. In order: lock, drop, (the dump),
-    put_back."""
+    """The replacement of the target's objects, over a connection in a transaction. Call in this
+    order: `lock`, `drop`, then run the dump, `put_back`."""
 
     def __init__(self, connection: Connection, who: str) -> None:
         self._connection = connection
@@ -82,8 +82,8 @@ class Replacement:
         self._placed: set[tuple[str, int]] = set()
 
     def lock(self, replaced: Replaced) -> None:
-        """All tables that go and all that stay with a foreign key onto them, exclusively; Failure
-        LockTimeout names who holds them.
+        """Locks exclusively all tables that are dropped, and those that stay and have a foreign key
+        onto them. Failure LockTimeout names the sessions that hold their locks.
 
         Foreign keys are put back under the same locks, so no row slips in between.
         """
@@ -104,14 +104,14 @@ class Replacement:
             row = self._connection.execute(_BLOCKERS, (oids,)).fetchone()
         except psycopg.Error:
             row = None
-        return str(row[0]) if row and row[0] else "whoever held them has let go since"
+        return str(row[0]) if row and row[0] else "the lock holders have since released them"
 
     def drop(self, replaced: Replaced) -> None:
-        """Captures what is to be put back, then drops."""
+        """Captures everything that `put_back` needs, then drops."""
         self._replaced = replaced
         self._before = grants.capture(self._connection)
-        self._parts_before = self._parts([root.address[1] for root in replaced.roots if root.drop.kind in _WITH_PARTS])
-        self._placed = set(self._connection.execute(_PLACED + "AND c.oid = ANY(%s::oid[])", (list(replaced.relations),)))
+        self._parts_before = self._parts([root.address[1] for root in replaced.roots if root.drop.kind in _KINDS_WITH_PARTS])
+        self._placed = set(self._connection.execute(_TABLESPACES + "AND c.oid = ANY(%s::oid[])", (list(replaced.relations),)))
         for key in (*replaced.foreign_keys, *replaced.own_keys):
             self._run(f"ALTER TABLE {key.table} DROP CONSTRAINT {key.name}")
         for statement in self._in_order():
@@ -146,8 +146,8 @@ class Replacement:
         yield from drop_statements(run)
 
     def _untangle(self, addresses: Sequence[Address]) -> Iterable[str]:
-        """Within a circle of needs: drops the parts (triggers, policies, defaults, ...) that close
-        it."""
+        """Statements that drop the parts (triggers, policies, defaults, ...) which close a circle
+        of dependencies."""
         rows = self._connection.execute(_PARTS, ([a[0] for a in addresses], [a[1] for a in addresses]))
         for _, _, kind, identity in rows.fetchall():
             if kind in {"trigger", "policy", "rule"}:
@@ -161,8 +161,8 @@ class Replacement:
                 yield f"ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT"
 
     def put_back(self) -> list[str]:
-        """Owners, privileges, publications, foreign keys of tables that stay. Returns warnings:
-        what could not be put back."""
+        """Puts back owners, privileges, publications, and foreign keys of tables that stay. Returns
+        warnings about what could not be put back."""
         again = {root.address for root in self._replaced.roots if root.drop.kind == "LARGE OBJECT"}
         after = grants.capture(self._connection)
         for statement in list(grants.owner_statements(self._before, after, again)):
@@ -177,12 +177,13 @@ class Replacement:
             if key.comment is not None:
                 comment = sql.quote(key.comment, self._connection)
                 self._run(f"COMMENT ON CONSTRAINT {key.name} ON {key.table} IS {comment}")
-        told = ", ".join(sorted(others))
-        regranted = [f"grants that {told} had made come back as the owner's: they could not be made in that name"] if others else []
+        grantors = ", ".join(sorted(others))
+        regranted = [f"grants by {grantors} come back as the owner's: they could not be made in that role's name"] if others else []
         return [*self._lost(), *regranted]
 
     def _run_as(self, role: str, statement: str) -> bool:
-        """Whether it could be run in that role's name; else it is run all the same."""
+        """Runs the statement as that role where possible, else as this user. Returns whether it
+        could."""
         if role:
             try:
                 with self._connection.transaction():
@@ -197,18 +198,18 @@ class Replacement:
         return True
 
     def _parts(self, relations: Sequence[int]) -> set[str]:
-        return {text for (text,) in self._connection.execute(_LOSSES, {"oids": list(relations)})}
+        return {text for (text,) in self._connection.execute(_PARTS_OF, {"oids": list(relations)})}
 
     def _lost(self) -> list[str]:
-        names = [root.name for root in self._replaced.roots if root.drop.kind in _WITH_PARTS]
+        names = [root.name for root in self._replaced.roots if root.drop.kind in _KINDS_WITH_PARTS]
         now = [oid for (oid,) in self._connection.execute(_RELATIONS_NOW, (names,))]
         lost = self._parts_before - self._parts(now)
-        moved = {name for name, _ in self._placed - set(self._connection.execute(_PLACED))} - lost
-        told = {
-            "newer than the artifact, so gone with what was replaced": lost,
+        moved = {name for name, _ in self._placed - set(self._connection.execute(_TABLESPACES))} - lost
+        warnings = {
+            "newer than the artifact, so dropped with the objects that were replaced": lost,
             "in the database's own tablespace now, as tablespaces are not in an artifact": moved,
         }
-        return [f"{text}: {listed(sorted(names))}" for text, names in told.items() if names]
+        return [f"{text}: {listed(sorted(names))}" for text, names in warnings.items() if names]
 
     def _run(self, statement: str) -> None:
         try:
@@ -224,8 +225,8 @@ def _tops(replaced: Replaced, address: Address, tops: dict[Address, Root]) -> se
 
 
 def drop_statements(roots: Sequence[Root]) -> Iterable[str]:
-    """One statement for each kind: PostgreSQL sorts out what depends on what among the objects of
-    one DROP."""
+    """One statement for each kind: PostgreSQL orders the objects of one DROP by their
+    dependencies."""
     by_kind: dict[str, list[str]] = defaultdict(list)
     for root in roots:
         if root.drop.kind == "LARGE OBJECT":

@@ -1,5 +1,5 @@
-"""A restore: preflight, safety backup, then one transaction that is committed only when the whole
-artifact held and the server took all of it."""
+"""A restore: preflight, safety backup, then one transaction. It is committed only when the whole
+artifact passed its checks and the server took all of it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def execute(run: Run) -> None:
     for OutcomeUnknown, which says so)."""
     options = run.spec.restore
     if run.spec.database is None or options is None:
-        raise Failure("InvalidSpec", "a restore's run tells neither database nor options")
+        raise Failure("InvalidSpec", "the run spec lacks `database` or `restore`")
     info = load_conninfo(run.spec.database, run.paths)
     run.reporter.secret(info.password)
     storage = open_bucket(run, create=False)
@@ -53,7 +53,7 @@ def execute(run: Run) -> None:
     planned = make_plan(run, storage, options, manifest)
     with created_database(run, info, storage, manifest.database, wanted=options.create_database) as created, _session(run, info) as connection:
         with beside_backups(connection, info) as busy:
-            if busy:  # what would be refused is refused now, not after a long backup
+            if busy:  # a refusal comes now, not after a long backup
                 with completed_plan(planned, connection, run) as whole:
                     Restore(run, info, storage, options, manifest, whole, created=created).rehearse(connection)
         hold_run_lock(connection, info, "exclusive", run.stop, run.reporter)
@@ -68,8 +68,8 @@ def _session(run: Run, info: Conninfo) -> Iterator[Connection]:
 
 
 class Restore:
-    """Into one database, whose advisory lock the session holds. Call `rehearse` or `execute`,
-    once."""
+    """A restore into one database, whose advisory lock the session holds. Call `rehearse` or
+    `execute`, once."""
 
     def __init__(
         self, run: Run, info: Conninfo, storage: Storage, options: RestoreOptions, manifest: Manifest, planned: RestorePlan, *, created: bool
@@ -88,7 +88,7 @@ class Restore:
         self._server: preflight.TargetServer | None = None
 
     def rehearse(self, connection: Connection) -> None:
-        """The preflight alone."""
+        """Runs the preflight alone."""
         with self._reading(connection) as (_, head):
             self._preflight(connection, head)
 
@@ -127,7 +127,7 @@ class Restore:
             self._extensions.append(_text(create.format(sql.Identifier(extension.name), sql.Identifier(extension.schema_)), connection))
         self._run.reporter.info(
             f"preflight passed: {len(replaced.roots)} objects to be replaced; about {self._locks} locks of "
-            f"{facts.server.lock_capacity}; free space on the server cannot be asked by SQL: the artifact holds {self._manifest.dump_bytes} bytes, "
+            f"{facts.server.lock_capacity}; free space on the server cannot be queried: the artifact contains {self._manifest.dump_bytes} bytes, "
             f"its source took {self._manifest.database.size_bytes} on disk"
         )
 
@@ -170,7 +170,7 @@ class Restore:
             except Failure as failure:
                 given_up = failure.reason.name == "ArtifactExists"
                 if given_up:
-                    raise Failure("RunLost", "a check Job has given this restore up already, so it changes nothing any more") from None
+                    raise Failure("RunLost", "a check Job has already given up this restore, so it changes nothing") from None
                 raise
             self._run.reporter.transaction(opened.xid)
             restored = self._restore(connection, source, head)
@@ -192,7 +192,7 @@ class Restore:
             self._run.committing = False
 
     def _restore(self, connection: Connection, source: ArtifactSource, head: DumpHead) -> Restored:
-        """All that happens between BEGIN and COMMIT."""
+        """Everything between BEGIN and COMMIT."""
         executor = Executor(connection, self._info.who, self._progress(source))
         replacement = Replacement(connection, self._info.who)
         if self._replacing:
@@ -214,7 +214,7 @@ class Restore:
         return executor.restored
 
     def _make_room(self, connection: Connection, replacement: Replacement, head: DumpHead) -> None:
-        """Locks, looks again now that nobody can change it any more, and drops."""
+        """Locks, runs the preflight again now that nobody else can change anything, and drops."""
         replacement.lock(self._replaced(connection, head))
         replaced = self._replaced(connection, head)
         preflight.refuse(preflight.judge(preflight.gather_facts(connection, self._needs, replaced), self._needs, replaced), self._info.who)
@@ -230,11 +230,11 @@ class Restore:
             return
         row = connection.execute(sql.SQL("SELECT pg_catalog.count(*) FROM ONLY {}").format(name)).fetchone()
         if row and row[0]:
-            kept = "; the safety backup holds them" if self._run.facts.safety_backup else ""
-            self._run.warn(f"{table.schema_}.{table.name}: its {row[0]} rows are gone, as the artifact leaves out the rows of this table{kept}")
+            kept = "; the safety backup has them" if self._run.facts.safety_backup else ""
+            self._run.warn(f"{table.schema_}.{table.name}: its {row[0]} rows are gone, as the artifact lacks the rows of this table{kept}")
 
     def _compare(self, restored: Restored) -> None:
-        """The server's counts with the manifest's, table by table."""
+        """Compares the server's row counts with the manifest's, table by table."""
         if self._manifest.rows is None:
             return
         if wrong := differences(self._manifest.format, self._plan.contents.tables, restored.rows):
@@ -275,7 +275,8 @@ class Restore:
         )
 
     def _analyze(self, connection: Connection) -> None:
-        """Statistics for the planner. The data is committed: nothing here can fail the restore."""
+        """Updates the planner's statistics. The data is committed: no error here fails the
+        restore."""
         names = [sql.Identifier(t.schema_, t.name) for t in self._plan.contents.tables if t.kind in {"table", "unlogged", "materialized"}]
         if not names:
             return
@@ -284,7 +285,7 @@ class Restore:
             self._run.stop.check()
             connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(names)))
         except Exception as error:  # noqa: BLE001 - whatever it is, the restore is done
-            self._run.warn(f"ANALYZE after the restore did not end well, run it by hand: {' '.join(str(error).split())[:200]}")
+            self._run.warn(f"ANALYZE after the restore failed, run it by hand: {' '.join(str(error).split())[:200]}")
 
     def _database_report(self, connection: Connection) -> DatabaseReport:
         version_num, version = server_version(connection)
@@ -301,10 +302,10 @@ class Restore:
 
 
 def differences(fmt: Format, tables: Iterable[TableEntry], restored: Mapping[tuple[str, str], int]) -> list[str]:
-    """Pure: tables whose restored rows are not those of the manifest.
+    """Pure: tables whose number of restored rows differs from the manifest's.
 
-    A custom dump's rows are counted table by table, and the configuration tables of extensions,
-    whose own rows it holds too, are not among them.
+    The backup counts a custom dump's rows table by table, and skips the configuration tables of
+    extensions, whose rows the dump contains too: tables that the manifest lacks are ignored.
     """
     expected = {(table.schema_, table.name): table.rows or 0 for table in tables}
     keys = expected.keys() | (restored.keys() if fmt == "plain" else set())

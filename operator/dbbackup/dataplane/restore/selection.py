@@ -1,9 +1,9 @@
-"""Some schemas and tables of a custom archive, with all that belongs to them. Pure.
+"""Selects schemas and tables of a custom archive, with everything that belongs to them. Pure.
 
 To a table belong its rows, defaults, constraints, indexes, statistics, rules, triggers, policies,
 comments, its own sequences and its partitions. A foreign key onto a table that is neither selected
-nor in the target is left out. Types, functions and whatever else the selection needs are taken
-along where the target lacks them, and left as they are where it has them.
+nor in the target is left out. Types, functions and other objects that the selection needs are
+restored where the target lacks them, and left unchanged where it has them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dbbackup.dataplane.restore.drop_section import DroppedObject, parse_drop_st
 
 RELATIONS = frozenset({"TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"})
 _BY_TAG = frozenset({"DEFAULT", "CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "TRIGGER", "RULE", "POLICY"})
-"""Their tag is `table part`."""
-_BY_NEED = frozenset({
+"""Kinds whose tag is `table part`: the tag says which table they belong to."""
+_BY_DEPENDENCY = frozenset({
     "TABLE DATA", "MATERIALIZED VIEW DATA", "INDEX", "STATISTICS", "ROW SECURITY", "SEQUENCE", "SEQUENCE OWNED BY", "SEQUENCE SET", "COMMENT",
     "SECURITY LABEL", "TABLE ATTACH", "INDEX ATTACH",
 })  # fmt: skip
@@ -36,8 +36,9 @@ Exists = Callable[[Sequence[DroppedObject]], set[DroppedObject]]
 
 @dataclass(frozen=True, slots=True)
 class ArchiveSelection:
-    """`ids` in the archive's order; `needed` stand among them only because the target lacks them;
-    `left_out` are foreign keys, as `table name`."""
+    """What pg_restore is to restore. `ids` are in the archive's order; `needed` are those among
+    them that were not asked for and that the target lacks; `left_out` are foreign keys, as `table
+    name`."""
 
     ids: tuple[int, ...]
     tables: frozenset[tuple[str, str]]
@@ -46,10 +47,10 @@ class ArchiveSelection:
     left_out: tuple[str, ...]
     locks: int
     policies: str
-    """The definitions of its policies: they name roles."""
+    """The definitions of the selected policies: they name roles."""
 
     def listing(self) -> str:
-        """What `pg_restore --use-list` reads."""
+        """The file for `pg_restore --use-list`."""
         return "".join(f"{number};\n" for number in self.ids)
 
     def contents(self, whole: Contents) -> Contents:
@@ -64,8 +65,8 @@ class ArchiveSelection:
 
 
 def choose(entries: Sequence[TocEntry], schemas: Sequence[str], tables: Sequence[str]) -> set[int]:
-    """Ids of what was asked for, with what belongs to it; Failure SelectionEmpty names everything
-    that the archive does not hold."""
+    """IDs of the entries that were asked for, and of those that belong to them. Failure
+    SelectionEmpty names everything that the archive lacks."""
     chosen: set[int] = set()
     missing: list[str] = []
     for schema in schemas:
@@ -78,14 +79,16 @@ def choose(entries: Sequence[TocEntry], schemas: Sequence[str], tables: Sequence
         chosen |= {relations[key] for key in keys}
         missing += [] if keys else [f"table {table}"]
     if missing:
-        held = sorted({e.schema for e in entries if e.kind in RELATIONS})
-        raise Failure("SelectionEmpty", f"the artifact holds no {', '.join(missing)}; it has tables in the schemas {', '.join(held) or 'none'}")
+        available = sorted({e.schema for e in entries if e.kind in RELATIONS})
+        raise Failure(
+            "SelectionEmpty", f"the artifact contains no {', '.join(missing)}; it has tables in the schemas {', '.join(available) or 'none'}"
+        )
     return _belonging(entries, chosen)
 
 
 def complete(entries: Sequence[TocEntry], chosen: set[int], exists: Exists) -> ArchiveSelection:
-    """Takes along what the target lacks. Failure InvalidSpec where that is a table: nobody asked
-    for its rows."""
+    """Adds objects that the selection needs and the target lacks. Failure InvalidSpec where one of
+    them is a table: its rows were not asked for."""
     by_id = {entry.id: entry for entry in entries}
     base = set(chosen)
     needed: set[int] = set()
@@ -99,7 +102,7 @@ def complete(entries: Sequence[TocEntry], chosen: set[int], exists: Exists) -> A
         lacking = _lacking([by_id[number] for number in candidates], exists)
         tables = sorted(f"{e.schema}.{e.tag}" for e in lacking if e.kind in RELATIONS - {"SEQUENCE"})
         if tables:
-            raise Failure("InvalidSpec", f"the selection needs {', '.join(tables)}, which neither it nor the target holds: select them too")
+            raise Failure("InvalidSpec", f"the selection needs {', '.join(tables)}, which neither it nor the target contains: select them too")
         if not lacking:
             break
         needed |= {entry.id for entry in lacking}
@@ -131,12 +134,12 @@ def _belonging(entries: Sequence[TocEntry], chosen: set[int]) -> set[int]:
 
 
 def _owner(entry: TocEntry, by_id: dict[int, TocEntry]) -> int | None:
-    """The id of the entry that this one is a part of."""
+    """The ID of the entry that this one is a part of; None where it is not a part."""
     needs = [by_id[number] for number in entry.needs if number in by_id]
     if entry.kind in _BY_TAG:
         fitting = [e for e in needs if e.kind in RELATIONS and e.schema == entry.schema and entry.tag.startswith(f"{e.tag} ")]
         return max(fitting, key=lambda e: len(e.tag)).id if fitting else None
-    if entry.kind not in _BY_NEED:
+    if entry.kind not in _BY_DEPENDENCY:
         return None
     if entry.kind in {"COMMENT", "SECURITY LABEL"}:
         return needs[0].id if needs else None
@@ -146,18 +149,18 @@ def _owner(entry: TocEntry, by_id: dict[int, TocEntry]) -> int | None:
 
 def _needs(by_id: dict[int, TocEntry], chosen: Iterable[int]) -> set[int]:
     skipped = _NEVER - {"EXTENSION"}
-    return {n for number in chosen for n in by_id[number].needs if n in by_id and by_id[n].kind not in skipped and _standing(by_id[n])}
+    return {n for number in chosen for n in by_id[number].needs if n in by_id and by_id[n].kind not in skipped and _is_own_object(by_id[n])}
 
 
-def _standing(entry: TocEntry) -> bool:
-    """Whether it is an object of its own, and no part of one."""
-    return entry.kind == "EXTENSION" or entry.kind in RELATIONS or entry.kind not in _BY_TAG | _BY_NEED
+def _is_own_object(entry: TocEntry) -> bool:
+    """Whether the entry is an object of its own, not a part of one."""
+    return entry.kind == "EXTENSION" or entry.kind in RELATIONS or entry.kind not in _BY_TAG | _BY_DEPENDENCY
 
 
 def _lacking(candidates: Sequence[TocEntry], exists: Exists) -> list[TocEntry]:
     drops = {entry.id: drop for entry in candidates if (drop := _drop(entry)) is not None}
-    there = exists(list(drops.values()))
-    return [entry for entry in candidates if entry.id in drops and drops[entry.id] not in there]
+    existing = exists(list(drops.values()))
+    return [entry for entry in candidates if entry.id in drops and drops[entry.id] not in existing]
 
 
 def _drop(entry: TocEntry) -> DroppedObject | None:
@@ -168,7 +171,7 @@ def _drop(entry: TocEntry) -> DroppedObject | None:
 
 
 def _dangling(foreign_keys: Sequence[TocEntry], by_id: dict[int, TocEntry], chosen: set[int], exists: Exists) -> list[TocEntry]:
-    """Foreign keys onto tables that will not be there."""
+    """Foreign keys onto tables that will not exist."""
     targets = {key.id: [by_id[n] for n in key.needs if n in by_id and by_id[n].kind == "TABLE" and n not in chosen] for key in foreign_keys}
     lacking = {entry.id for entry in _lacking([entry for found in targets.values() for entry in found], exists)}
     return [key for key in foreign_keys if any(entry.id in lacking for entry in targets[key.id])]

@@ -1,8 +1,8 @@
-"""An artifact as pieces of SQL: fetched ahead, each part verified, decompressed, taken apart.
-Pulled by whoever iterates; bounded memory.
+"""Reads an artifact as pieces of SQL: fetched ahead, each part verified, decompressed, split. In
+bounded memory: only the consumer's iteration moves it on.
 
-`format: custom` passes through `pg_restore -f -`, a filter here and never a client, so that both
-formats reach the server the same way.
+`format: custom` passes through `pg_restore -f -`, which is a filter here and never connects to a
+server, so that both formats reach the server the same way.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _END_SECONDS = 20.0
 
 
 class ArtifactSource:
-    """One pass over an artifact. `argv` is that of pg_restore for a custom one. `whole` demands
-    that every byte was read and held to its digest."""
+    """One pass over an artifact. `argv` is the pg_restore command for a custom one. `whole` demands
+    that every byte was read and compared with its digest."""
 
     def __init__(self, storage: Storage, directory: str, manifest: Manifest, stop: Stop, argv: Sequence[str] = (), *, whole: bool = True) -> None:
         self._reader = ArtifactReader(storage, directory, manifest.artifact)
@@ -54,8 +54,8 @@ class ArtifactSource:
         return decompress(self._manifest.compression, self._reader, self._name)
 
     def pieces(self) -> Iterator[Piece]:
-        """The artifact as SQL. When the iterator ends, everything about the artifact held:
-        `finished` is True then, and only then."""
+        """The artifact as SQL. `finished` becomes True when the iterator ends, and only then: every
+        check of the artifact has passed."""
         splitter = Splitter()
         rules = Filter() if self._argv else None
         try:
@@ -78,15 +78,15 @@ class ArtifactSource:
             yield from self._restorer.output()
 
     def close(self) -> None:
-        """Ends pg_restore and the download, wherever they are."""
+        """Ends pg_restore and the download, at any point."""
         if self._restorer:
             self._restorer.close()
         self._reader.close()
 
 
 def _filtered(rules: Filter | None, piece: Piece) -> Iterator[Piece]:
-    """A custom archive is as pg_dump made it: the rules that a plain artifact passed when it was
-    made are applied here."""
+    """Applies the rules of the backup's filter: a custom archive is stored as pg_dump made it, so
+    they were not applied then."""
     data = piece.data if rules is None else rules.apply(piece)
     if data is piece.data:
         yield piece
@@ -99,9 +99,9 @@ def _filtered(rules: Filter | None, piece: Piece) -> Iterator[Piece]:
 class PgRestore:
     """pg_restore between two pipes: a thread feeds it the archive, the caller reads its output.
 
-    The archive's own failure goes before pg_restore's, which only follows from it. With `drain` the
-    archive is read to its end even when pg_restore needs no more of it, so that all its digests
-    were compared.
+    The archive's own failure is raised rather than pg_restore's, which only follows from it. With
+    `drain` the archive is read to its end even when pg_restore needs no more of it, so that all its
+    digests are compared.
     """
 
     def __init__(self, argv: Sequence[str], archive: Iterator[bytes], name: str, *, drain: bool) -> None:
@@ -131,7 +131,7 @@ class PgRestore:
                     try:
                         pipe.write(chunk)
                     except BrokenPipeError:
-                        pipe = None  # it needs no more, or it failed: its exit code tells
+                        pipe = None  # pg_restore needs no more, or it failed: its exit code shows which
                         if not self._drain:
                             return
         except BaseException as error:  # noqa: BLE001  raised again by the thread that reads
@@ -148,7 +148,7 @@ class PgRestore:
                 self._stderr += data
 
     def output(self) -> Iterator[bytes]:
-        """What pg_restore writes; Failure where it, or the archive, did not come to a clean end."""
+        """The output of pg_restore; Failure where it, or the archive, did not end cleanly."""
         while data := _read(self._process.stdout, _READ):
             yield data
         code = self._process.wait()
@@ -161,7 +161,7 @@ class PgRestore:
             raise Failure("ArtifactCorrupt", f"{self._name}: {self._program} ended with exit code {code}: {text}")
 
     def kill(self) -> None:
-        """Ends it at once; safe at any time, from any thread."""
+        """Ends pg_restore at once; safe at any time, from any thread."""
         self._ended = True
         with suppress(ProcessLookupError):
             self._process.kill()
@@ -177,5 +177,5 @@ class PgRestore:
 
 
 def _read(pipe: IO[bytes] | None, size: int) -> bytes:
-    """What is there, `size` bytes at most; empty at the end."""
+    """The bytes that are ready, at most `size`; empty at the end."""
     return os.read(pipe.fileno(), size) if pipe else b""

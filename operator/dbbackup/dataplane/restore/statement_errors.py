@@ -1,4 +1,4 @@
-"""What a server's refusal of a statement means, told without the data that it refused. Pure."""
+"""Turns the server's error for a statement into a Failure, without the data in the error. Pure."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _BY_STATE: dict[str, ReasonName] = {
     "25006": "TargetReadOnly",
 }
 _CONSTRAINT_HINT = {
-    "23503": "Rows that stay in the target may refer to rows that the artifact does not hold: remove or correct them, then restore.",
+    "23503": "Rows that stay in the target may refer to rows that the artifact lacks: remove or correct them, then restore.",
 }
 
 
 def describe(statement: bytes | str) -> str:
-    """What a statement is about, in one short line without values: `ALTER TABLE ONLY app.s ADD
-    CONSTRAINT s_u_fkey FOREIGN KEY`."""
+    """A statement in one short line without values: `ALTER TABLE ONLY app.s ADD CONSTRAINT s_u_fkey
+    FOREIGN KEY`."""
     text = " ".join((statement if isinstance(statement, str) else statement[:2000].decode("utf-8", "replace")).split())
     if found := _LARGE_OBJECT.match(text):
         return f"large object {found[1]}" if len(found[1]) > 1 else "large object data"
@@ -41,10 +41,10 @@ def describe(statement: bytes | str) -> str:
 
 
 def statement_failure(error: psycopg.Error, statement: bytes | str, who: str) -> Failure:
-    """The Failure that an error of a restore's statement stands for.
+    """The Failure for the error of a restore's statement.
 
-    Values that the data holds are left out: the server's DETAIL, its COPY context but the line, and
-    what a message quotes after a colon.
+    Values of the data are left out: the server's DETAIL, its COPY context except the line, and the
+    text that a message quotes after a colon.
     """
     state = error.sqlstate or ""
     primary = error.diag.message_primary or " ".join(str(error).split())

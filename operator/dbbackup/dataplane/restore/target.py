@@ -1,5 +1,5 @@
-"""What the target holds: user objects of every kind, and the ones that a dump would replace. Reads
-catalogs, changes nothing."""
+"""Lists the target's objects: user objects of every kind, and those that a dump would replace.
+Reads catalogs, changes nothing."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ _GLOBAL_KINDS: dict[str, tuple[str, str]] = {
     "ACCESS METHOD": ("pg_am", "am"),
 }
 _METHOD = "'USING ' || (SELECT pg_catalog.quote_ident(amname) FROM pg_catalog.pg_am WHERE oid = {})"
-_FURTHER = {
+_SUBKIND = {
     "pg_class": "c.relkind::text",
     "pg_type": "CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_type WHERE oid = c.typelem AND typarray = c.oid) THEN 'array'"
     " ELSE c.typtype::text || coalesce((SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = c.typrelid), '') END",
     "pg_opclass": _METHOD.format("c.opcmethod"),
     "pg_opfamily": _METHOD.format("c.opfmethod"),
 }
-"""What else is asked of an object than its name and its owner."""
+"""Catalog -> the expression for `Root.subkind`."""
 _FITTING = {
     "TABLE": ("r", "p"), "VIEW": ("v",), "MATERIALIZED VIEW": ("m",), "FOREIGN TABLE": ("f",), "SEQUENCE": ("S",),
     "DOMAIN": ("d",), "TYPE": ("b", "cc", "d", "e", "m", "p", "r"),
 }  # fmt: skip
-"""Kinds of which only one may have a name -> what of the target may be dropped as that kind:
-relkind, or typtype with the relkind of the row type."""
-_TOLD_APART = {"pg_operator", "pg_opclass", "pg_opfamily"}
-"""Kinds of which several may have one name: of these the dump's statement tells arguments or access
-method as well."""
+"""Kinds that share their names with other kinds -> subkinds of the target's objects that may be
+dropped as that kind: relkind, or typtype with the relkind of the row type."""
+_SHARED_NAMES = {"pg_operator", "pg_opclass", "pg_opfamily"}
+"""Catalogs in which several objects may have one name: the dump's statement also contains their
+arguments or access method."""
 _OWNERLESS = {"pg_ts_parser", "pg_ts_template", "pg_am"}
 
 USER_OBJECTS = """
@@ -138,19 +138,20 @@ UNION ALL SELECT 'pg_user_mapping'::regclass, umid, pg_catalog.format('FOR %I SE
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """One object of the target that the dump replaces. `owned`: the user has its owner's
-    privileges."""
+    """One object of the target that the dump replaces. `owned`: the user has the privileges of its
+    owner."""
 
     drop: DroppedObject
     address: Address
     owner: str | None
     owned: bool
     kind: str
-    """As pg_identify_object says it: `materialized view`."""
+    """As pg_identify_object returns it: `materialized view`."""
     name: str
-    """Qualified and quoted where it must be."""
-    further: str = ""
-    """Of a relation its relkind, of a type typtype with the relkind that it is the row type of."""
+    """Qualified, and quoted where necessary."""
+    subkind: str = ""
+    """Relkind of a relation; typtype of a type, with the relkind of the relation whose row type it
+    is."""
 
     @property
     def identity(self) -> str:
@@ -158,24 +159,24 @@ class Root:
 
     @property
     def fits(self) -> bool:
-        """Whether it is what the dump has under that name, not another kind of object that only
-        shares the name."""
-        return not self.further or self.further in _FITTING.get(self.drop.kind, (self.further,))
+        """Whether it is the kind of object that the dump has under that name, not another kind that
+        only shares the name."""
+        return not self.subkind or self.subkind in _FITTING.get(self.drop.kind, (self.subkind,))
 
 
 def user_objects(connection: Connection, limit: int = 12) -> tuple[list[str], int]:
-    """The first few objects that a person made in the database, and how many there are. Extensions,
-    their members and their schemas don't count."""
+    """The first `limit` objects that users created in the database, and how many there are.
+    Extensions, their members and their schemas don't count."""
     rows = connection.execute(USER_OBJECTS, (FIRST_USER_OID, limit)).fetchall()
     return [f"{kind} {identity}" for kind, identity, _ in rows], rows[0][2] if rows else 0
 
 
 def find_roots(connection: Connection, wanted: Sequence[DroppedObject]) -> list[Root]:
-    """Those of the dump's objects that the target holds."""
+    """The dump's objects that exist in the target."""
     by_kind: dict[tuple[str, str], list[DroppedObject]] = defaultdict(list)
     for drop in wanted:
         by_kind[_catalog(drop.kind)].append(drop)
-        if drop.kind in drop_section.RELATIONS:  # whose row type needs the name too
+        if drop.kind in drop_section.RELATIONS:  # its row type needs the name too
             by_kind["pg_type", "typ"].append(drop)
     found: list[tuple[DroppedObject, Address, str | None, bool, str]] = []
     for (catalog, prefix), group in by_kind.items():
@@ -188,7 +189,8 @@ def find_roots(connection: Connection, wanted: Sequence[DroppedObject]) -> list[
 
 
 def _in_the_way(drop: DroppedObject, kind: str) -> bool:
-    """Of types: an array type makes room by itself; a row type is found as its relation."""
+    """Whether a type occupies the name: an array type gives way by itself, and a row type is found
+    as its relation."""
     return kind != "array" and not (drop.kind in drop_section.RELATIONS and kind.startswith("c"))
 
 
@@ -221,26 +223,27 @@ def _find(
             owner=owner,
             role="r.rolname",
             member="true" if catalog in _OWNERLESS else f"pg_catalog.pg_has_role({owner}, 'USAGE')",
-            kind=_FURTHER.get(catalog, "''"),
+            kind=_SUBKIND.get(catalog, "''"),
             namespace=f"JOIN pg_catalog.pg_namespace ns ON ns.oid = c.{prefix}namespace AND ns.nspname = u.s" if in_schema else "",
         )
     return [
         (group[i - 1], (classid, oid), role, bool(owned), kind)
         for i, classid, oid, _, role, owned, kind in connection.execute(query, parameters)
-        if catalog not in _TOLD_APART or kind == drop_section.argument_list(group[i - 1].rest)
+        if catalog not in _SHARED_NAMES or kind == drop_section.argument_list(group[i - 1].rest)
     ]
 
 
 def _routines(
     rows: list[tuple[int, int, int, int, str, bool, str, list[str]]], group: list[DroppedObject]
 ) -> list[tuple[DroppedObject, Address, str | None, bool, str]]:
-    """By their arguments as the server writes them, or by the types among these: the same types
-    make the same routine, whatever its parameters are called. Any other routine of that name stays.
+    """Found by their arguments as the server writes them, or by the types of these: routines with
+    the same types are the same, whatever their parameters are called. Other routines with that name
+    stay.
     """
     return [
         (group[i - 1], (classid, oid), role, owned, "")
         for i, classid, oid, _, role, owned, text, types in rows
-        if drop_section.argument_list(text) == (told := drop_section.argument_list(group[i - 1].rest)) or drop_section.takes_types(told, types)
+        if drop_section.argument_list(text) == (wanted := drop_section.argument_list(group[i - 1].rest)) or drop_section.takes_types(wanted, types)
     ]
 
 

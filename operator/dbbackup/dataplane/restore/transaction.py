@@ -1,5 +1,5 @@
-"""The one transaction of a restore: opened, committed or rolled back, and never silently left in
-doubt."""
+"""The one transaction of a restore: it is opened, then committed or rolled back, and never silently
+left in doubt."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from dbbackup.dataplane.logs import Reporter
 
 SETTLE_SECONDS = 60.0
-"""How long an uncertain COMMIT is asked after, and a backend that should end is waited for."""
+"""How long the server is asked for the outcome of an uncertain COMMIT, and how long a backend may
+take to end."""
 _PAUSE = 0.25
 _CHECK_INTERVAL = "10s"
 _SESSION_ENDED = {"FATAL", "PANIC"}
-"""Severities that end the session rather than the transaction: a PANIC over a commit record that
-would not flush may leave it to be replayed."""
+"""Severities that end the session, not only the transaction: after a PANIC because a commit record
+could not be flushed, that record may still be replayed."""
 
 _SETTINGS = """
 SELECT pg_catalog.set_config(name, CASE name WHEN 'lock_timeout' THEN %s WHEN 'client_connection_check_interval' THEN %s ELSE '0' END, true)
@@ -41,8 +42,8 @@ SELECT pg_catalog.txid_current()::text, pg_catalog.pg_backend_pid(),
 
 @dataclass(frozen=True, slots=True)
 class OpenTransaction:
-    """`xid` is the transaction's id with its epoch; `timeline` that of the server, without which
-    the id means nothing after a failover."""
+    """`xid` is the transaction's ID with its epoch; `timeline` is the server's, without which the
+    ID means nothing after a failover."""
 
     xid: str
     pid: int
@@ -50,8 +51,8 @@ class OpenTransaction:
 
 
 class Transaction:
-    """`connection` outlives it: the session's advisory lock goes with the connection. Its owner
-    calls `commit` or `abort`, once."""
+    """The transaction over `connection`, which outlives it: the session holds the advisory lock.
+    Call `commit` or `abort`, once."""
 
     def __init__(self, connection: Connection, info: Conninfo, stop: Stop, reporter: Reporter) -> None:
         self._connection = connection
@@ -61,7 +62,7 @@ class Transaction:
         self._opened: OpenTransaction | None = None
 
     def begin(self, lock_timeout_seconds: int) -> OpenTransaction:
-        """BEGIN, with settings that end with it, and a transaction id."""
+        """BEGIN, with settings for this transaction alone, and a transaction ID."""
         try:
             self._connection.execute("BEGIN")
             self._connection.execute(
@@ -72,15 +73,15 @@ class Transaction:
         except psycopg.Error as error:
             raise to_failure(error, self._info, "opening the transaction", "RestoreFailed") from None
         if row is None:
-            raise Failure("RestoreFailed", f"{self._info.who}: the server told no transaction id")
+            raise Failure("RestoreFailed", f"{self._info.who}: the server returned no transaction ID")
         self._opened = OpenTransaction(str(row[0]), int(row[1]), str(row[2])[:8])
         return self._opened
 
     def commit(self) -> None:
-        """COMMIT. A lost reply is settled by asking the server; Failure OutcomeUnknown where nobody
-        can tell, any other where it was rolled back."""
+        """COMMIT. After a lost reply the server is asked for the outcome: Failure OutcomeUnknown
+        where it remains unknown, any other Failure where the transaction was rolled back."""
         if self._connection.pgconn.transaction_status != TransactionStatus.INTRANS:
-            raise Failure("RestoreFailed", f"{self._info.who}: the transaction was not open any more at its end; everything was rolled back")
+            raise Failure("RestoreFailed", f"{self._info.who}: the transaction was no longer open at COMMIT; everything was rolled back")
         try:
             tag = self._connection.execute("COMMIT").statusmessage
         except psycopg.Error as error:
@@ -93,7 +94,7 @@ class Transaction:
 
     def _settle(self, lost: str) -> None:
         opened = self._require()
-        self._reporter.warn(f"the reply to COMMIT was lost ({lost}); asking the server what became of transaction {opened.xid}")
+        self._reporter.warn(f"the reply to COMMIT was lost ({lost}); asking the server for the outcome of transaction {opened.xid}")
         deadline = time.monotonic() + SETTLE_SECONDS
         answer = "no connection could be made"
         while time.monotonic() < deadline:
@@ -112,13 +113,13 @@ class Transaction:
                 return
             if status == "aborted":
                 raise Failure("ConnectionLost", f"{self._info.who}: the connection was lost during COMMIT and the server rolled everything back")
-            answer = f"the server says {status or 'nothing'} of it"
+            answer = f"the server reports the status {status or 'unknown'}"
             time.sleep(_PAUSE)
         raise Failure("OutcomeUnknown", f"{self._info.who}: the reply to COMMIT of transaction {opened.xid} was lost, and {answer}")
 
     def abort(self) -> None:
-        """Rolls back, and returns only when the server holds nothing of it any more. Never raises:
-        the reason of the abort matters more."""
+        """Rolls back, and returns only when the server has ended the transaction. Never raises: the
+        reason for the abort matters more."""
         with suppress(psycopg.Error):
             if not self._connection.closed and self._connection.pgconn.transaction_status != TransactionStatus.ACTIVE:
                 self._connection.execute("ROLLBACK")
@@ -130,7 +131,7 @@ class Transaction:
         try:
             gone = end_backend(self._info, self._opened)
         except (Failure, psycopg.Error) as error:
-            self._reporter.warn(f"could not see whether the restore's server process has ended: {' '.join(str(error).split())}")
+            self._reporter.warn(f"could not find out whether the restore's server process has ended: {' '.join(str(error).split())}")
             return
         if not gone:
             self._reporter.warn(
@@ -139,12 +140,12 @@ class Transaction:
 
     def _require(self) -> OpenTransaction:
         if self._opened is None:
-            raise Failure("InternalError", "a transaction that was not opened was to be settled")
+            raise Failure("InternalError", "the outcome of a transaction that was not opened was asked for")
         return self._opened
 
 
 def transaction_status(session: Connection, xid: str) -> tuple[str, str]:
-    """(committed, aborted, in progress or empty where it is too old to tell; the server's
+    """(committed, aborted, in progress, or empty where the transaction is too old; the server's
     timeline)."""
     row = session.execute(
         "SELECT pg_catalog.txid_status(%s::bigint), pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())", (int(xid),)
@@ -153,8 +154,8 @@ def transaction_status(session: Connection, xid: str) -> tuple[str, str]:
 
 
 def end_backend(info: Conninfo, opened: OpenTransaction) -> bool:
-    """Ends the server process that still runs the transaction, through a second connection; True
-    when it is gone."""
+    """Ends the server process that still runs the transaction, over a second connection. Returns
+    whether it has ended."""
     deadline = time.monotonic() + SETTLE_SECONDS
     with connect(info, "dbbackup end") as session:
         while time.monotonic() < deadline:

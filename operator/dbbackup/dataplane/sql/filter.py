@@ -1,21 +1,20 @@
-"""What a backup leaves out of a plain dump, or rewrites in it, so that the artifact restores in one
-transaction.
+"""Removes or rewrites statements of a plain dump, so that the artifact restores in one transaction.
 
-Each rule answers one behaviour of PostgreSQL:
+Each rule is for one behaviour of PostgreSQL:
 
 - `SET transaction_timeout` comes from pg_dump 17 and later, and servers up to 16 refuse it. It only
   repeats the default, 0.
 - `pg_attver` in a column's options belongs to the newer servers that write it; others refuse it.
-- `DROP SCHEMA` and `DROP EXTENSION` would fail or take along what stays in the target. Every other
-  object of the dump is dropped one by one.
-- `COMMENT ON EXTENSION` and `COMMENT ON SCHEMA public` need the owner, who is often another role.
-  The comments are the stock ones.
-- `CREATE SCHEMA` becomes `CREATE SCHEMA IF NOT EXISTS`: the schema was not dropped, and `public` is
-  always there.
+- `DROP SCHEMA` and `DROP EXTENSION` would fail, or drop objects that must stay in the target. Every
+  other object of the dump is dropped one by one.
+- `COMMENT ON EXTENSION` and `COMMENT ON SCHEMA public` need the owner, which is often another role.
+  The comments are the standard ones.
+- `CREATE SCHEMA` becomes `CREATE SCHEMA IF NOT EXISTS`: the schema was not dropped, and `public`
+  always exists.
 - `BEGIN` and `COMMIT` around large objects would end the one transaction.
-- A view that pg_dump cut in two for its dependencies is replaced by a dummy in the drop section.
-  Where the target has no such view, none is made.
-- `\\restrict` and `\\unrestrict` are refused by psql before August 2025. They guard psql against
+- A view that pg_dump split in two because of its dependencies is replaced by a dummy in the DROP
+  section. Where the target has no such view, no dummy is created.
+- psql before August 2025 refuses `\\restrict` and `\\unrestrict`. They guard psql against
   meta-commands smuggled into a dump (CVE-2025-8714). Here the splitter finds the end of every
   statement, a meta-command fails the backup, and our own restore does not run psql.
 """
@@ -41,18 +40,18 @@ _FIRST = frozenset(b"SsDdCcBbAa")
 
 
 class Filter:
-    """Decides on pieces in their order. `apply` gives the bytes that stay, empty where none do."""
+    """Call `apply` with each piece in order: it returns the bytes that stay, or no bytes."""
 
     def __init__(self) -> None:
         self._dropping = True
         self._schemas: set[bytes] = set()
 
     def apply(self, piece: Piece) -> bytes:
-        """SqlError for a meta-command: pg_dump writes none but \\restrict without --create."""
+        """SqlError for a meta-command: without --create pg_dump writes only \\restrict."""
         if piece.kind is Kind.META:
             if _RESTRICT.match(piece.text):
                 return piece.data[: piece.start]
-            raise SqlError(f"the dump holds a meta-command of psql: {piece.text[:60].decode('utf-8', 'replace').strip()}")
+            raise SqlError(f"the dump contains a meta-command of psql: {piece.text[:60].decode('utf-8', 'replace').strip()}")
         if piece.kind is not Kind.STATEMENT or piece.data[piece.start] not in _FIRST:
             return piece.data
         return self._statement(piece)

@@ -1,8 +1,9 @@
-"""Bytes of a plain dump -> statements, COPY headers, COPY data with row counts.
+"""Splits the bytes of a plain dump into statements, COPY headers and COPY data with row counts.
 
-The lexer knows what psql knows: quotes, E-strings, quoted identifiers, dollar quotes, comments,
-parentheses and SQL-standard function bodies. A function body may hold `COPY t FROM stdin;` at the
-start of a line, and a row may be 100 MB: neither confuses it, and no row is ever held whole.
+The lexer knows the same syntax as psql: quotes, E-strings, quoted identifiers, dollar quotes,
+comments, parentheses and SQL-standard function bodies. A function body may hold `COPY t FROM
+stdin;` at the start of a line, and a row may be 100 MB: neither confuses it, and no row is ever
+held whole.
 """
 
 from __future__ import annotations
@@ -13,28 +14,28 @@ from enum import Enum, auto
 
 
 class SqlError(ValueError):
-    """The input is not what pg_dump writes: it ends within something, or holds a meta-command
-    within a statement."""
+    """The input does not come from pg_dump: it ends within a statement or COPY data, or a statement
+    contains a meta-command."""
 
 
 class Kind(Enum):
     STATEMENT = auto()
-    """One statement with its `;` and the blanks and comments before it."""
+    """One statement with its `;`, and the blanks and comments before it."""
     COPY = auto()
     """`COPY ... FROM stdin;` with its newline: DATA and COPY_END follow."""
     DATA = auto()
-    """A slice of COPY data; it may begin and end within a row. `rows` counts the newlines in it."""
+    """A slice of COPY data; it may begin and end within a row. `rows` counts its newlines."""
     COPY_END = auto()
     """The line `\\.`"""
     META = auto()
-    """A line for psql alone, such as `\\restrict`, with its newline."""
+    """A command line for psql, such as `\\restrict`, with its newline."""
     BLANK = auto()
     """Blanks and comments at the end of the input."""
 
 
 class Piece:
-    """One piece; the `data` of all pieces in a row is the input. `text` is a statement without the
-    blanks and comments before it."""
+    """One piece of the input: the `data` of all pieces, joined, is the input. `text` is a statement
+    without the blanks and comments before it."""
 
     __slots__ = ("data", "kind", "rows", "start")
 
@@ -70,8 +71,8 @@ _CODE = re.compile(
 )
 _BODY_CODE = re.compile(_CODE.pattern + rb"|(?<![%(w)s])(?:[Cc][Aa][Ss][Ee]|[Ee][Nn][Dd])(?![%(w)s])" % {b"w": _WORD})
 _ROUTINE = re.compile(rb"CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\b", re.IGNORECASE)
-# What the end of the input so far could be the beginning of: E', --, /*, a dollar tag, or a word
-# that matters. It is looked at again with more input.
+# The input so far may end with the beginning of E', --, /*, a dollar tag or a keyword. That end is
+# examined again with more input.
 _UNSURE = re.compile(rb"(?:[-/]|\$[A-Za-z0-9_\x80-\xff]*|[%(w)s]{1,8}|[Bb][Ee][Gg][Ii][Nn]\s{1,40}[A-Za-z]{0,6})\Z" % {b"w": _WORD})
 _UNSURE_WINDOW = 200
 _LEAD = re.compile(rb"\s*(?:--[^\n]*\n\s*)*")
@@ -81,16 +82,16 @@ _COPY = re.compile(rb"COPY\b.*\bFROM\s+stdin\b[^;']*;\Z", re.IGNORECASE | re.DOT
 _STRINGS_OFF = re.compile(rb"SET\s+standard_conforming_strings\s*(?:=|TO)\s*'?(?P<value>\w+)'?\s*;\Z", re.IGNORECASE)
 _DATA_END = re.compile(rb"\n\\\.\n")
 _HOPS = 64
-"""Backslashes looked at one by one in a chunk of COPY data: `find` goes to the next at 20 GB/s,
-`rfind` tells at 7 that there is no end, the expression runs at 3."""
+"""Backslashes that are examined one by one in a chunk of COPY data: `find` reaches the next at 20
+GB/s, `rfind` shows at 7 GB/s that there is no end, the expression runs at 3 GB/s."""
 _END = b"\\.\n"
 _TAIL = 3
-"""Bytes held back at the end of a chunk of COPY data: they may begin `\\n\\.\\n`."""
+"""Bytes held back at the end of a chunk of COPY data: they may be the beginning of `\\n\\.\\n`."""
 
 
 class Splitter:
-    """Incremental: `feed` chunks of any size, then `finish`; both yield pieces. Memory: one
-    statement, never COPY data."""
+    """Incremental: call `feed` with chunks of any size, then `finish`; both yield pieces. Memory
+    holds one statement, never all of the COPY data."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -101,8 +102,8 @@ class Splitter:
         self._reset(0)
 
     def _reset(self, begin: int) -> None:
-        self._begin = begin  # of the piece, in the buffer
-        self._start = begin  # of its text, after blanks and comments
+        self._begin = begin  # start of the piece in the buffer
+        self._start = begin  # start of its text, after blanks and comments
         self._position = begin
         self._state = _State.LEAD
         self._resume = _State.LEAD
@@ -134,7 +135,8 @@ class Splitter:
             self._position -= shift
 
     def finish(self) -> Iterator[Piece]:
-        """The end of the input: what is left, or SqlError where it ends within something."""
+        """The end of the input: the last piece, or SqlError where it ends within a statement or
+        COPY data."""
         if self._copying:
             raise SqlError("the input ends within COPY data")
         yield from self._statements(final=True)
@@ -152,7 +154,7 @@ class Splitter:
 
     def _data(self, chunk: bytes) -> Iterator[Piece]:
         if self._buffer:
-            # The last few bytes of data, which may begin the end mark.
+            # The last few bytes of the chunk before, which may begin the end mark.
             chunk = bytes(self._buffer) + chunk
             self._buffer.clear()
         if self._line_start and chunk[:3] == _END:
@@ -194,8 +196,8 @@ class Splitter:
                 return
 
     def _step(self, *, final: bool) -> Piece | None:
-        """Lexes on from `position`; leaves it and the state as they are where more input is
-        needed."""
+        """Continues the lexer from `position`; where more input is needed, neither it nor the state
+        changes."""
         match self._state:
             case _State.LEAD:
                 return self._lead(final=final)
@@ -351,7 +353,7 @@ class Splitter:
 
 
 def _data_end(chunk: bytes) -> int:
-    """Where the line `\\.` begins in COPY data, or -1."""
+    """The offset of the line `\\.` in COPY data, or -1."""
     at = chunk.find(b"\\")
     for _ in range(_HOPS):
         if at < 0:
@@ -373,8 +375,8 @@ _NAME = re.compile(rb'\s*("(?:[^"]|"")+"|[^\s."(;,]+)')
 
 
 def qualified_name(text: bytes, position: int = 0) -> tuple[str, str]:
-    """(schema, name) of a qualified name as pg_dump writes it, at `position`; SqlError where there
-    is none."""
+    """(schema, name) of a qualified name as pg_dump writes it, at `position`; SqlError where
+    `text` has none there."""
     first = _NAME.match(text, position)
     second = _NAME.match(text, first.end() + 1) if first and text[first.end() : first.end() + 1] == b"." else None
     if not first or not second:

@@ -1,5 +1,5 @@
-"""Whether a database can be reached and backed up, as a run would find it: who and where it is, its
-version, what its user may read."""
+"""Tests, as a run would, whether a database can be reached and backed up: its identity, its
+version, and what its user may read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
 from dbbackup.dataplane.postgres.locks import cancel
 from dbbackup.text import listed
 
-# What an extension brings is not dumped, and its tables are often not for everybody.
+# Members of extensions are not dumped, and not every user may read their tables.
 _TABLES = """
 SELECT c.oid::pg_catalog.regclass::text,
        pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
@@ -33,13 +33,13 @@ def execute(run: Run) -> None:
     """`run.facts.database`, told before anything else can fail; warnings of what a backup would
     stumble over; or Failure."""
     if run.spec.database is None:
-        raise Failure("InvalidSpec", "the run tells no database")
+        raise Failure("InvalidSpec", "the run spec lacks `database`")
     info = load_conninfo(run.spec.database, run.paths)
     run.reporter.secret(info.password)
     with closing(connect(info, "dbbackup reach")) as connection, run.stop.calling(lambda: cancel(connection)):
         number = _look(run, connection, info)
     client = clients.choose(number, clients.installed(run.paths.postgresql))
-    run.reporter.info(f"{info.who}: reached; pg_dump {client.version()} backs it up")
+    run.reporter.info(f"{info.who}: reached; pg_dump {client.version()} will back it up")
 
 
 def _look(run: Run, connection: Connection, info: Conninfo) -> int:

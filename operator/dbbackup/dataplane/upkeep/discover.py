@@ -1,4 +1,4 @@
-"""The databases of a server, for a schedule that takes them by patterns."""
+"""Lists the databases of a server, for a schedule that selects them by patterns."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo, read_s
 from dbbackup.dataplane.postgres.locks import cancel
 
 _MAINTENANCE = "postgres"
-# datconnlimit -2 (in the minor versions that know it) marks what an interrupted DROP DATABASE left:
-# nobody can connect to it any more.
+# datconnlimit -2 (in the minor versions that use it) marks a database that an interrupted DROP
+# DATABASE left: no connection to it is possible any more.
 _QUERY = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 ORDER BY datname"
 
 
@@ -25,7 +25,7 @@ def execute(run: Run) -> None:
     """A discovery: its pages and `run.facts`; or Failure."""
     target = run.spec.database
     if target is None:
-        raise Failure("InvalidSpec", "a discovery's run tells no database")
+        raise Failure("InvalidSpec", "the run spec lacks `database`")
     info = load_conninfo(target.model_copy(update={"name": target.name or _MAINTENANCE}), run.paths)
     run.reporter.secret(info.password)
     pager = Pager(run.reporter.page)
@@ -36,8 +36,8 @@ def execute(run: Run) -> None:
 
 
 def _candidates(run: Run, target: DatabaseTarget) -> list[str]:
-    """The database that the target names, where it names one, is the one that its user may surely
-    connect to."""
+    """Databases to connect to, in this order: the one that the target names, since its user can
+    surely connect to it, then the maintenance database."""
     try:
         own = resolve(target, read_secret(run.paths.database_secret)).name
     except Failure:
@@ -46,8 +46,8 @@ def _candidates(run: Run, target: DatabaseTarget) -> list[str]:
 
 
 def _names(run: Run, connection: Connection, info: Conninfo) -> list[str]:
-    """Names are bytes of whatever encoding their creator used: those that are not UTF-8 can't be
-    named by a Kubernetes object."""
+    """Names are bytes in the encoding of the session that created the database. A Kubernetes object
+    can't contain those that are not UTF-8: they are left out with a warning."""
     try:
         connection.execute("SET client_encoding = 'SQL_ASCII'")
         rows = connection.execute(_QUERY).fetchall()

@@ -1,7 +1,7 @@
-"""An inventory: the storage is tried, everything of the namespace is listed once, and what dead
-runs left behind is swept.
+"""An inventory: it tests the storage, lists everything of the namespace once, and sweeps what dead
+runs left behind.
 
-Nothing that is not this operator's, by its place and name, is ever touched.
+Only objects with this operator's directories and names are ever touched.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.formats import DUMPS
-from dbbackup.contract.keys import MANIFEST, OWN_NAMES, PROBE, RESTORES, SAFETY_SUFFIX, Leaf, leaf, parse_directory, root, split
+from dbbackup.contract.keys import MANIFEST, OWN_NAMES, PROBE, RESTORES, SAFETY_SUFFIX, Leaf, leaf, parse_directory, root, split_key
 from dbbackup.contract.manifest import Manifest
 from dbbackup.contract.pages import Pager
 from dbbackup.contract.report import InventoryItem, InventoryReport, ManifestSummary
@@ -25,16 +25,17 @@ from dbbackup.dataplane.upkeep.probe import ProbeResult, probe
 from dbbackup.storage.base import ObjectInfo, Storage, UploadInfo
 
 _PROBE_AGE = timedelta(hours=1)
-"""After which what another inventory wrote to try the storage is nobody's any more."""
+"""Test objects of another inventory that are older than this belong to a dead run."""
 _SUMMARY_LIMIT = 4096
-"""Bytes of what is told of one manifest: names of Kubernetes and PostgreSQL keep it far below."""
+"""Maximum bytes of one manifest's summary: names that Kubernetes and PostgreSQL allow need far
+less."""
 _PROBLEM_LIMIT = 300
 
 
 @dataclass(slots=True)
 class Directory:
-    """An artifact's directory as the listing told it. `others` counts objects of names that are
-    none of ours."""
+    """An artifact's directory, as the listing shows it. `own` are objects with this operator's
+    names; `others` counts the rest."""
 
     key: str
     leaf: Leaf
@@ -57,15 +58,15 @@ class Directory:
 def execute(run: Run) -> None:
     """A BackupStorage's inventory: its pages, and `run.facts`; or Failure."""
     if run.spec.inventory is None:
-        raise Failure("InvalidSpec", "an inventory's run tells no options")
+        raise Failure("InvalidSpec", "the run spec lacks `inventory`")
     storage = open_bucket(run)
     below = root(run.spec.storage.prefix, run.spec.owner.namespace)
     Inventory(run, storage, below, run.spec.inventory, probe(storage, below, run.stop)).execute()
 
 
 def list_artifacts(run: Run, storage: Storage, below: str) -> Iterator[InventoryItem]:
-    """Every artifact below the root `below`, with what its manifest says. Nothing is tried, and
-    nothing removed."""
+    """Every artifact below the root `below`, with its manifest's summary. Tests nothing, and
+    removes nothing."""
     never = datetime.fromtimestamp(0, UTC)
     inventory = Inventory(run, storage, below, InventoryOptions(), ProbeResult(never, conditional_writes=False))
     yield from inventory.sealed()
@@ -100,7 +101,7 @@ class Inventory:
             if found:
                 oldest, newest = min(oldest or found.time, found.time), max(newest or found.time, found.time)
         if self._refused:
-            self._run.warn(f"not everything that is abandoned could be removed: {self._refused}")
+            self._run.warn(f"some abandoned objects could not be removed: {self._refused}")
         self._run.facts.inventory = InventoryReport(
             now=self._tried.now,
             conditional_writes=self._tried.conditional_writes,
@@ -120,8 +121,8 @@ class Inventory:
         yield from (outcome for outcome in results_in_order(self._run.stop, work) if isinstance(outcome, InventoryItem))
 
     def _work(self) -> Iterator[Callable[[], InventoryItem | int]]:
-        """What is to be done for each artifact, directory without a manifest, and upload. The
-        result: its item, or how much was swept."""
+        """A task for each artifact, directory without a manifest, and upload. Its result is the
+        artifact's item, or the number of directories or uploads that it swept."""
         for directory in self._directories():
             if directory.sealed:
                 self._foreign += directory.others
@@ -137,16 +138,16 @@ class Inventory:
             if upload.initiated <= self._sweep_before:
                 yield partial(self._abort, upload)
 
-    # what is there
+    # listing
 
     def _directories(self) -> Iterator[Directory]:
-        """Those of artifacts, by their place and name. A server lists what is in one directory
-        together, so one is held at a time."""
+        """The directories of artifacts, by their place and name. A server lists the objects of one
+        directory together, so only one is in memory at a time."""
         current: Directory | None = None
         for info in self._storage.list(self._below):
             self._run.stop.check()
             self._bytes += info.size
-            key, name = split(self._below, info.key) or ("", "")
+            key, name = split_key(self._below, info.key) or ("", "")
             if current is None or current.key != key:
                 if current:
                     yield current
@@ -162,33 +163,33 @@ class Inventory:
             yield current
 
     def _loose(self, info: ObjectInfo) -> None:
-        """An object outside of every artifact's directory."""
+        """Counts an object outside of all artifacts' directories; deletes an old test object."""
         top, _, name = info.key.removeprefix(self._below).partition("/")
         if top == RESTORES and name.endswith(".json") and "/" not in name:
             return
         if top != PROBE or not name or "/" in name:
             self._foreign += 1
         elif info.modified <= self._tried.now - _PROBE_AGE:
-            self._delete([info.key], "what an inventory that was cut short had written to try the storage")
+            self._delete([info.key], "a test object of an interrupted inventory")
 
     def _own_uploads(self) -> Iterator[UploadInfo]:
-        """Unfinished uploads into artifacts' directories, but for those of runs that go on."""
+        """Unfinished uploads into artifacts' directories, except those of runs that are active."""
         try:
             for upload in self._storage.list_uploads(self._below):
                 self._run.stop.check()
-                key, name = split(self._below, upload.key) or ("", "")
+                key, name = split_key(self._below, upload.key) or ("", "")
                 found = parse_directory(self._below, key)
                 if found and name in OWN_NAMES and found.short_uid not in self._busy:
                     yield upload
         except Failure as failure:
             if failure.reason.name != "StorageRefused":
                 raise
-            self._run.warn(f"abandoned uploads cannot be found, let a rule of the bucket abort them: {failure}")
+            self._run.warn(f"abandoned uploads cannot be listed, let a lifecycle rule of the bucket abort them: {failure}")
 
     # artifacts
 
     def _item(self, directory: Directory) -> InventoryItem | int:
-        """Nothing (0 swept) where the artifact was deleted since it was listed."""
+        """The artifact's item; 0 (nothing swept) where it was deleted since it was listed."""
         manifest: ManifestSummary | None = None
         problem: str | None = None
         try:
@@ -207,15 +208,15 @@ class Inventory:
         return InventoryItem(key=directory.key, size_bytes=directory.size, modified=modified, manifest=manifest, problem=problem)
 
     def _summary(self, directory: Directory) -> tuple[ManifestSummary, str | None]:
-        """What the manifest says, and why no restore could use the artifact; Failure where it says
-        nothing that could be used."""
+        """The manifest's summary, and why no restore could use the artifact; Failure where the
+        manifest cannot be used."""
         manifest, digest = read_manifest(self._storage, directory.key, directory.own[MANIFEST].size)
         where = f"{directory.key}/{MANIFEST}"
         owner = manifest.owner
         safety = owner.kind == "DatabaseRestore"
         times = (owner.created_at, manifest.started_at, manifest.finished_at, manifest.expires_at)
         if any(time is not None and time.tzinfo is None for time in times):
-            raise Failure("ManifestInvalid", f"{where}: it holds a time without a time zone")
+            raise Failure("ManifestInvalid", f"{where}: it contains a time without a time zone")
         if (
             owner.kind not in ("DatabaseBackup", "DatabaseRestore")
             or leaf(owner, SAFETY_SUFFIX if safety else "") != directory.key.rpartition("/")[2]
@@ -236,7 +237,7 @@ class Inventory:
             raise Failure("ManifestInvalid", f"{where}: its names are longer than any that Kubernetes and PostgreSQL allow")
         return summary, _damage(directory, manifest)
 
-    # what dead runs left
+    # sweeping
 
     def _sweep(self, directory: Directory) -> int:
         if self._storage.head(f"{directory.key}/{MANIFEST}") is not None:
@@ -254,8 +255,8 @@ class Inventory:
         return self._remove(f"{', '.join(keys)}: {why}", lambda: self._storage.delete(keys))
 
     def _remove(self, what: str, call: Callable[[], None]) -> int:
-        """1 where it was removed. What a lock or a policy of the bucket holds is told, and fails
-        nothing."""
+        """1 where `call` removed it, else 0. Where a lock or a policy of the bucket forbids it,
+        that is reported and does not fail the run."""
         try:
             call()
         except Failure as failure:
@@ -269,7 +270,7 @@ class Inventory:
 
 
 def _damage(directory: Directory, manifest: Manifest) -> str | None:
-    """Why the artifact cannot be restored, as far as a listing tells."""
+    """Why the artifact cannot be restored, as far as the listing shows it."""
     try:
         refuse_unsupported(directory.key, manifest)
     except Failure as failure:

@@ -1,8 +1,8 @@
-"""Deletion of many artifacts by one run: the manifests first, so that what is left of a run cut
-short is never taken for a backup.
+"""Deletes many artifacts in one run: the manifests first, so that the rest of an interrupted run is
+never taken for a backup.
 
-Only what the manifest shows to be the item's own is deleted, and only objects of this operator's
-names. What is not there counts as deleted.
+An artifact is deleted only where its manifest names the item's owner, and only objects with this
+operator's names are deleted. Missing objects count as deleted.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from dbbackup.storage.base import ObjectInfo, Storage
 
 @dataclass(slots=True)
 class ArtifactToPrune:
-    """One item on its way: what is there of it, and why it cannot be deleted."""
+    """One item: the objects that exist of it, and why it cannot be deleted."""
 
     item: PruneItem
     names: frozenset[str] = frozenset()
     problem: str | None = None
 
     def keys(self, *, manifest: bool) -> list[str]:
-        """Of its manifest, or of everything else."""
+        """The key of its manifest, or the keys of all other objects."""
         return [f"{self.item.key}/{name}" for name in sorted(self.names) if (name == MANIFEST) is manifest]
 
 
@@ -39,7 +39,7 @@ def execute(run: Run) -> None:
     """A prune: its pages, one PrunedItem for each item, and `run.facts`; Failure where the storage
     as a whole does not answer."""
     if run.spec.prune is None:
-        raise Failure("InvalidSpec", "a prune's run tells no items")
+        raise Failure("InvalidSpec", "the run spec lacks `prune`")
     below = root(run.spec.storage.prefix, run.spec.owner.namespace)
     artifacts = [ArtifactToPrune(item, problem=_refusal(below, item)) for item in run.spec.prune.items]
     try:
@@ -48,7 +48,7 @@ def execute(run: Run) -> None:
         if failure.reason.name != "BucketNotFound":
             raise
         storage = None
-        run.warn(f"there is nothing to delete any more: {failure}")
+        run.warn(f"nothing is left to delete: {failure}")
     if storage is not None:
         _prune(run, storage, [artifact for artifact in artifacts if artifact.problem is None])
     pager = Pager(run.reporter.page)
@@ -59,10 +59,10 @@ def execute(run: Run) -> None:
 
 
 def _refusal(below: str, item: PruneItem) -> str | None:
-    """Why the key cannot be an artifact's of that owner in the run's namespace."""
+    """Why the item's key cannot belong to its owner in the run's namespace; None where it can."""
     found = parse_directory(below, item.key)
     if found is None:
-        return f"{item.key} is no artifact's directory below {below}: nothing was deleted"
+        return f"{item.key} is not an artifact's directory below {below}: nothing was deleted"
     if found.short_uid != item.uid[:8]:
         return f"{item.key} is not the directory of the object with UID {item.uid}: nothing was deleted"
     return None
@@ -80,34 +80,34 @@ def _prune(run: Run, storage: Storage, artifacts: list[ArtifactToPrune]) -> None
 
 
 def _look(storage: Storage, artifact: ArtifactToPrune) -> None:
-    """Finds what is there, and whose it is."""
+    """Finds the artifact's objects, and the owner that its manifest names."""
     key = artifact.item.key
-    there: dict[str, ObjectInfo] = {}
+    existing: dict[str, ObjectInfo] = {}
     for info in storage.list(key + "/"):
         name = info.key.removeprefix(key + "/")
         if name in OWN_NAMES:
-            there[name] = info
-    artifact.names = frozenset(there)
-    if MANIFEST not in there:
+            existing[name] = info
+    artifact.names = frozenset(existing)
+    if MANIFEST not in existing:
         return
     try:
-        manifest, _ = read_manifest(storage, key, there[MANIFEST].size)
+        manifest, _ = read_manifest(storage, key, existing[MANIFEST].size)
     except Failure as failure:
         if failure.reason.retryable:
             raise
-        if failure.reason.name != "ArtifactMissing":  # else somebody else has begun to delete it
-            artifact.problem = f"nothing was deleted, as nobody can tell whose it is: {failure}"
+        if failure.reason.name != "ArtifactMissing":  # else another run has begun to delete it
+            artifact.problem = f"nothing was deleted, as its owner is unknown: {failure}"
         return
     owner, unknown = manifest.owner, sorted({stored.name for stored in manifest.objects} - OWN_NAMES)
     if owner.uid != artifact.item.uid:
         artifact.problem = f"{key} belongs to {owner.kind} {owner.namespace}/{owner.name} with UID {owner.uid}: nothing was deleted"
     elif unknown:
-        artifact.problem = f"{key} holds {unknown[0]}, which this operator does not know: nothing was deleted"
+        artifact.problem = f"{key} contains {unknown[0]}, which this operator does not know: nothing was deleted"
 
 
 def _delete(run: Run, storage: Storage, artifacts: list[ArtifactToPrune], keys: Callable[[ArtifactToPrune], list[str]]) -> None:
-    """In as few requests as the server allows; where it refuses, artifact by artifact, each with
-    its own problem."""
+    """Deletes in as few requests as the server allows; where it refuses, artifact by artifact, so
+    that each gets its own problem."""
     wanted = [key for artifact in artifacts for key in keys(artifact)]
     if not wanted:
         return

@@ -1,8 +1,8 @@
-"""What became of a run that left no report, and the removal of an artifact. Neither guesses: both
-look.
+"""Check Jobs find out the outcome of a run that left no report; cleanup Jobs remove an artifact.
+Neither guesses.
 
-A backup is what its manifest says, or nothing. A restore is what the server says of its
-transaction; where nobody can tell, it is OutcomeUnknown.
+A backup succeeded if its manifest exists. A restore's outcome is the server's status of its
+transaction; where that cannot be found out, it is OutcomeUnknown.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ T = TypeVar("T")
 
 _POLL = 1.0
 _PATIENCE = 0.8
-"""Part of the run's time in which a server is asked again that does not answer, before the outcome
-is said to be unknown."""
+"""Fraction of the run's timeout for which a server that does not answer is asked again, before the
+outcome is reported as unknown."""
 
 
 def execute(run: Run) -> None:
@@ -44,7 +44,7 @@ def execute(run: Run) -> None:
     if run.spec.run == "cleanup":
         _clean_up(run)
     elif run.spec.check is None:
-        raise Failure("InvalidSpec", "a check's run tells not what to check")
+        raise Failure("InvalidSpec", "the run spec has no `check` options")
     elif run.spec.check.run == "backup":
         _check_backup(run, run.spec.check)
     else:
@@ -55,8 +55,8 @@ def execute(run: Run) -> None:
 
 
 def _clean_up(run: Run) -> None:
-    """Deletes the artifact of the run's owner, and only that. What is not there counts as deleted,
-    the bucket too."""
+    """Deletes the artifact of the run's owner, and only that. A missing artifact, or bucket, counts
+    as deleted."""
     owner, prefix = run.spec.owner, run.spec.storage.prefix
     key = run.spec.cleanup.key if run.spec.cleanup else None
     if key is not None:
@@ -94,7 +94,7 @@ def _check_backup(run: Run, options: CheckOptions) -> None:
         removed = sum(delete_directory(storage, directory) for directory in directories)
     except Failure as failure:
         if failure.reason.name != "BucketNotFound":
-            raise  # the bucket was not seen: the operator says that the outcome is unknown
+            raise  # nothing was found out: the operator reports that the outcome is unknown
         removed = 0
     run.reporter.info(f"no sealed artifact; {removed} objects of the lost run were deleted")
     raise _without_effect(run, options)
@@ -126,20 +126,20 @@ def _check_restore(run: Run, options: CheckOptions) -> None:
 
 
 def _settle(run: Run) -> str | None:
-    """None where the restore was committed, with its facts; else why nothing changed. Failure where
-    it can't be told."""
+    """None where the restore was committed, and the run's report describes it; else why nothing
+    changed. Failure where the outcome is unknown."""
     storage = open_bucket(run, create=False)
     _find_safety_backup(run, storage)
     key = transaction_key(run.spec.storage.prefix, run.spec.owner)
     record = _record(storage, key, run.spec.owner)
     if record is None:
-        return f"it had changed nothing{_created(run, storage)}"
+        return f"it had changed nothing{_clear_database(run, storage)}"
     if record.owner.uid != run.spec.owner.uid:
         raise Failure("OutcomeUnknown", f"{key} is the record of another restore")
     run.reporter.transaction(record.xid)
     if not _committed(run, record):
         storage.delete([key])
-        return f"its transaction {record.xid} was rolled back, the target is as it was{_created(run, storage)}"
+        return f"its transaction {record.xid} was rolled back, the target is unchanged{_clear_database(run, storage)}"
     run.facts.restored = RestoredReport(tables=record.tables, rows=record.rows, bytes=record.bytes)
     run.facts.artifact = _artifact(run, storage, record.artifact_key)
     storage.delete([creation_key(run.spec.storage.prefix, run.spec.owner)])
@@ -147,14 +147,14 @@ def _settle(run: Run) -> str | None:
 
 
 def _record(storage: Storage, key: str, owner: Owner) -> TransactionRecord | None:
-    """What the restore wrote before it changed anything. Where it wrote nothing a tombstone is put,
-    so that it can't begin after all."""
+    """The record that the restore wrote before it changed anything. Where it wrote none, a
+    tombstone is written, so that it can't begin later."""
     if storage.head(key) is None:
         try:
             storage.put(key, Tombstone(owner=owner).to_json().encode(), "application/json", if_absent=True)
         except Failure as failure:
             if failure.reason.name == "StorageAccessDenied":
-                return None  # then the restore could not write its record either, without which it changes nothing
+                return None  # then the restore could not write its record either, and without it changes nothing
             if failure.reason.name != "ArtifactExists":
                 raise
         else:
@@ -164,7 +164,7 @@ def _record(storage: Storage, key: str, owner: Owner) -> TransactionRecord | Non
 
 
 def _artifact(run: Run, storage: Storage, directory: str) -> ArtifactReport | None:
-    """Of the restored artifact; None where it has been deleted since, as the outcome does not
+    """The report of the restored artifact; None where it was deleted since, as the outcome does not
     depend on it."""
     try:
         manifest, digest = load_manifest(storage, directory, None)
@@ -175,8 +175,7 @@ def _artifact(run: Run, storage: Storage, directory: str) -> ArtifactReport | No
 
 
 def _find_safety_backup(run: Run, storage: Storage) -> None:
-    """A sealed safety backup is told whatever became of the restore; an unfinished one is
-    removed."""
+    """Reports a sealed safety backup, whatever the restore's outcome; removes an unfinished one."""
     for directory in find_directories(storage, run.spec.storage.prefix, run.spec.owner, SAFETY_SUFFIX):
         found = find_artifact(storage, directory, run.spec.owner)
         if found:
@@ -185,9 +184,9 @@ def _find_safety_backup(run: Run, storage: Storage) -> None:
             delete_directory(storage, directory)
 
 
-def _created(run: Run, storage: Storage) -> str:
-    """Drops the database that the restore had created, if it had; what to tell of one that
-    stays."""
+def _clear_database(run: Run, storage: Storage) -> str:
+    """Drops the database that the restore had created, if any. Returns text for the failure about
+    one that stays."""
     key = creation_key(run.spec.storage.prefix, run.spec.owner)
     if storage.head(key) is None:
         return ""
@@ -195,7 +194,7 @@ def _created(run: Run, storage: Storage) -> str:
     try:
         kept = _ask(run, lambda info: _drop(run, info, record))
     except Failure as failure:
-        kept = f"could not be looked at: {failure}"
+        kept = f"could not be checked: {failure}"
     else:
         storage.delete([key])
     return f"; database {record.identity}, which it may have created, {kept}" if kept else ""
@@ -203,27 +202,28 @@ def _created(run: Run, storage: Storage) -> str:
 
 def _drop(run: Run, info: Conninfo, record: CreationRecord) -> str:
     if info.identity != record.identity:
-        return f"was not looked for: the Secret now leads to {info.identity}"
+        return f"was not searched for: the Secret now leads to {info.identity}"
     if record.oid is not None:
         return drop_database(run, info, record.oid)
     with closing(maintenance(info)) as session:
-        return "" if find_database(session, info.name) is None else "stays: it is there, and whether this restore made it nobody can tell"
+        return "" if find_database(session, info.name) is None else "stays: it exists, and whether this restore created it is unknown"
 
 
 def _committed(run: Run, record: TransactionRecord) -> bool:
-    """As the server says; Failure OutcomeUnknown where it can't."""
+    """Whether the server committed the transaction; Failure OutcomeUnknown where it does not
+    know."""
     return _ask(
         run,
         lambda info: _was_committed(run, info, record),
-        f"nobody can tell whether transaction {record.xid} on {record.identity} was committed",
+        f"it is unknown whether transaction {record.xid} on {record.identity} was committed",
     )
 
 
-def _ask(run: Run, question: Callable[[Conninfo], T], unanswered: str = "nobody can tell") -> T:
-    """Asks the database again for most of the run's time; Failure OutcomeUnknown where it does not
-    answer."""
+def _ask(run: Run, question: Callable[[Conninfo], T], unanswered: str = "the server did not answer") -> T:
+    """Repeats the question for most of the run's timeout; Failure OutcomeUnknown where the database
+    does not answer."""
     if run.spec.database is None:
-        raise Failure("InvalidSpec", "a restore's check tells no database")
+        raise Failure("InvalidSpec", "the run spec lacks `database`")
     while True:
         try:
             info = load_conninfo(run.spec.database, run.paths)
@@ -245,7 +245,7 @@ def _was_committed(run: Run, info: Conninfo, record: TransactionRecord) -> bool:
         session = connect(info, "dbbackup check")
     except Failure as failure:
         if failure.reason.name == "DatabaseNotFound" and record.created_database:
-            return False  # the run dropped again what it had created
+            return False  # the restore dropped the database that it had created
         raise
     with closing(session):
         status, timeline = transaction_status(session, record.xid)
@@ -254,13 +254,13 @@ def _was_committed(run: Run, info: Conninfo, record: TransactionRecord) -> bool:
                 "OutcomeUnknown", f"transaction {record.xid} ran on timeline {record.timeline}; the server of {info.identity} is on {timeline}"
             )
         if status == "in progress":
-            run.reporter.info(f"server process {record.backend_pid} still runs transaction {record.xid}; it is ended")
+            run.reporter.info(f"server process {record.backend_pid} still runs transaction {record.xid}; it is terminated")
             if not end_backend(info, OpenTransaction(record.xid, record.backend_pid, record.timeline)):
                 raise Failure("ConnectionLost", f"server process {record.backend_pid} of transaction {record.xid} does not end")
             status, _ = transaction_status(session, record.xid)
         run.facts.database = _database(session, info, record)
         if status not in {"committed", "aborted"}:
-            raise Failure("OutcomeUnknown", f"the server of {info.identity} does not know any more what became of transaction {record.xid}")
+            raise Failure("OutcomeUnknown", f"the server of {info.identity} no longer knows the outcome of transaction {record.xid}")
     return status == "committed"
 
 

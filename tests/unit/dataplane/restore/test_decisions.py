@@ -137,8 +137,8 @@ def test_a_newer_minor_of_the_source_is_no_problem() -> None:
     ("state", "server", "told"),
     [
         (ExtensionState("e", False, None, True, False, ()), SERVER, "not installed on the server"),
-        (ExtensionState("e", True, None, True, False, ()), SERVER, "by a superuser only"),
-        (ExtensionState("e", True, None, True, True, ()), changed(may_create=False), "by a superuser only"),
+        (ExtensionState("e", True, None, True, False, ()), SERVER, "only by a superuser"),
+        (ExtensionState("e", True, None, True, True, ()), changed(may_create=False), "only by a superuser"),
         (ExtensionState("e", True, "other", True, False, ()), SERVER, "in schema other, the artifact has it in public"),
         (ExtensionState("e", True, None, True, True, ()), SERVER, None),
         (ExtensionState("e", True, None, True, False, ()), changed(privileged=True), None),
@@ -174,7 +174,7 @@ def test_owners_dependants_and_partitions() -> None:
     assert "NotOwner: app does not own table b.t (other), whose foreign keys" in told
     assert "NotOwner: app cannot give replaced objects back to their owners team" in told
     assert "DependentObjects: view a.v needs table a.mine" in told
-    assert "DependentObjects: partitions that the artifact lacks would go with their tables: a.p2" in told
+    assert "DependentObjects: partitions that the artifact lacks would be dropped with their tables: a.p2" in told
     assert "a.mine (app)" not in told
 
 
@@ -383,7 +383,7 @@ def test_contents_of_a_selection() -> None:
 
 def test_names_are_exact() -> None:
     for pattern in ("a.*", "a.?", "*.t"):
-        with pytest.raises(Failure, match=re.escape(f"holds no table {pattern}")):
+        with pytest.raises(Failure, match=re.escape(f"contains no table {pattern}")):
             selection.choose(ENTRIES, [], [pattern])
     entries = [*ENTRIES, TocEntry(99, "TABLE", "a", "t*", "", "", ())]
     assert 99 in selection.choose(entries, [], ["a.t*"])
@@ -435,7 +435,7 @@ def test_the_table_of_contents_of_every_version_is_read_whatever_the_chunks(vers
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"SELECT 1;" * 20, "no archive"),
+        (b"SELECT 1;" * 20, "not an archive"),
         (archive((1, 17), ENTRIES), "version 1.17"),
         (archive((1, 14), ENTRIES)[:500], "ends within"),
         (archive((1, 14), []).replace(b"PGDMP\1\x0e\0\4\x08\1", b"PGDMP\1\x0e\0\4\x08\3"), "custom"),

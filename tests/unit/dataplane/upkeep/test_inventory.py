@@ -14,7 +14,7 @@ from tests.unit.support.memory_storage import NOW, Memory, changed, failing, run
 
 from dbbackup.contract import keys
 from dbbackup.contract.errors import Failure, ReasonName
-from dbbackup.contract.keys import Leaf, parse_directory, split
+from dbbackup.contract.keys import Leaf, parse_directory, split_key
 from dbbackup.contract.run import InventoryOptions
 from dbbackup.dataplane import bucket as bucket_module
 from dbbackup.dataplane import main
@@ -91,12 +91,12 @@ def test_what_is_no_artifacts_directory(key: str) -> None:
     assert parse_directory(ROOT, f"a/b/{leaf}") is None
 
 
-def test_split() -> None:
-    assert split("r/", "r/a/b/c/d") == ("r/a/b/c", "d")
-    assert split("r/", "r/a/b/c/d/e") == ("r/a/b/c", "d/e")
-    assert split("r/", "r/a/b/c/") == ("r/a/b/c", "")
-    assert split("r/", "r/a/b/c") is None
-    assert split("r/", "x/a/b/c/d") is None
+def test_split_key() -> None:
+    assert split_key("r/", "r/a/b/c/d") == ("r/a/b/c", "d")
+    assert split_key("r/", "r/a/b/c/d/e") == ("r/a/b/c", "d/e")
+    assert split_key("r/", "r/a/b/c/") == ("r/a/b/c", "")
+    assert split_key("r/", "r/a/b/c") is None
+    assert split_key("r/", "x/a/b/c/d") is None
     assert (keys.root("/team//x/", "demo"), keys.root("", "demo")) == ("team/x/demo/", "demo/")
 
 
@@ -335,7 +335,7 @@ def test_a_server_that_lists_no_uploads(bucket: Memory, inventory: Callable[...,
     assert told.code == code
     if not code:
         assert len(told.inventory) == 1
-        assert "let a rule of the bucket abort them" in told.report.warnings[0]
+        assert "let a lifecycle rule of the bucket abort them" in told.report.warnings[0]
 
 
 @pytest.mark.parametrize("operation", ["delete", "abort_upload"])
@@ -350,7 +350,7 @@ def test_what_a_lock_holds_fails_nothing_and_is_told(bucket: Memory, inventory: 
     assert told.report.inventory
     assert (told.report.inventory.debris, told.report.inventory.uploads, told.report.inventory.swept) == (2, 2, 3)
     assert len(bucket.objects) + len(bucket.uploads) == 1
-    assert "not everything that is abandoned could be removed" in told.report.warnings[0]
+    assert "some abandoned objects could not be removed" in told.report.warnings[0]
     bucket.before = failing(operation, "StorageUnavailable", locked)
     assert inventory().code == 10
 

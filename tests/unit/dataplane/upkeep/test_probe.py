@@ -43,11 +43,11 @@ def test_a_storage_without_conditional_writes_is_told_as_such() -> None:
     ("operation", "at", "step"),
     [
         ("put", 1, "writing an object"),
-        ("put", 2, "writing it again only if it is not there"),
+        ("put", 2, "writing it again only if it does not exist"),
         ("get", 1, "reading it"),
         ("head", 1, "looking for it"),
         ("delete", 1, "deleting it"),
-        ("head", 2, "looking whether it is gone"),
+        ("head", 2, "checking that it is gone"),
     ],
 )
 def test_the_step_that_failed_is_told(operation: str, at: int, step: str) -> None:
@@ -61,17 +61,17 @@ def test_the_step_that_failed_is_told(operation: str, at: int, step: str) -> Non
     with pytest.raises(Failure) as caught:
         probe(cast("Any", memory), ROOT, Stop())
     assert (caught.value.reason.name, caught.value.hint) == ("StorageAccessDenied", "a hint")
-    assert caught.value.message == f"the storage was tried, and {step} failed: the server said no"
+    assert caught.value.message == f"the storage was tested, and {step} failed: the server said no"
     assert memory.objects == {}, "cleared away where the server lets it"
 
 
 @pytest.mark.parametrize(
     ("lie", "reason", "message"),
     [
-        ("get", "ArtifactCorrupt", "was read otherwise than it was written"),
-        ("put", "ArtifactCorrupt", "was read otherwise than it was written"),
-        ("head", "StorageRefused", "was written, and is not there"),
-        ("delete", "StorageRefused", "is still there after it was deleted"),
+        ("get", "ArtifactCorrupt", "was read back with other bytes than were written"),
+        ("put", "ArtifactCorrupt", "was read back with other bytes than were written"),
+        ("head", "StorageRefused", "was written and does not exist"),
+        ("delete", "StorageRefused", "still exists after it was deleted"),
     ],
 )
 def test_a_storage_that_lies_is_found_out(lie: str, reason: str, message: str) -> None:

@@ -77,7 +77,7 @@ def test_a_key_that_is_no_artifacts_of_the_namespace_is_refused(bucket: Memory, 
     assert told.code == 0
     problem = told.pruned[key].problem
     assert problem
-    assert "no artifact's directory below team/demo/: nothing was deleted" in problem
+    assert "not an artifact's directory below team/demo/: nothing was deleted" in problem
     assert bucket.objects == objects
 
 
@@ -88,10 +88,10 @@ def test_a_key_that_is_no_artifacts_of_the_namespace_is_refused(bucket: Memory, 
             manifest_of(owner_of(1).model_copy(update={"uid": owner_of(1).uid[:8] + "-another"})).to_bytes(),
             "belongs to DatabaseBackup demo/nightly-1",
         ),
-        (b"{}", "nobody can tell whose it is: ManifestInvalid"),
+        (b"{}", "its owner is unknown: ManifestInvalid"),
         (
             manifest_of(owner_of(1), objects=(manifest_of(owner_of(1)).artifact.model_copy(update={"name": "film.mp4"}),)).to_bytes(),
-            "holds film.mp4, which this operator does not know",
+            "contains film.mp4, which this operator does not know",
         ),
     ],
 )
