@@ -1,1 +1,17 @@
-"""Object storage behind one Protocol (`base.Storage`)."""
+"""Object storage: everything that reads or writes a bucket, for the Job and for the console.
+
+In comes a `run.StorageTarget` with mounted credentials; `s3.open_storage` makes a `base.Storage` of
+it, the Protocol that all other code uses. Every error that comes out is a `Failure` with a storage
+reason, and transient faults have been retried before.
+
+An artifact is written as chunks -> `sink.Sink` (a thread) -> `codec.compressor` ->
+`writer.ArtifactWriter`, which uploads parts in parallel and makes the object visible only at
+`commit()`. It is read the other way: `reader.ArtifactReader` fetches parts ahead and checks each
+against the manifest, `codec.decompress` expands them. Memory is bounded in both directions,
+whatever the size.
+
+Read in this order: `base` (the Protocol), `writer` and `reader`, `codec`, `read_ahead`; then `s3`
+with `faults` (what an error means) and `retries` (how long it is retried). `mounted_secret` reads
+and awaits Secrets, `directories` removes whole artifacts. tests/contract runs one suite over every
+real server.
+"""

@@ -1,1 +1,22 @@
-"""."""
+"""Restores an artifact into a database, in one transaction: all of it or nothing.
+
+What comes in: `RunSpec.database` and `RunSpec.restore`, whose key names the artifact's directory.
+What goes out: `artifact`, `database`, `safety_backup`, `restored` and `bytes_read` in `run.facts`.
+A Failure means that the target is unchanged, except OutcomeUnknown.
+
+The steps, in the order in which `run` takes them:
+
+1. `plan` decides what is restored; a selection reads the archive's `archive_toc` and applies
+   `selection`.
+2. `databases` creates the database where that was asked for.
+3. `source` turns the artifact into verified pieces of SQL; `dump_head` and `drop_section` read from
+   its start which objects it replaces.
+4. `target` finds these objects in the target, `dependants` what depends on them. `preflight` then
+   reports every problem at once. A safety backup follows.
+5. `transaction` begins. `replace` locks and drops, in the order of `ordering`; `grants` captures
+   owners and privileges.
+6. `executor` runs the SQL; `statement_errors` explains the server's errors without their data.
+7. Row counts are compared with the manifest, `grants` come back, and `transaction` commits.
+
+Read `run` first, then follow these steps.
+"""

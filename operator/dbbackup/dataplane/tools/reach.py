@@ -30,8 +30,8 @@ _NAMED = 5
 
 
 def execute(run: Run) -> None:
-    """`run.facts.database`, told before anything else can fail; warnings of what a backup would
-    stumble over; or Failure."""
+    """Sets `run.facts.database` before anything else can fail, and warns of what would make a
+    backup fail; or Failure."""
     if run.spec.database is None:
         raise Failure("InvalidSpec", "the run spec lacks `database`")
     info = load_conninfo(run.spec.database, run.paths)
