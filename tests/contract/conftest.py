@@ -78,7 +78,7 @@ def bucket() -> str:
 @pytest.fixture
 def open_(server: Server, tmp_path: Path, bucket: str) -> Open:
     """`open_(bucket=..., keys=...)`: a Storage of its own, as the owner and of the test's bucket
-    unless told otherwise."""
+    unless asked otherwise."""
 
     def make(bucket: str = bucket, keys: tuple[str, str] = OWNER, endpoint: str = server.endpoint) -> Storage:
         return connect(endpoint, tmp_path, bucket, keys)

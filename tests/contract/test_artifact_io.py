@@ -125,7 +125,7 @@ def test_too_large(storage: Storage, limit: int) -> None:
     assert nothing_left(storage)
 
 
-def test_what_a_former_attempt_left_is_overwritten(storage: Storage) -> None:
+def test_the_rest_of_an_earlier_attempt_is_overwritten(storage: Storage) -> None:
     storage.put("dir/a", b"left behind", "text/plain")
     stored = store(storage, "dir/a", 9 * MIB)
     assert sum(map(len, ArtifactReader(storage, "dir", stored))) == 9 * MIB
@@ -228,7 +228,7 @@ def test_truncated_missing_and_empty(storage: Storage) -> None:
     assert corrupt(storage, empty).reason.name == "ArtifactMissing"
 
 
-def test_parts_in_another_order_are_told_by_the_whole(storage: Storage) -> None:
+def test_parts_in_another_order_are_detected_by_the_whole(storage: Storage) -> None:
     """Each part's digest can hold while the whole's does not: a manifest put together wrongly."""
     stored = store(storage, "dir/a", 1000)
     data = storage.get("dir/a", 1000)

@@ -100,7 +100,7 @@ def test_tls(server: type[Server], tmp_path: Path) -> None:
 
 
 def test_damage_under_tls_is_refused_by_the_digest(server: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The payload is not signed then: Content-MD5 has to tell."""
+    """The payload is not signed then: Content-MD5 must detect it."""
     certificate, _ = authority(tmp_path, "server")
     with running(Secured(tmp_path / "data")) as secured:
         storage = trusting(secured.endpoint, tmp_path, certificate.read_bytes())

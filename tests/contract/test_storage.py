@@ -75,7 +75,7 @@ def test_bucket_is_made_when_asked(open_: Open) -> None:
     storage.ensure_bucket(create=False)
 
 
-def test_bucket_of_two_creators(open_: Open) -> None:
+def test_concurrent_creation_of_a_bucket_succeeds(open_: Open) -> None:
     storages = [open_() for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda storage: storage.ensure_bucket(create=True), storages))
@@ -202,7 +202,7 @@ def test_many_uploads(storage: Storage, server: Server) -> None:
     assert list(storage.list_uploads("")) == []
 
 
-def test_what_is_in_one_directory_is_listed_together(storage: Storage) -> None:
+def test_objects_of_one_directory_are_listed_together(storage: Storage) -> None:
     """Over the end of a page too; whether whole keys are sorted, or names directory by directory,
     differs from server to server."""
     directories = [f"d/{name}{number}" for name in ("app/", "app-2/", "app.3/") for number in range(120)]
@@ -219,7 +219,7 @@ def test_what_is_in_one_directory_is_listed_together(storage: Storage) -> None:
 # --- uploads
 
 
-def test_an_upload_tells_when_it_began(storage: Storage) -> None:
+def test_an_upload_has_its_start_time(storage: Storage) -> None:
     storage.start_upload("a", "text/plain").part(1, b"1")
     (found,) = storage.list_uploads("a")
     assert abs(time.time() - found.initiated.timestamp()) < 60

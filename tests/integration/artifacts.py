@@ -85,7 +85,7 @@ def put(storage: Storage, objects: dict[str, bytes]) -> None:
 
 
 @dataclass(slots=True)
-class Told:
+class EndedRun:
     """What a run left."""
 
     code: int
@@ -139,16 +139,16 @@ class Upkeep:
     def spec(self, kind: str, **fields: Any) -> RunSpec:
         return RunSpec.model_validate({"run": kind, "owner": self.owner, "storage": self.target, "timeout_seconds": 300, **fields})
 
-    def run(self, spec: RunSpec) -> Told:
+    def run(self, spec: RunSpec) -> EndedRun:
         stream = io.StringIO()
         code = main.run(spec, self.paths, Reporter(stream))
-        return Told(code, Report.model_validate_json((self.path / "report").read_text()), stream.getvalue())
+        return EndedRun(code, Report.model_validate_json((self.path / "report").read_text()), stream.getvalue())
 
-    def inventory(self, **options: Any) -> Told:
-        """Of everything, and nothing is young enough to be left, unless told otherwise."""
+    def inventory(self, **options: Any) -> EndedRun:
+        """Of everything, and nothing is young enough to be left, unless `options` say otherwise."""
         return self.run(self.spec("inventory", inventory=InventoryOptions(**{"sweep_after_seconds": 0, **options})))
 
-    def prune(self, items: Iterable[tuple[str, str]]) -> Told:
+    def prune(self, items: Iterable[tuple[str, str]]) -> EndedRun:
         """`items` are keys with UIDs."""
         options = PruneOptions(items=tuple(PruneItem(key=key, uid=uid) for key, uid in items))
         return self.run(self.spec("prune", prune=options))

@@ -301,7 +301,7 @@ class Job:
 
 @pytest.fixture
 def job(postgres: Postgres, s3: Versitygw, tmp_path: Path, database: str) -> Job:
-    """A DatabaseBackup's Job on the test's own database and bucket, as the superuser unless told
+    """A DatabaseBackup's Job on the test's own database and bucket, as the superuser unless asked
     otherwise."""
     for name in ("storage", "scratch"):
         (tmp_path / name).mkdir()

@@ -75,5 +75,5 @@ def follow_note(postgres: Postgres, directory: Path, target: str, user: str = "p
 
 
 def assert_equal(postgres: Postgres, one: str, other: str, *arguments: str) -> None:
-    """Schema, rows and large objects, as pg_dump tells them."""
+    """Schema, rows and large objects, as pg_dump writes them."""
     assert postgres.dump(one, "-O", "-x", *arguments) == postgres.dump(other, "-O", "-x", *arguments)

@@ -138,7 +138,7 @@ def test_excluded_tables_and_rows(job: Job, postgres: Postgres, everything: str,
     assert postgres.execute("SELECT count(*) FROM public.unlogged", target) == [(10,)]
 
 
-def test_what_is_left_out_but_referred_to_is_named(job: Job, postgres: Postgres, database: str) -> None:
+def test_left_out_objects_that_are_referred_to_are_named(job: Job, postgres: Postgres, database: str) -> None:
     postgres.load(
         """CREATE SCHEMA a; CREATE SCHEMA b; CREATE EXTENSION citext SCHEMA b; CREATE TYPE b.kind AS ENUM ('x'); CREATE TABLE b.t (i int PRIMARY KEY);
         CREATE FUNCTION b.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TABLE b.unrelated ();
@@ -203,7 +203,7 @@ def test_what_a_killed_attempt_left_is_removed(job: Job, inventory: str) -> None
     assert [name.rpartition("/")[2] for name in job.leftovers()] == ["RESTORE.md", "dump.sql.zst", "manifest.json"]
 
 
-def test_the_log_tells_the_key_first_and_never_the_password(job: Job, inventory: str) -> None:
+def test_the_log_has_the_key_first_and_never_the_password(job: Job, inventory: str) -> None:
     ended = job.backup()
     assert PASSWORD not in ended.log
     assert json.dumps(PASSWORD)[1:-1] not in ended.log
@@ -258,8 +258,8 @@ def test_a_view_is_left_out_like_a_table(job: Job, postgres: Postgres, database:
     target = new_database()
     follow_note(postgres, job.fetch(ended, tmp_path / "fetched"), target)
     assert postgres.execute("SELECT viewname FROM pg_views WHERE schemaname = 'public'", target) == [("kept",)]
-    told = job.another("told").backup(format=form, exclude_tables=("public.v",))
-    assert told.report.warnings == (
+    ended = job.another("told").backup(format=form, exclude_tables=("public.v",))
+    assert ended.report.warnings == (
         "dumped objects refer to objects that are left out, so the target of a restore must hold these already: view public.v",
     )
 
@@ -288,7 +288,7 @@ def test_a_truncate_after_the_snapshot_takes_nothing_away(
     assert ended.code == 0, ended.log
     assert job.manifest(ended).rows == 1
     assert "another snapshot is taken" in ended.log
-    assert ended.report.warnings == ("no table matches typo: these patterns left nothing out",), "told once, whatever the snapshots"
+    assert ended.report.warnings == ("no table matches typo: these patterns left nothing out",), "reported once, whatever the number of snapshots"
 
 
 def test_rows_written_meanwhile_are_all_in_or_all_out(job: Job, postgres: Postgres, database: str, new_database: NewDatabase, tmp_path: Path) -> None:

@@ -301,7 +301,7 @@ def test_another_run_holds_the_database(job: Job, postgres: Postgres, database: 
 
 
 def subprocess_of(job: Job, **spec: Any) -> subprocess.Popen[bytes]:
-    """The Job's process, its mounts told by a line of Python."""
+    """The Job's process, with its mounts set by a line of Python."""
     paths = {
         name: str(getattr(job.paths, name))
         for name in ("database_secret", "database_ca", "storage_secret", "storage_ca", "scratch", "termination_log")

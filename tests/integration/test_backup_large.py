@@ -32,7 +32,7 @@ def test_a_value_of_100_megabytes(job: Job, postgres: Postgres, database: str, n
 
 
 @pytest.mark.parametrize("fmt", ["plain", "custom"])
-def test_a_bytea_that_no_client_can_dump_is_told(job: Job, postgres: Postgres, database: str, fmt: str) -> None:
+def test_a_bytea_that_no_client_can_dump_is_reported(job: Job, postgres: Postgres, database: str, fmt: str) -> None:
     """600 MB are 1,200 million hexadecimal digits: more than the server makes in one piece. As a
     large object they can be dumped."""
     postgres.execute("CREATE TABLE public.t AS SELECT convert_to(repeat('x', 600000000), 'UTF8') AS value", database)

@@ -1,4 +1,4 @@
-"""Discovery of a server's databases, and the lifetime that manifests tell."""
+"""Discovery of a server's databases, and the lifetime in manifests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def names(ended: Ended) -> list[str]:
     return [item.name for item in pages.read(ended.log.splitlines(), ended.report.pages, DiscoveredItem)]
 
 
-def test_every_database_that_takes_connections_is_told(job: Job, database: str, new_database: Callable[..., str], postgres: Postgres) -> None:
+def test_every_database_that_allows_connections_is_listed(job: Job, database: str, new_database: Callable[..., str], postgres: Postgres) -> None:
     awkward = new_database(name='A "quoted" näme=x host=evil')
     closed, template, invalid = new_database("ALLOW_CONNECTIONS false"), new_database("IS_TEMPLATE true"), new_database()
     postgres.execute(f"UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{invalid}'")
@@ -39,7 +39,7 @@ def test_every_database_that_takes_connections_is_told(job: Job, database: str, 
     assert found == sorted(found)
 
 
-def test_no_database_need_be_named(job: Job, database: str) -> None:
+def test_a_discovery_needs_no_database_name(job: Job, database: str) -> None:
     job.secret(host=job.postgres.host, port=str(job.postgres.port), dbname="*", username="postgres", password=PASSWORD)
     assert database in names(discover(job))
 
@@ -72,7 +72,7 @@ def test_failures_of_a_discovery(job: Job, database: str) -> None:
     assert discover(job).reason == "DatabaseUnreachable"
 
 
-def test_a_name_that_is_not_utf_8_is_left_out_and_told(job: Job, database: str, postgres: Postgres) -> None:
+def test_a_name_that_is_not_utf_8_is_left_out_with_a_warning(job: Job, database: str, postgres: Postgres) -> None:
     """The bytes are taken as they lie in the catalog: no conversion fails, and none makes up
     another name."""
     postgres.execute("CREATE DATABASE renamed TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
@@ -107,7 +107,7 @@ def note(job: Job, key: str) -> str:
     return job.storage.get(f"{key}/RESTORE.md", 1 << 20).decode()
 
 
-def test_the_manifest_tells_when_it_expires_and_which_schedule_made_it(job: Job, database: str) -> None:
+def test_the_manifest_has_its_expiry_and_its_schedule(job: Job, database: str) -> None:
     expires = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
     ended = job.run(job.spec("backup", lifetime=Lifetime(expires_at=expires, schedule="nightly")))
     manifest = job.manifest(ended)

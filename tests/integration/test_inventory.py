@@ -88,16 +88,16 @@ def fill(storage: Storage, objects: list[dict[str, bytes]]) -> None:
 # the storage is tried
 
 
-def test_a_bucket_is_made_tried_and_left_empty(open_: Open) -> None:
+def test_a_bucket_is_created_tested_and_left_empty(open_: Open) -> None:
     upkeep = open_()
     began = time.time()
-    told = upkeep.inventory()
-    assert told.code == 0, told.log
-    report = told.report.inventory
+    ended = upkeep.inventory()
+    assert ended.code == 0, ended.log
+    report = ended.report.inventory
     assert report
     assert report.conditional_writes
     assert -2 < report.now.timestamp() - began < 60
-    assert (report.artifacts, report.bytes, report.oldest, report.foreign, told.inventory) == (0, 0, None, 0, {})
+    assert (report.artifacts, report.bytes, report.oldest, report.foreign, ended.inventory) == (0, 0, None, 0, {})
     assert upkeep.stored() == []
 
 
@@ -111,10 +111,10 @@ def test_credentials_that_may_not_write(upkeep: Upkeep, open_: Open, server: Ser
     put(upkeep.storage, objects_of(owner_of(1)))
     server.let_read(upkeep.target.bucket)
     before = upkeep.stored()
-    told = open_(upkeep.target.bucket, READER).inventory()
-    assert told.reason == "StorageAccessDenied", told.log
-    assert told.message.startswith("the storage was tested, and writing an object failed: ")
-    assert (told.report.inventory, told.report.pages) == (None, None)
+    ended = open_(upkeep.target.bucket, READER).inventory()
+    assert ended.reason == "StorageAccessDenied", ended.log
+    assert ended.message.startswith("the storage was tested, and writing an object failed: ")
+    assert (ended.report.inventory, ended.report.pages) == (None, None)
     assert upkeep.stored() == before
 
 
@@ -127,7 +127,7 @@ def test_credentials_that_may_do_nothing(upkeep: Upkeep, open_: Open) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["team", ""])
-def test_everything_is_told_and_only_debris_goes(open_: Open, prefix: str) -> None:
+def test_everything_is_reported_and_only_debris_is_deleted(open_: Open, prefix: str) -> None:
     upkeep = open_(prefix=prefix)
     storage = upkeep.storage
     storage.ensure_bucket(create=True)
@@ -162,14 +162,14 @@ def test_everything_is_told_and_only_debris_goes(open_: Open, prefix: str) -> No
     assert (young.report.inventory.debris, young.report.inventory.uploads, young.report.inventory.swept) == (1, 1, 0)
     assert len(upkeep.stored()) == len(stays) + 2
 
-    told = upkeep.inventory(known=known([first]), busy=(busy.uid[:8],))
-    report = told.report.inventory
+    ended = upkeep.inventory(known=known([first]), busy=(busy.uid[:8],))
+    report = ended.report.inventory
     assert report
     assert (report.artifacts, report.debris, report.uploads, report.swept, report.foreign) == (3, 1, 1, 2, 5)
     assert (report.oldest, report.newest) == (first.created_at, safety.created_at)
     assert upkeep.stored() == stays
     assert upkeep.uploads() == sorted([f"{key_of(busy)}/dump.custom.zst"[strip:], f"{BELOW}holidays/film.mp4"[strip:]])
-    items = told.inventory
+    items = ended.inventory
     assert {key: item.manifest is not None for key, item in items.items()} == {
         key_of(first)[strip:]: False,
         key_of(second, database="app-2")[strip:]: True,
@@ -187,7 +187,7 @@ def test_everything_is_told_and_only_debris_goes(open_: Open, prefix: str) -> No
 
 
 def test_a_bucket_half_wiped(upkeep: Upkeep) -> None:
-    """Somebody deleted what he could get hold of: each artifact is told as what is left of it."""
+    """Somebody deleted part of the bucket: each artifact is reported with what is left of it."""
     storage = upkeep.storage
     fill(storage, [objects_of(owner_of(number)) for number in range(6)])
     storage.delete([f"{key_of(owner_of(0))}/dump.sql.zst"])
@@ -195,16 +195,16 @@ def test_a_bucket_half_wiped(upkeep: Upkeep) -> None:
     storage.put(f"{key_of(owner_of(2))}/manifest.json", b"{}", "application/json")
     storage.delete([f"{key_of(owner_of(3))}/manifest.json"])
     storage.delete([f"{key_of(owner_of(4))}/{name}" for name in ("manifest.json", "dump.sql.zst", "RESTORE.md")])
-    told = upkeep.inventory(sweep_after_seconds=3600)
-    problems = {key: item.problem for key, item in told.inventory.items()}
+    ended = upkeep.inventory(sweep_after_seconds=3600)
+    problems = {key: item.problem for key, item in ended.inventory.items()}
     assert problems.pop(key_of(owner_of(2)), "").startswith("ManifestInvalid: ")  # type: ignore[union-attr]
     assert problems == {
         key_of(owner_of(0)): "dump.sql.zst is missing",
         key_of(owner_of(1)): "dump.sql.zst has 3 bytes, its manifest says 8",
         key_of(owner_of(5)): None,
     }
-    assert told.report.inventory
-    assert told.report.inventory.debris == 1
+    assert ended.report.inventory
+    assert ended.report.inventory.debris == 1
     known_ones = upkeep.inventory(known=known([owner_of(0), owner_of(5)]), sweep_after_seconds=3600).inventory
     assert known_ones[key_of(owner_of(0))].problem == "its dump is missing"
     assert known_ones[key_of(owner_of(5))].problem is None
@@ -222,17 +222,17 @@ def test_three_hundred_artifacts_go_in_one_run_and_a_second_finds_nothing(upkeep
     fill(upkeep.storage, [objects_of(owner) for owner in [*owners, owner_of(300)]])
     items = [(key_of(owner), owner.uid) for owner in owners]
     began = time.monotonic()
-    told = upkeep.prune(items)
+    ended = upkeep.prune(items)
     print(f"300 artifacts pruned in {time.monotonic() - began:.2f} s")
-    assert told.code == 0, told.log
-    assert list(told.pruned) == [key for key, _ in items]
-    assert not any(item.problem for item in told.pruned.values())
+    assert ended.code == 0, ended.log
+    assert list(ended.pruned) == [key for key, _ in items]
+    assert not any(item.problem for item in ended.pruned.values())
     assert {key.rpartition("/")[0] for key in upkeep.stored()} == {key_of(owner_of(300))}
     again = upkeep.prune(items)
-    assert (again.code, again.pruned) == (0, told.pruned)
+    assert (again.code, again.pruned) == (0, ended.pruned)
 
 
-def test_what_is_not_the_items_own_stays(upkeep: Upkeep) -> None:
+def test_artifacts_of_other_owners_stay(upkeep: Upkeep) -> None:
     mine, other = owner_of(1), owner_of(2)
     fill(upkeep.storage, [objects_of(mine), objects_of(other)])
     leaf = key_of(mine).rpartition("/")[2]
@@ -241,28 +241,28 @@ def test_what_is_not_the_items_own_stays(upkeep: Upkeep) -> None:
     put(upkeep.storage, {f"{elsewhere}/manifest.json": b"x", f"{elsewhere}/dump.sql": b"x"})
     before = upkeep.stored()
     keys = [elsewhere, f"team/demo/db_5432/../../demo2/db_5432/app/{leaf}", f"team/demo/db_5432/..{leaf}", "team/demo", "", key_of(mine) + "/"]
-    told = upkeep.prune([*((key, mine.uid) for key in keys), (key_of(mine), forged.uid), (key_of(other), mine.uid)])
-    assert told.code == 0
-    assert all("nothing was deleted" in str(item.problem) for item in told.pruned.values())
-    assert len(told.pruned) == len(keys) + 2
+    ended = upkeep.prune([*((key, mine.uid) for key in keys), (key_of(mine), forged.uid), (key_of(other), mine.uid)])
+    assert ended.code == 0
+    assert all("nothing was deleted" in str(item.problem) for item in ended.pruned.values())
+    assert len(ended.pruned) == len(keys) + 2
     assert upkeep.stored() == before
 
 
-def test_of_a_bucket_that_is_gone_everything_counts_as_deleted(open_: Open) -> None:
+def test_in_a_missing_bucket_everything_counts_as_deleted(open_: Open) -> None:
     upkeep = open_()
-    told = upkeep.prune([(key_of(owner_of(1)), owner_of(1).uid)])
-    assert (told.code, [item.problem for item in told.pruned.values()]) == (0, [None])
-    assert told.report.warnings
+    ended = upkeep.prune([(key_of(owner_of(1)), owner_of(1).uid)])
+    assert (ended.code, [item.problem for item in ended.pruned.values()]) == (0, [None])
+    assert ended.report.warnings
 
 
-def test_a_prune_without_permission_tells_it_of_each_item(upkeep: Upkeep, open_: Open, server: Server) -> None:
+def test_a_prune_without_permission_reports_each_item(upkeep: Upkeep, open_: Open, server: Server) -> None:
     owners = [owner_of(number) for number in range(3)]
     fill(upkeep.storage, [objects_of(owner) for owner in owners])
     server.let_read(upkeep.target.bucket)
     before = upkeep.stored()
-    told = open_(upkeep.target.bucket, READER).prune([(key_of(owner), owner.uid) for owner in [*owners, owner_of(9)]])
-    assert told.code == 0, told.log
-    assert ["StorageAccessDenied" in str(item.problem) for item in told.pruned.values()] == [True, True, True, False]
+    ended = open_(upkeep.target.bucket, READER).prune([(key_of(owner), owner.uid) for owner in [*owners, owner_of(9)]])
+    assert ended.code == 0, ended.log
+    assert ["StorageAccessDenied" in str(item.problem) for item in ended.pruned.values()] == [True, True, True, False]
     assert upkeep.stored() == before
 
 
@@ -307,8 +307,8 @@ def test_a_prune_that_is_killed_is_finished_by_the_next(upkeep: Upkeep) -> None:
         assert (len(whole), len(left)) == (sealed, total)
         assert {f"{key}/{name}" for key in whole for name in ("manifest.json", "dump.sql.zst", "RESTORE.md")} <= set(left)
         assert len(upkeep.inventory(sweep_after_seconds=3600).inventory) == sealed + 1
-    told = upkeep.prune(items)
-    assert [item.problem for item in told.pruned.values()] == [None] * 250
+    ended = upkeep.prune(items)
+    assert [item.problem for item in ended.pruned.values()] == [None] * 250
     assert {key.rpartition("/")[0] for key in upkeep.stored()} == {key_of(owner_of(999))}
 
 
@@ -334,16 +334,16 @@ def test_one_listing_call_for_a_thousand_keys(upkeep: Upkeep, monkeypatch: pytes
     owners = [owner_of(number) for number in range(count)]
     fill(upkeep.storage, [objects_of(owner) for owner in owners])
     calls = count_calls(monkeypatch)
-    for told_of in (owners, []):
+    for known_owners in (owners, []):
         calls.clear()
         began = time.monotonic()
-        told = upkeep.inventory(known=known(told_of))
-        print(f"{count} artifacts, {len(told_of)} of them known: {time.monotonic() - began:.2f} s, log of {len(told.log) >> 10} KiB, {dict(calls)}")
-        assert told.code == 0, told.log
-        assert len(told.inventory) == count
+        ended = upkeep.inventory(known=known(known_owners))
+        print(f"{count} artifacts, {len(known_owners)} known: {time.monotonic() - began:.2f} s, log of {len(ended.log) >> 10} KiB, {dict(calls)}")
+        assert ended.code == 0, ended.log
+        assert len(ended.inventory) == count
         assert calls.pop("ListObjectsV2") <= math.ceil(3 * count / 1000) + 1, "one more looks for the bucket"
         assert calls.pop("ListMultipartUploads") == 1
-        assert calls.pop("GetObject") == 1 + count - len(told_of)
+        assert calls.pop("GetObject") == 1 + count - len(known_owners)
         assert sum(calls.values()) <= 5, f"the probe's: {calls}"
 
 
@@ -353,9 +353,9 @@ def test_ten_thousand_artifacts_in_bounded_memory(known_ones: str) -> None:
     command = [sys.executable, "-m", "tests.integration.synthetic", "10000", known_ones]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'operator'}{os.pathsep}{ROOT}"}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=True)
-    told = json.loads(done.stdout)
-    print(told)
-    assert told["mebibytes"] < 16
-    assert told["log"] < 5 * MIB
-    assert told["calls"]["ListObjectsV2"] <= told["keys"] / 1000 + 2
-    assert told["seconds"] < 60
+    figures = json.loads(done.stdout)
+    print(figures)
+    assert figures["mebibytes"] < 16
+    assert figures["log"] < 5 * MIB
+    assert figures["calls"]["ListObjectsV2"] <= figures["keys"] / 1000 + 2
+    assert figures["seconds"] < 60

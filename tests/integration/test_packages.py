@@ -50,12 +50,12 @@ def test_the_wheel_holds_all_of_the_package_and_nothing_else(wheel: Path) -> Non
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if not name.endswith("/")}
         [metadata] = [name for name in held if name.endswith(".dist-info/METADATA")]
-        told = HeaderParser().parsestr(archive.read(metadata).decode())
+        headers = HeaderParser().parsestr(archive.read(metadata).decode())
     package = ROOT / "operator" / "dbbackup"
     files = {str(Path("dbbackup") / path.relative_to(package)) for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert {name for name in held if ".dist-info/" not in name} == files
     assert any(name.endswith("LICENSE") for name in held)
-    assert (told["Name"], told["Version"], told["License-Expression"]) == ("database-backup-operator", __version__, "Apache-2.0")
+    assert (headers["Name"], headers["Version"], headers["License-Expression"]) == ("database-backup-operator", __version__, "Apache-2.0")
 
 
 def test_the_plugin_runs_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:

@@ -121,10 +121,10 @@ def test_an_inventory_and_a_prune(limited: Callable[[tuple[str, str]], Upkeep]) 
     put(everything, {f"{key(1)}/dump.sql.zst": b"the dump", f"{key(1)}/manifest.json": manifest_of(mine).to_bytes()})
     put(everything, {f"{key(2)}/dump.sql.zst": b"half"})
     everything.start_upload(f"{key(2)}/dump.custom.zst", "text/plain").part(1, b"x" * 5 * MIB)
-    told = upkeep.inventory()
-    assert told.code == 0, told.log
-    assert told.report.inventory
-    assert (told.report.inventory.swept, told.report.warnings, list(told.inventory)) == (2, (), [key(1)])
+    ended = upkeep.inventory()
+    assert ended.code == 0, ended.log
+    assert ended.report.inventory
+    assert (ended.report.inventory.swept, ended.report.warnings, list(ended.inventory)) == (2, (), [key(1)])
     assert [item.problem for item in upkeep.prune([(key(1), mine.uid), (key(2), dead.uid)]).pruned.values()] == [None, None]
     assert list(everything.list(f"{PREFIX}/{NAMESPACE}/")) == []
 

@@ -140,7 +140,7 @@ def test_tablespaces_stay_with_their_server(
     job: Job, postgres: Postgres, database: str, tablespace: str, new_database: Callable[..., str], form: str
 ) -> None:
     """A restore needs none, and puts everything into the database's own: what a Replace moves by
-    that is told."""
+    that is reported."""
     postgres.load(
         f"CREATE TABLE t (a int PRIMARY KEY USING INDEX TABLESPACE {tablespace}) TABLESPACE {tablespace}; INSERT INTO t VALUES (1);"
         f"CREATE MATERIALIZED VIEW counted TABLESPACE {tablespace} AS SELECT count(*) FROM t; CREATE INDEX i ON t (a);",
@@ -157,5 +157,5 @@ def test_tablespaces_stay_with_their_server(
     ended = restore(job, backup, database, on_existing="Replace")
     assert ended.code == 0, ended.log
     assert postgres.execute(moved, database) == [(0,)]
-    told = "in the database's own tablespace now, as tablespaces are not in an artifact"
-    assert ended.report.warnings == (f"{told}: index public.t_pkey, materialized view public.counted, table public.t",)
+    warning = "in the database's own tablespace now, as tablespaces are not in an artifact"
+    assert ended.report.warnings == (f"{warning}: index public.t_pkey, materialized view public.counted, table public.t",)

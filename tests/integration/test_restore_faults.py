@@ -1,5 +1,5 @@
 """Artifacts that are not what they should be, and restores that break on the way: the target is as
-it was, or the outcome is told right."""
+it was, or the outcome is reported truly."""
 
 from __future__ import annotations
 
@@ -99,20 +99,20 @@ FORGERIES: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_what_no_digest_catches_is_rolled_back(job: Job, postgres: Postgres, source: str, name: str) -> None:
-    change, reason, told = FORGERIES[name]
+    change, reason, expected = FORGERIES[name]
     backup = job.backup()
     digest = forge(job, backup, change)
     with untouched(postgres, source):
         ended = restore(job, backup, source, on_existing="Replace", safety_backup=False, manifest_sha256=digest)
     assert ended.reason == reason, ended.log
     assert ended.report.failure
-    assert told in ended.report.failure.message
+    assert expected in ended.report.failure.message
     assert "secret" not in ended.report.failure.message.replace("'secret-7'", ""), "values of the data are nobody's business"
 
 
 @pytest.mark.parametrize("form", ["plain", "custom"])
 def test_an_artifact_of_a_newer_server_is_refused(job: Job, postgres: Postgres, source: str, form: str) -> None:
-    """As its manifest tells it: one server is what these tests have."""
+    """As its manifest says: these tests have only one server."""
     backup = job.backup(format=form)
     key, manifest = stored(job, backup)
     newer = manifest.database.model_copy(update={"server_version": "99.1", "server_version_num": 990001})
@@ -127,7 +127,7 @@ def test_an_artifact_of_a_newer_server_is_refused(job: Job, postgres: Postgres, 
 
 
 @pytest.mark.parametrize("algorithm", ["zstd", "gzip"])
-def test_a_compressed_stream_that_is_cut_is_no_end(job: Job, postgres: Postgres, source: str, algorithm: str) -> None:
+def test_a_compressed_stream_that_is_cut_is_refused(job: Job, postgres: Postgres, source: str, algorithm: str) -> None:
     backup = job.backup(compression={"algorithm": algorithm})
     digest = forge(job, backup, lambda sql: sql, cut=-4)
     with untouched(postgres, source):

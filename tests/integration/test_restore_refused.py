@@ -134,14 +134,14 @@ DEPENDANTS = {
 
 def test_replace_names_dependants_outside_the_artifact(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
     backup = job.backup()
-    for made, told in DEPENDANTS.items():
+    for made, expected in DEPENDANTS.items():
         target = new_database(f'TEMPLATE "{source}"')
         postgres.execute(made, target)
         with untouched(postgres, target):
             ended = restore(job, backup, target, on_existing="Replace")
         assert ended.reason == "DependentObjects", made + ended.log
         assert ended.report.failure
-        assert told in ended.report.failure.message
+        assert expected in ended.report.failure.message
     assert nothing_written(job)
 
 
@@ -159,14 +159,14 @@ def test_replace_names_what_has_changed_its_kind(job: Job, postgres: Postgres, s
     before = new_database(f'TEMPLATE "{source}"')
     postgres.execute("CREATE DOMAIN aged AS int", source)
     backup = job.backup()
-    for made, told in CHANGED.items():
+    for made, expected in CHANGED.items():
         target = new_database(f'TEMPLATE "{before}"')
         postgres.load(made, target)
         with untouched(postgres, target):
             ended = restore(job, backup, target, on_existing="Replace")
         assert ended.reason == "DependentObjects", made + ended.log
         assert ended.report.failure
-        assert told in ended.report.failure.message
+        assert expected in ended.report.failure.message
     assert nothing_written(job)
 
 
@@ -202,7 +202,7 @@ def test_replace_of_what_others_own_is_refused_by_name(job: Job, postgres: Postg
     assert "public.child (" not in ended.report.failure.message
 
 
-def test_a_publication_of_another_owner_is_told_before_anything_is_done(job: Job, postgres: Postgres, database: str, user: str) -> None:
+def test_a_publication_of_another_owner_is_reported_before_any_change(job: Job, postgres: Postgres, database: str, user: str) -> None:
     postgres.load(f"CREATE TABLE t (a int PRIMARY KEY); ALTER TABLE t OWNER TO {user}; GRANT CREATE ON SCHEMA public TO {user}", database)
     backup = job.backup()
     postgres.execute("CREATE PUBLICATION theirs FOR TABLE t", database)
@@ -214,7 +214,7 @@ def test_a_publication_of_another_owner_is_told_before_anything_is_done(job: Job
     assert nothing_written(job)
 
 
-def test_a_subscription_would_fill_its_replaced_table_no_more(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
+def test_a_subscription_that_fills_a_replaced_table_is_refused(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
     backup = job.backup()
     target = new_database(f'TEMPLATE "{source}"')
     postgres.execute("CREATE PUBLICATION p FOR TABLE parent", source)
@@ -233,7 +233,7 @@ def test_a_subscription_would_fill_its_replaced_table_no_more(job: Job, postgres
         postgres.execute("DROP SUBSCRIPTION filler", target)
 
 
-def test_everything_that_stands_in_the_way_is_told_at_once(job: Job, postgres: Postgres, database: str, user: str) -> None:
+def test_all_problems_are_reported_at_once(job: Job, postgres: Postgres, database: str, user: str) -> None:
     postgres.load(
         f"CREATE ROLE {database}_gone; CREATE EXTENSION dblink; CREATE TABLE t (a int);"
         f"CREATE POLICY p ON t TO {database}_gone; CREATE SCHEMA closed; CREATE TABLE closed.t (a int);"
@@ -290,7 +290,7 @@ def test_an_artifact_made_without_clean_cannot_replace(job: Job, postgres: Postg
     assert "clean: false" in ended.report.failure.message
 
 
-def test_a_lock_that_cannot_be_had_names_who_holds_it(job: Job, postgres: Postgres, source: str) -> None:
+def test_a_lock_timeout_names_the_lock_holders(job: Job, postgres: Postgres, source: str) -> None:
     backup = job.backup()
     before = postgres.dump(source)
     with postgres.connect(source) as other, other.transaction():

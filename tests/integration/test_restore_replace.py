@@ -62,7 +62,7 @@ def test_what_drifted_since_the_backup_is_taken_back(job: Job, postgres: Postgre
 
 
 @pytest.mark.parametrize("form", ["plain", "custom"])
-def test_all_that_goes_with_what_is_replaced_is_told(job: Job, postgres: Postgres, source: str, form: str) -> None:
+def test_everything_dropped_with_replaced_objects_is_reported(job: Job, postgres: Postgres, source: str, form: str) -> None:
     postgres.load("CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM child; CREATE INDEX older_index ON counted (n)", source)
     postgres.load("CREATE RULE older_rule AS ON UPDATE TO seen DO INSTEAD NOTHING; CREATE STATISTICS older_stats ON id, text FROM parent", source)
     backup = job.backup(format=form)
@@ -76,12 +76,12 @@ def test_all_that_goes_with_what_is_replaced_is_told(job: Job, postgres: Postgre
     )
     ended = restore(job, backup, source, on_existing="Replace")
     assert ended.code == 0, ended.log
-    told = (
+    warning = (
         "newer than the artifact, so dropped with the objects that were replaced: index public.newer_index,"
         " place of public.parent among the children of public.above, rule newer_rule on public.child, rule newer_rule on public.seen,"
         " sequence public.newer_sequence, statistics object public.newer_stats, trigger newer_trigger on public.seen"
     )
-    assert ended.report.warnings == (told,)
+    assert ended.report.warnings == (warning,)
 
 
 def test_foreign_keys_of_tables_that_stay_come_back_as_they_were(job: Job, postgres: Postgres, source: str) -> None:
@@ -181,7 +181,7 @@ def test_publications_keep_their_tables(job: Job, postgres: Postgres, source: st
     assert postgres.dump(source) == before
 
 
-def test_rows_that_the_artifact_leaves_out_are_told(job: Job, postgres: Postgres, source: str) -> None:
+def test_rows_that_the_artifact_lacks_are_reported(job: Job, postgres: Postgres, source: str) -> None:
     backup = job.backup(exclude_table_data=["public.child"])
     ended = restore(job, backup, source, on_existing="Replace")
     assert ended.code == 0, ended.log
@@ -323,7 +323,7 @@ def test_a_database_that_is_there_is_taken_as_it_is(job: Job, postgres: Postgres
     assert restore(job, backup, target, create_database=True).code == 0
 
 
-def test_who_may_not_create_databases_is_told(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
+def test_a_user_who_may_not_create_databases_is_refused(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
     password = PASSWORD.replace("'", "''")
     postgres.execute(f"CREATE ROLE {source}_user LOGIN PASSWORD '{password}'")
     target = drop_afterwards(new_database, postgres)

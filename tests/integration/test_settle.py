@@ -42,7 +42,7 @@ def check(job: Job, kind: str = "backup", **fields: Any) -> Ended:
 # backups
 
 
-def test_a_sealed_backup_is_told_as_its_own_report_would(job: Job, everything: str) -> None:
+def test_a_sealed_backup_is_reported_as_its_run_would(job: Job, everything: str) -> None:
     first = job.backup()
     ended = check(job)
     assert ended.code == 0, ended.log
@@ -54,7 +54,7 @@ def test_a_sealed_backup_is_told_as_its_own_report_would(job: Job, everything: s
     )
 
 
-def test_a_sealed_backup_needs_no_database_to_be_told(job: Job, everything: str) -> None:
+def test_a_sealed_backup_is_reported_without_its_database(job: Job, everything: str) -> None:
     first = job.backup()
     job.secret()
     assert check(job, database=None).report.artifact == first.report.artifact
@@ -100,7 +100,7 @@ def test_a_bucket_that_is_gone(job: Job) -> None:
     assert check(job).reason == "RunLost"
 
 
-def test_a_bucket_that_may_not_be_looked_at_tells_nothing_of_the_run(job: Job, everything: str) -> None:
+def test_an_unreadable_bucket_says_nothing_about_the_run(job: Job, everything: str) -> None:
     """The reason is the check's own, by which the operator knows that nobody has looked."""
     assert job.backup().report.artifact
     (job.paths.storage_secret / "secretAccessKey").write_text("wrong")
@@ -127,7 +127,7 @@ def test_cleanup_deletes_the_artifact_and_nothing_else(job: Job, everything: str
     assert again.code == 0, again.log
 
 
-def test_cleanup_finds_what_was_never_told(job: Job, everything: str) -> None:
+def test_cleanup_finds_an_artifact_without_its_key(job: Job, everything: str) -> None:
     other = job.another().backup()
     job.backup()
     assert other.report.artifact
@@ -195,7 +195,7 @@ def transact(postgres: Postgres, target: str, end: str) -> dict[str, Any]:
         return {"xid": row[0], "backend_pid": row[1]}
 
 
-def test_a_committed_restore_is_told(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
+def test_a_committed_restore_is_reported(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
     job, record, target = restored
     put(job, record.model_copy(update=transact(postgres, target, "COMMIT")))
     ended = check_restore(job)
@@ -208,7 +208,7 @@ def test_a_committed_restore_is_told(restored: tuple[Job, TransactionRecord, str
     assert ended.report.database.identity == record.identity
 
 
-def test_what_a_record_does_not_tell_is_left_out(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
+def test_figures_that_a_record_lacks_are_left_out(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
     """Rows where the artifact counts none, bytes of a selection: no zeros are made up."""
     job, record, target = restored
     put(job, record.model_copy(update=transact(postgres, target, "COMMIT") | {"rows": None, "bytes": None}))
@@ -217,7 +217,7 @@ def test_what_a_record_does_not_tell_is_left_out(restored: tuple[Job, Transactio
     assert ended.report.restored.model_dump(exclude_none=True) == {"tables": 12}
 
 
-def test_an_aborted_restore_is_told(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
+def test_an_aborted_restore_is_reported(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
     job, record, target = restored
     put(job, record.model_copy(update=transact(postgres, target, "ROLLBACK")))
     ended = check_restore(job)
@@ -261,12 +261,12 @@ def test_a_database_that_the_lost_restore_had_created(restored: tuple[Job, Trans
         job.secret(host="127.0.0.1", port="1", dbname=target, username="postgres", password="x")
         found = CreationRecord.model_validate_json(job.storage.get(key, 1 << 20))
         job.storage.put(key, found.model_copy(update={"identity": f"127.0.0.1:1/{target}"}).to_json().encode(), "application/json")
-    count, told = CREATED[how]
+    count, expected = CREATED[how]
     ended = check_restore(job, timeout_seconds=8)
     assert ended.reason == "RunLost", ended.log
     assert ended.report.failure
-    assert told in ended.report.failure.message
-    assert ended.report.failure.message.endswith(told) or how == "unreachable"
+    assert expected in ended.report.failure.message
+    assert ended.report.failure.message.endswith(expected) or how == "unreachable"
     assert postgres.execute(f"SELECT count(*) FROM pg_database WHERE datname = '{target}'") == [(count,)]
     assert (key in job.leftovers()) is (how == "unreachable")
 
@@ -325,7 +325,9 @@ def test_a_restore_that_was_given_up_changes_nothing_any_more(
 
 
 @pytest.mark.parametrize("how", ["timeline", "identity", "future", "secret", "down"])
-def test_what_nobody_can_tell_is_unknown(restored: tuple[Job, TransactionRecord, str], postgres: Postgres, everything: str, how: str) -> None:
+def test_an_outcome_that_cannot_be_found_out_is_unknown(
+    restored: tuple[Job, TransactionRecord, str], postgres: Postgres, everything: str, how: str
+) -> None:
     job, record, target = restored
     change = transact(postgres, target, "COMMIT")
     if how == "timeline":
@@ -344,7 +346,7 @@ def test_what_nobody_can_tell_is_unknown(restored: tuple[Job, TransactionRecord,
     assert (ended.reason, ended.code) == ("OutcomeUnknown", 25), ended.log
 
 
-def test_a_safety_backup_is_told_whatever_became_of_the_restore(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
+def test_a_safety_backup_is_reported_whatever_the_outcome(restored: tuple[Job, TransactionRecord, str], postgres: Postgres) -> None:
     job, _, _ = restored
     run = Run(job.spec("restore", restore=RestoreOptions(key="x")), job.paths, Reporter(), Stop())
     safety = BackupRun(run, load_conninfo(job.target, job.paths), BackupOptions(), lambda: job.storage, suffix="-safety").execute()

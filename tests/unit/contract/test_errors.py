@@ -26,7 +26,7 @@ def test_each_says_what_it_means_and_what_to_do() -> None:
             assert text.endswith("."), reason.name
 
 
-def test_exit_codes_tell_what_to_try_again() -> None:
+def test_exit_codes_say_what_to_retry() -> None:
     for code in ExitCode:
         assert 0 <= code <= 125
         assert code.retryable == (code not in range(20, 30))

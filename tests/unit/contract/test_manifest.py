@@ -111,7 +111,7 @@ def test_components(text: str, component: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 201, "ü" * 100])
-def test_long_components_are_cut_and_told_apart(name: str) -> None:
+def test_long_components_are_cut_and_stay_different(name: str) -> None:
     assert len(key_component(name)) <= 213
     assert key_component(name) != key_component(name + "y")
 
@@ -128,7 +128,7 @@ def test_directory() -> None:
     assert transaction_key("/p/", OWNER) == "p/team-a/=restores/20261123T010203Z-nightly-0d6c8f3e.json"
 
 
-def test_the_leaf_is_in_utc_and_known_from_the_object_alone() -> None:
+def test_the_leaf_is_in_utc_and_depends_on_the_object_alone() -> None:
     east = OWNER.model_copy(update={"created_at": OWNER.created_at.astimezone(timezone(timedelta(hours=9)))})
     assert leaf(east) == leaf(OWNER)
 
@@ -163,7 +163,7 @@ def test_round_trip() -> None:
     assert data.endswith(b"}\n")
 
 
-def test_the_schema_that_is_shipped_says_the_same() -> None:
+def test_the_shipped_schema_agrees() -> None:
     schema = json.loads((ROOT / "docs" / "manifest-v1.schema.json").read_text())
     validator = Draft202012Validator(schema)
     assert validator.is_valid(json.loads(parse_manifest(encoded(), "k").to_bytes()))
@@ -183,12 +183,12 @@ def test_pinned_digest() -> None:
     assert digest(data) in failure.message
 
 
-def test_a_pinned_digest_goes_before_everything_else() -> None:
+def test_a_pinned_digest_is_checked_first() -> None:
     assert refused(b"rubbish", digest(encoded())).reason.name == "ManifestDigestMismatch"
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"rubbish", encoded()[:-20], encoded(type="something/else"), encoded(objects="none")])
-def test_what_is_no_manifest(data: bytes) -> None:
+def test_other_files_are_refused_as_manifests(data: bytes) -> None:
     assert refused(data).reason.name == "ManifestInvalid"
 
 

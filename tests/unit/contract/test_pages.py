@@ -1,4 +1,4 @@
-"""Bulk results in a run's log: what was told is read, or refused as a whole."""
+"""Bulk results in a run's log: they are read back, or refused as a whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dbbackup.dataplane.bucket import SealedArtifact
 from dbbackup.dataplane.logs import Reporter
 
 
-def tell(items: list[DiscoveredItem]) -> tuple[list[str], PagesReport]:
+def write_pages(items: list[DiscoveredItem]) -> tuple[list[str], PagesReport]:
     """The lines of a log that holds other things too, and the report."""
     stream = io.StringIO()
     reporter = Reporter(stream)
@@ -30,19 +30,19 @@ def tell(items: list[DiscoveredItem]) -> tuple[list[str], PagesReport]:
     for item in items:
         pager.add(item)
         reporter.info(f'a line about "page" {item.name[:20]}')
-    told = pager.end()
+    reported = pager.end()
     reporter.info("the end")
-    return stream.getvalue().splitlines(), told
+    return stream.getvalue().splitlines(), reported
 
 
-def read(lines: list[str], told: PagesReport) -> list[str]:
-    return [item.name for item in pages.read(lines, told, DiscoveredItem)]
+def read(lines: list[str], reported: PagesReport) -> list[str]:
+    return [item.name for item in pages.read(lines, reported, DiscoveredItem)]
 
 
 def many(count: int = 40) -> tuple[list[str], PagesReport, list[str]]:
     names = [f"{number}-" + "ü" * 1000 for number in range(count)]
-    lines, told = tell([DiscoveredItem(name=name) for name in names])
-    return lines, told, names
+    lines, reported = write_pages([DiscoveredItem(name=name) for name in names])
+    return lines, reported, names
 
 
 def is_page(line: str) -> bool:
@@ -50,67 +50,67 @@ def is_page(line: str) -> bool:
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=50), max_size=30))
-def test_what_was_told_is_read(names: list[str]) -> None:
-    lines, told = tell([DiscoveredItem(name=name) for name in names])
-    assert read(lines, told) == names
-    assert told.items == len(names)
+def test_written_pages_are_read_back(names: list[str]) -> None:
+    lines, reported = write_pages([DiscoveredItem(name=name) for name in names])
+    assert read(lines, reported) == names
+    assert reported.items == len(names)
 
 
-def test_many_items_are_told_in_pages_that_a_runtime_does_not_cut() -> None:
-    lines, told, names = many()
-    assert read(lines, told) == names
-    assert told.pages == sum(map(is_page, lines)) >= 5
+def test_many_items_fit_lines_that_a_runtime_does_not_cut() -> None:
+    lines, reported, names = many()
+    assert read(lines, reported) == names
+    assert reported.pages == sum(map(is_page, lines)) >= 5
     noise = random.Random(1)
     hard = [DiscoveredItem(name="".join(chr(noise.randrange(0x4E00, 0x9FFF)) for _ in range(size))) for size in (1300, 2700, 3900, 10, 3900)]
-    lines, told = tell(hard)
-    assert read(lines, told) == [item.name for item in hard]
+    lines, reported = write_pages(hard)
+    assert read(lines, reported) == [item.name for item in hard]
     assert max(len(line.encode()) for line in lines) < 16 * 1024
 
 
-def test_nothing_is_no_page() -> None:
-    lines, told = tell([])
-    assert (told.pages, told.items, read(lines, told)) == (0, 0, [])
+def test_no_items_make_no_page() -> None:
+    lines, reported = write_pages([])
+    assert (reported.pages, reported.items, read(lines, reported)) == (0, 0, [])
 
 
 def test_a_log_that_was_cut_is_refused() -> None:
-    lines, told, _ = many()
+    lines, reported, _ = many()
     last = max(number for number, line in enumerate(lines) if is_page(line))
-    with pytest.raises(PagesError, match=f"reported 40 items in {told.pages} pages; its log holds"):
-        read(lines[:last], told)
+    with pytest.raises(PagesError, match=f"reported 40 items in {reported.pages} pages; its log holds"):
+        read(lines[:last], reported)
     with pytest.raises(PagesError, match="its log holds"):
-        read([*lines[:last], lines[last][:-20]], told)
+        read([*lines[:last], lines[last][:-20]], reported)
 
 
 def test_a_log_that_was_rotated_is_refused() -> None:
-    lines, told, _ = many()
+    lines, reported, _ = many()
     first = min(number for number, line in enumerate(lines) if is_page(line))
-    with pytest.raises(PagesError, match=f"page 1 of {told.pages} is missing"):
-        read(lines[first + 1 :], told)
-    with pytest.raises(PagesError, match=f"reported 40 items in {told.pages} pages; its log holds 0 in 0"):
-        read([], told)
+    with pytest.raises(PagesError, match=f"page 1 of {reported.pages} is missing"):
+        read(lines[first + 1 :], reported)
+    with pytest.raises(PagesError, match=f"reported 40 items in {reported.pages} pages; its log holds 0 in 0"):
+        read([], reported)
 
 
 def test_a_missing_and_a_swapped_page_is_refused() -> None:
-    lines, told, _ = many()
+    lines, reported, _ = many()
     at = [number for number, line in enumerate(lines) if is_page(line)]
     with pytest.raises(PagesError, match=r"page 3 of .* is missing"):
-        read(lines[: at[2]] + lines[at[2] + 1 :], told)
+        read(lines[: at[2]] + lines[at[2] + 1 :], reported)
     swapped = list(lines)
     swapped[at[1]], swapped[at[2]] = lines[at[2]], lines[at[1]]
     with pytest.raises(PagesError, match=r"page 2 of .* is missing"):
-        read(swapped, told)
+        read(swapped, reported)
     with pytest.raises(PagesError, match=r"page 2 of .* is missing"):
-        read([*lines[: at[0]], lines[at[0]], *lines[at[0] :]], told)
+        read([*lines[: at[0]], lines[at[0]], *lines[at[0] :]], reported)
 
 
 def test_pages_of_another_run_are_refused() -> None:
-    """Page by page as many, with as many items: only the digest tells."""
-    lines, told, _ = many()
-    others, _ = tell([DiscoveredItem(name=f"{number}-" + "ö" * 1000) for number in range(40)])
+    """The same number of pages and of items: only the digest differs."""
+    lines, reported, _ = many()
+    others, _ = write_pages([DiscoveredItem(name=f"{number}-" + "ö" * 1000) for number in range(40)])
     at = [number for number, line in enumerate(lines) if is_page(line)]
     lines[at[1]] = others[at[1]]
     with pytest.raises(PagesError, match="reported 40 items"):
-        read(lines, told)
+        read(lines, reported)
 
 
 @pytest.mark.parametrize(
@@ -127,20 +127,20 @@ def test_pages_of_another_run_are_refused() -> None:
         (pages._pack(["a"]), "page 1 cannot be read"),
     ],
 )
-def test_a_page_that_is_none_is_refused(items: object, complaint: str) -> None:
+def test_a_malformed_page_is_refused(items: object, complaint: str) -> None:
     line = json.dumps({"event": "page", "page": 1, "items": items})
     with pytest.raises(PagesError, match=complaint):
         read([line], PagesReport(pages=1, items=1, sha256="0" * 64))
 
 
 def test_other_lines_are_passed_over() -> None:
-    lines, told = tell([DiscoveredItem(name="a")])
-    assert read(['"page"', '["page"]', '{"event": "log", "page": 1}', '{"event": "page"', *lines, "not JSON"], told) == ["a"]
+    lines, reported = write_pages([DiscoveredItem(name="a")])
+    assert read(['"page"', '["page"]', '{"event": "log", "page": 1}', '{"event": "page"', *lines, "not JSON"], reported) == ["a"]
 
 
 def test_a_log_of_ten_thousand_artifacts_fits_what_a_kubelet_keeps() -> None:
-    """Of 10 MiB: containerLogMaxSize's default. Every one is told with its manifest, as in an empty
-    cluster. 500 are told here."""
+    """10 MiB is containerLogMaxSize's default. Each artifact is reported with its manifest, as in
+    an empty cluster. Here 500 are reported."""
     stream = io.StringIO()
     pager = Pager(Reporter(stream).page)
     for number in range(500):
@@ -160,12 +160,12 @@ def test_a_log_of_ten_thousand_artifacts_fits_what_a_kubelet_keeps() -> None:
             schedule="nightly-orders",
         )
         pager.add(InventoryItem(key=key, size_bytes=number, modified=owner.created_at, manifest=summary))
-    told = pager.end()
-    assert len(list(pages.read(stream.getvalue().splitlines(), told, InventoryItem))) == 500
+    reported = pager.end()
+    assert len(list(pages.read(stream.getvalue().splitlines(), reported, InventoryItem))) == 500
     assert len(stream.getvalue().encode()) / 500 * 10_000 < 5 * 2**20
 
 
-def test_items_are_told_apart() -> None:
-    lines, told = tell([DiscoveredItem(name="a")])
+def test_items_of_another_model_are_refused() -> None:
+    lines, reported = write_pages([DiscoveredItem(name="a")])
     with pytest.raises(PagesError, match="cannot be read"):
-        list(pages.read(lines, told, PruneItem))
+        list(pages.read(lines, reported, PruneItem))

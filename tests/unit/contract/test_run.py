@@ -94,7 +94,7 @@ def test_a_long_message_keeps_its_beginning() -> None:
 
 
 def test_no_figure_is_made_up_where_a_check_could_not_learn_it() -> None:
-    told = report().model_copy(update={"restored": RestoredReport(tables=3)})
-    assert success_message(told) == "restored 3 tables"
-    assert '"restored":{"tables":3}' in told.to_json()
-    assert success_message(told.model_copy(update={"restored": RestoredReport(tables=3, rows=0)})) == "restored 0 rows of 3 tables"
+    settled = report().model_copy(update={"restored": RestoredReport(tables=3)})
+    assert success_message(settled) == "restored 3 tables"
+    assert '"restored":{"tables":3}' in settled.to_json()
+    assert success_message(settled.model_copy(update={"restored": RestoredReport(tables=3, rows=0)})) == "restored 0 rows of 3 tables"

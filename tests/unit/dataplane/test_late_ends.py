@@ -92,7 +92,7 @@ def test_an_attempt_that_ends_late_leaves_what_another_has_sealed(tmp_path: Path
 
 @pytest.mark.parametrize(("reason", "left"), [("StorageUnavailable", False), ("StorageRefused", True), ("ArtifactExists", True)])
 def test_an_upload_that_was_refused_deletes_nobody_elses_object(reason: ReasonName, *, left: bool) -> None:
-    """Only an object that this writer may have made itself, without being told, is deleted."""
+    """Only an object that this writer may have made, although it got no reply, is deleted."""
     bucket = Bucket()
     writer = ArtifactWriter(cast("Any", bucket), "dir/dump", if_absent=True)
     writer.write(b"mine")

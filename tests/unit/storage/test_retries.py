@@ -34,7 +34,7 @@ def failing(count: int, error: type[Exception] = ConnectionError) -> Callable[[]
     return call
 
 
-def test_what_comes_back_is_waited_for() -> None:
+def test_a_server_that_comes_back_is_waited_for() -> None:
     assert Retries("b").attempt("reading", failing(1)) == 2
 
 
@@ -51,7 +51,7 @@ def test_a_server_that_never_answered_is_given_up_sooner(time: FakeTime) -> None
     assert FIRST_PATIENCE < time.now - started < FIRST_PATIENCE + 5.1
 
 
-def test_what_is_known_to_be_away_is_not_waited_for_again(time: FakeTime) -> None:
+def test_a_known_outage_is_not_waited_for_again(time: FakeTime) -> None:
     known = Retries("b")
     known.attempt("reading", failing(0))
     started = time.now
@@ -79,7 +79,7 @@ def test_an_answer_of_whatever_kind_ends_an_outage(time: FakeTime) -> None:
     assert known.attempt("reading", failing(1)) == 2
 
 
-def test_what_no_try_can_cure_is_told_at_once() -> None:
+def test_a_permanent_fault_is_raised_at_once() -> None:
     call = failing(1, ValueError)
     with pytest.raises(Failure):
         Retries("b").attempt("reading", call)

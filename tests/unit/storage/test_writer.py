@@ -29,7 +29,7 @@ def test_parts_are_what_the_protocol_allows(expected: int | None) -> None:
 
 
 @pytest.mark.parametrize("size", [1, PART_SIZE, GIB, 100 * GIB, TIB, LARGEST_OBJECT])
-def test_what_was_expected_has_parts_of_one_size(size: int) -> None:
+def test_the_expected_size_has_parts_of_one_size(size: int) -> None:
     parts = parts_for(size, size)
     assert len(parts) <= 6000
     assert len(set(parts[:-1])) <= 1
@@ -37,7 +37,7 @@ def test_what_was_expected_has_parts_of_one_size(size: int) -> None:
 
 @pytest.mark.parametrize("expected", [None, 0, GIB])
 @pytest.mark.parametrize("size", [40 * GIB, 100 * GIB, TIB])
-def test_what_was_not_expected_fits_too(expected: int | None, size: int) -> None:
+def test_a_larger_size_than_expected_fits_too(expected: int | None, size: int) -> None:
     assert len(parts_for(size, expected)) <= MAX_PARTS
 
 

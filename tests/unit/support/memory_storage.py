@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.integration.artifacts import Told, owner_of
+from tests.integration.artifacts import EndedRun, owner_of
 
 from dbbackup.contract.errors import Failure, ReasonName
 from dbbackup.contract.report import Report
@@ -115,10 +115,10 @@ def changed(objects: dict[str, bytes], name: str, body: bytes) -> dict[str, byte
     return {key: body if key.endswith("/" + name) else old for key, old in objects.items()}
 
 
-def run(tmp_path: Path, kind: str, **fields: Any) -> Told:
+def run(tmp_path: Path, kind: str, **fields: Any) -> EndedRun:
     """A run of that kind for a BackupStorage."""
     target = StorageTarget(name="default", bucket="b", prefix="/team/")
     spec = RunSpec.model_validate({"run": kind, "owner": owner_of(0, "BackupStorage"), "storage": target, **fields})
     stream = io.StringIO()
     code = main.run(spec, Paths(termination_log=tmp_path / "report"), Reporter(stream))
-    return Told(code, Report.model_validate_json((tmp_path / "report").read_text()), stream.getvalue())
+    return EndedRun(code, Report.model_validate_json((tmp_path / "report").read_text()), stream.getvalue())

@@ -28,12 +28,12 @@ def test_servers_that_are_refused(server: int, reason: str) -> None:
     assert str(server // 10000) in caught.value.message
 
 
-def test_no_client_at_all() -> None:
+def test_without_any_client() -> None:
     with pytest.raises(Failure, match="none"):
         choose(150000, {})
 
 
-def test_what_is_installed(tmp_path: Path) -> None:
+def test_the_installed_clients(tmp_path: Path) -> None:
     for name in ("15", "17", "common", "18"):
         (tmp_path / name / "bin").mkdir(parents=True)
     for name in ("15", "17", "common"):

@@ -117,7 +117,7 @@ def test_cloudnative_pg_superuser_secret_names_no_database() -> None:
         ({**CLOUDNATIVE_PG, "sslmode": "yes"}, {}, "SecretInvalid", "sslmode"),
     ],
 )
-def test_what_cannot_be_used_is_named(values: dict[str, str], fields: dict[str, object], reason: str, words: str) -> None:
+def test_unusable_values_are_named(values: dict[str, str], fields: dict[str, object], reason: str, words: str) -> None:
     with pytest.raises(Failure, match=words) as caught:
         resolve(target(**fields), secret(values))
     assert caught.value.reason.name == reason
@@ -125,7 +125,7 @@ def test_what_cannot_be_used_is_named(values: dict[str, str], fields: dict[str, 
     assert "p@ss" not in caught.value.message
 
 
-def test_a_chosen_host_settles_several() -> None:
+def test_an_explicit_host_resolves_a_list_of_hosts() -> None:
     info = resolve(target(host="a", port=7), secret({"uri": "postgresql://app:x@a:1,b:2/app"}))
     assert (info.host, info.port) == ("a", 7)
 
@@ -225,5 +225,5 @@ def test_children_get_no_password_in_their_environment(tmp_path: Path, monkeypat
         ("something else", None),
     ],
 )
-def test_what_a_message_stands_for(text: str, reason: str | None) -> None:
+def test_messages_have_their_reasons(text: str, reason: str | None) -> None:
     assert classify(text) == reason

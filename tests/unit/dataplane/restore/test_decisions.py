@@ -52,7 +52,7 @@ SERVER = TargetServer(150004, "15.4", False, False, False, False, "app", True, 6
 
 
 @given(st.dictionaries(st.integers(0, 12), st.sets(st.integers(0, 12), max_size=4), max_size=13))
-def test_what_must_come_before_comes_before_or_in_the_same_circle(before: dict[int, set[int]]) -> None:
+def test_the_order_respects_dependencies_and_groups_circles(before: dict[int, set[int]]) -> None:
     nodes = list(range(13))
     groups = components(nodes, before)
     assert sorted(node for group in groups for node in group) == nodes
@@ -104,12 +104,12 @@ def changed(**fields: object) -> TargetServer:
     return TargetServer(**values)
 
 
-def test_nothing_in_the_way_is_no_problem() -> None:
+def test_a_suitable_target_has_no_problem() -> None:
     assert judge(TargetFacts(SERVER)) == {}
 
 
 @pytest.mark.parametrize(
-    ("facts", "contents", "reason", "told"),
+    ("facts", "contents", "reason", "expected"),
     [
         (TargetFacts(changed(standby=True)), Contents(), "TargetReadOnly", "standby"),
         (TargetFacts(changed(read_only=True)), Contents(), "TargetReadOnly", "default_transaction_read_only"),
@@ -122,10 +122,10 @@ def test_nothing_in_the_way_is_no_problem() -> None:
         (TargetFacts(SERVER), Contents(relations=9000, routines=700), "TooManyLocks", "set max_locks_per_transaction to 97 or more (now 64)"),
     ],
 )
-def test_each_problem_has_its_reason(facts: TargetFacts, contents: Contents, reason: str, told: str) -> None:
+def test_each_problem_has_its_reason(facts: TargetFacts, contents: Contents, reason: str, expected: str) -> None:
     found = judge(facts, contents)
     assert list(found) == [reason]
-    assert told in found[reason]
+    assert expected in found[reason]
 
 
 def test_a_newer_minor_of_the_source_is_no_problem() -> None:
@@ -134,7 +134,7 @@ def test_a_newer_minor_of_the_source_is_no_problem() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "server", "told"),
+    ("state", "server", "expected"),
     [
         (ExtensionState("e", False, None, True, False, ()), SERVER, "not installed on the server"),
         (ExtensionState("e", True, None, True, False, ()), SERVER, "only by a superuser"),
@@ -145,10 +145,10 @@ def test_a_newer_minor_of_the_source_is_no_problem() -> None:
         (ExtensionState("e", True, "public", True, False, ()), SERVER, None),
     ],
 )
-def test_extensions(state: ExtensionState, server: TargetServer, told: str | None) -> None:
+def test_extensions(state: ExtensionState, server: TargetServer, expected: str | None) -> None:
     found = judge(TargetFacts(server, (state,)), Contents(extensions=(ExtensionEntry(name="e", schema_="public", version="1"),)))
-    assert (told is None) == (found == {})
-    assert told is None or told in found["ExtensionMissing"]
+    assert (expected is None) == (found == {})
+    assert expected is None or expected in found["ExtensionMissing"]
 
 
 def test_extensions_that_others_require_come_first() -> None:
@@ -169,16 +169,16 @@ def test_owners_dependants_and_partitions() -> None:
         foreign_keys=(ForeignKey("b.t", "k", "FOREIGN KEY ...", None, "other", False, 7),),
     )
     found = preflight.judge(TargetFacts(SERVER), ArtifactNeeds(MANIFEST, Contents()), replaced)
-    told = "\n".join(f"{problem.reason}: {problem.message}" for problem in found)
-    assert "NotOwner: app does not own table a.theirs (boss)" in told
-    assert "NotOwner: app does not own table b.t (other), whose foreign keys" in told
-    assert "NotOwner: app cannot give replaced objects back to their owners team" in told
-    assert "DependentObjects: view a.v needs table a.mine" in told
-    assert "DependentObjects: partitions that the artifact lacks would be dropped with their tables: a.p2" in told
-    assert "a.mine (app)" not in told
+    expected = "\n".join(f"{problem.reason}: {problem.message}" for problem in found)
+    assert "NotOwner: app does not own table a.theirs (boss)" in expected
+    assert "NotOwner: app does not own table b.t (other), whose foreign keys" in expected
+    assert "NotOwner: app cannot give replaced objects back to their owners team" in expected
+    assert "DependentObjects: view a.v needs table a.mine" in expected
+    assert "DependentObjects: partitions that the artifact lacks would be dropped with their tables: a.p2" in expected
+    assert "a.mine (app)" not in expected
 
 
-def test_all_problems_are_told_under_the_weightiest_reason() -> None:
+def test_all_problems_are_reported_under_the_most_important_reason() -> None:
     problems = [
         preflight.PreflightProblem("TooManyLocks", "locks"),
         preflight.PreflightProblem("NotOwner", "theirs"),
@@ -250,7 +250,7 @@ def test_columns_and_publications_come_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("statement", "told"),
+    ("statement", "expected"),
     [
         ("ALTER TABLE ONLY a.s\n    ADD CONSTRAINT k FOREIGN KEY (u) REFERENCES a.users(id);", "ALTER TABLE ONLY a.s ADD CONSTRAINT k FOREIGN KEY"),
         ("CREATE FUNCTION app.f(a text DEFAULT 'hunter2') RETURNS int", "CREATE FUNCTION app.f"),
@@ -261,12 +261,12 @@ def test_columns_and_publications_come_back() -> None:
         ("CREATE SERVER s FOREIGN DATA WRAPPER f OPTIONS (password 'hunter2');", "CREATE SERVER s FOREIGN DATA WRAPPER f OPTIONS"),
     ],
 )  # fmt: skip
-def test_a_statement_is_named_without_values(statement: str, told: str) -> None:
-    assert describe(statement) == told
-    assert describe(statement.encode()) == told
+def test_a_statement_is_named_without_values(statement: str, expected: str) -> None:
+    assert describe(statement) == expected
+    assert describe(statement.encode()) == expected
 
 
-def test_a_connection_that_broke_is_told_as_that() -> None:
+def test_a_broken_connection_has_its_own_reason() -> None:
     failure = statement_failure(psycopg.OperationalError("server closed the connection unexpectedly"), "COPY a.b FROM stdin;", "db")
     assert failure.reason.name == "ConnectionLost"
     assert statement_failure(errors.AdminShutdown("terminating connection due to administrator command"), "X", "db").reason.name == "ConnectionLost"
@@ -276,7 +276,7 @@ def test_a_connection_that_broke_is_told_as_that() -> None:
 
 
 @pytest.mark.parametrize(
-    ("like", "version", "told"),
+    ("like", "version", "expected"),
     [
         ({}, 130000, "TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'de_DE.UTF-8' LC_CTYPE 'C'"),
         ({}, 150000, "LC_CTYPE 'C' LOCALE_PROVIDER libc"),
@@ -285,10 +285,10 @@ def test_a_connection_that_broke_is_told_as_that() -> None:
         ({"locale_provider": "b", "icu_locale": "C.UTF-8"}, 170000, "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"),
     ],
 )
-def test_create_database_follows_the_source_as_far_as_the_server_knows_it(like: dict[str, str], version: int, told: str) -> None:
+def test_create_database_follows_the_source_as_far_as_the_server_knows_it(like: dict[str, str], version: int, expected: str) -> None:
     statement = create_statement('a"b', SOURCE.model_copy(update=like), version).as_string(None)
     assert statement.startswith('CREATE DATABASE "a""b" TEMPLATE template0 ')
-    assert statement.endswith(told)
+    assert statement.endswith(expected)
 
 
 # selections
@@ -330,7 +330,7 @@ def nothing(drops: Sequence[DroppedObject]) -> set[DroppedObject]:
     return set()
 
 
-def test_a_table_brings_what_belongs_to_it_and_no_more() -> None:
+def test_a_table_is_selected_with_its_parts_only() -> None:
     chosen = selection.choose(ENTRIES, [], ["a.t"])
     selected = selection.complete(ENTRIES, chosen, everything)
     assert selected.ids == (5, 6, 7, 8, 10, 12, 13, 15, 16, 17, 19)
@@ -340,7 +340,7 @@ def test_a_table_brings_what_belongs_to_it_and_no_more() -> None:
     assert selected.listing().startswith("5;\n6;\n")
 
 
-def test_what_the_target_lacks_is_taken_along_but_foreign_keys_are_left_out() -> None:
+def test_missing_objects_are_added_and_foreign_keys_left_out() -> None:
     selected = selection.complete(ENTRIES, selection.choose(ENTRIES, [], ["a.t"]), lambda drops: {d for d in drops if d.name == "t more"})
     assert selected.ids == (1, 3, 4, 5, 6, 7, 8, 10, 12, 13, 15, 16, 17, 19)
     assert set(selected.needed) == {"schema a", "type a.mood", "function a.tf()"}
@@ -360,7 +360,7 @@ def test_partitions_belong_to_their_table() -> None:
     assert selection.complete(ENTRIES, selection.choose(ENTRIES, [], ["a.p"]), everything).ids == (21, 22, 23, 24)
 
 
-def test_a_schema_brings_all_in_it_but_what_is_never_selected() -> None:
+def test_a_schema_is_selected_with_everything_that_can_be() -> None:
     chosen = selection.choose(ENTRIES, ["a"], [])
     assert chosen == {entry.id for entry in ENTRIES} - {2, 20, 25}
 
@@ -394,7 +394,7 @@ def test_names_are_exact() -> None:
     assert caught.value.reason.name == "InvalidSpec"
 
 
-def test_names_that_are_not_there_are_told_together() -> None:
+def test_missing_names_are_reported_together() -> None:
     with pytest.raises(Failure) as caught:
         selection.choose(ENTRIES, ["b"], ["a.t", "a.x", "b.t"])
     assert caught.value.reason.name == "SelectionEmpty"
@@ -433,7 +433,7 @@ def test_the_table_of_contents_of_every_version_is_read_whatever_the_chunks(vers
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "expected"),
     [
         (b"SELECT 1;" * 20, "not an archive"),
         (archive((1, 17), ENTRIES), "version 1.17"),
@@ -442,6 +442,6 @@ def test_the_table_of_contents_of_every_version_is_read_whatever_the_chunks(vers
         (b"", "ends within"),
     ],
 )
-def test_what_is_no_archive_is_refused(data: bytes, told: str) -> None:
-    with pytest.raises(TocError, match=told):
+def test_other_files_are_refused_as_archives(data: bytes, expected: str) -> None:
+    with pytest.raises(TocError, match=expected):
         read_toc(iter([data]))

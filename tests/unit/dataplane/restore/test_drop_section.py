@@ -53,7 +53,7 @@ from dbbackup.dataplane.sql.splitter import Piece, Splitter
         ("ALTER TABLE ONLY app.s ADD CONSTRAINT c CHECK (a);", False),
     ],
 )  # fmt: skip
-def test_what_a_statement_of_the_head_drops(statement: str, drop: DroppedObject | bool) -> None:
+def test_the_object_that_a_drop_statement_names(statement: str, drop: DroppedObject | bool) -> None:
     assert parse_drop_statement(statement) == drop
 
 
@@ -70,13 +70,13 @@ def test_arguments() -> None:
     assert argument_list('("a  b", public."c,d")') == '"a  b", public."c,d"', "a quoted name is left as it is"
 
 
-def test_a_name_is_the_same_whether_or_not_it_is_quoted_without_need() -> None:
+def test_unnecessary_quotes_do_not_change_a_name() -> None:
     assert normalized('FOR "user" SERVER\n  srv') == normalized("FOR user SERVER srv") == "FOR user SERVER srv"
     assert normalized('("a  b" AS text)') == '("a  b" AS text)' != normalized("(ab AS text)")
 
 
 @pytest.mark.parametrize(
-    ("told", "types", "same"),
+    ("expected", "types", "same"),
     [
         ("a integer", ["integer"], True),
         ("integer", ["integer"], True),
@@ -95,8 +95,8 @@ def test_a_name_is_the_same_whether_or_not_it_is_quoted_without_need() -> None:
         ('public."x,y"', ['public."x,y"'], True),
     ],
 )
-def test_a_routine_is_known_by_the_types_of_its_arguments(told: str, types: list[str], same: bool) -> None:
-    assert takes_types(told, types) is same
+def test_a_routine_is_identified_by_its_argument_types(expected: str, types: list[str], same: bool) -> None:
+    assert takes_types(expected, types) is same
 
 
 def pieces(sql: str) -> Iterator[Piece]:
@@ -105,7 +105,7 @@ def pieces(sql: str) -> Iterator[Piece]:
     yield from splitter.finish()
 
 
-def test_the_head_ends_at_the_first_statement_that_drops_nothing() -> None:
+def test_the_drop_section_ends_at_the_first_other_statement() -> None:
     head = read_dump_head(
         pieces("-- dump\nSET client_encoding = 'UTF8';\nSELECT pg_catalog.set_config('search_path', '', false);\nDROP TABLE a.b;\n"
                "DROP TRIGGER t ON a.c;\nCREATE SCHEMA a;\nDROP TABLE a.later;\n")
@@ -116,13 +116,13 @@ def test_the_head_ends_at_the_first_statement_that_drops_nothing() -> None:
     assert next(piece.text for piece in head.rest) == b"DROP TABLE a.later;"
 
 
-def test_a_dump_without_drops_has_an_empty_head() -> None:
+def test_a_dump_without_drop_statements_has_an_empty_drop_section() -> None:
     head = read_dump_head(pieces("SET a = 1;\nCOPY a.b FROM stdin;\n1\n\\.\n"))
     assert head.drops == ()
     assert len(head.first) == 1
 
 
-def test_a_meta_command_in_the_head_refuses_the_artifact() -> None:
+def test_a_meta_command_in_the_drop_section_refuses_the_artifact() -> None:
     with pytest.raises(Failure, match="psql command") as caught:
         read_dump_head(pieces("\\restrict x\nSET a = 1;\n\\! rm -rf /\nDROP TABLE a.b;\n"))
     assert caught.value.reason.name == "ArtifactCorrupt"

@@ -31,7 +31,7 @@ def filtered(dump: bytes) -> bytes:
         b"\\unrestrict oFhM4Ub2\n",
     ],
 )
-def test_what_is_dropped(statement: bytes) -> None:
+def test_statements_that_the_filter_removes(statement: bytes) -> None:
     assert filtered(b"SELECT 1;\n\n--\n-- x\n--\n\n" + statement + b"\nSELECT 2;\n").replace(b"--\n-- x\n--", b"").split() == [
         b"SELECT",
         b"1;",
@@ -57,7 +57,7 @@ def test_what_is_dropped(statement: bytes) -> None:
         b"CREATE SCHEMA IF NOT EXISTS auth;",
     ],
 )
-def test_what_stays(statement: bytes) -> None:
+def test_statements_that_the_filter_keeps(statement: bytes) -> None:
     dump = b"CREATE TABLE public.a ();\n\n--\n-- x\n--\n\n" + statement + b"\n"
     assert filtered(dump) == dump
 
@@ -85,11 +85,11 @@ def test_what_stays(statement: bytes) -> None:
         ),
     ],
 )
-def test_what_is_rewritten(statement: bytes, becomes: bytes) -> None:
+def test_statements_that_the_filter_rewrites(statement: bytes, becomes: bytes) -> None:
     assert filtered(b"SELECT 1;\n" + statement + b"\n") == b"SELECT 1;\n" + becomes + b"\n"
 
 
-def test_a_dummy_view_is_made_only_over_one_that_is_there() -> None:
+def test_a_dummy_view_is_created_only_over_an_existing_view() -> None:
     dummy = b'CREATE OR REPLACE VIEW public."v\'$dbbackup$" AS\nSELECT\n    NULL::integer AS id;'
     real = b"CREATE OR REPLACE VIEW public.v AS\n SELECT NULL::integer AS id;"
     text = filtered(b"DROP TABLE IF EXISTS public.t;\n" + dummy + b"\nCREATE TABLE public.t ();\n" + real + b"\n")

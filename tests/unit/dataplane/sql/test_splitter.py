@@ -193,7 +193,7 @@ def test_copy_table(text: bytes, name: tuple[str, str]) -> None:
     assert copy_table(header) == name
 
 
-def test_qualified_name_refuses_what_is_none() -> None:
+def test_qualified_name_refuses_other_text() -> None:
     with pytest.raises(SqlError):
         qualified_name(b"t (a)")
 

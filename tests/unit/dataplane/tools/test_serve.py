@@ -82,7 +82,7 @@ def get(server: Server) -> Callable[..., tuple[int, bytes, dict[str, str]]]:
     return ask
 
 
-def test_only_whoever_knows_the_token_is_answered(get: Callable[..., tuple[int, bytes, dict[str, str]]], bucket: Memory) -> None:
+def test_only_a_client_with_the_token_is_answered(get: Callable[..., tuple[int, bytes, dict[str, str]]], bucket: Memory) -> None:
     for token in ("", "another", OPTIONS.token_sha256):
         status, body, _ = get(f"/v1/manifest?key={KEY}", token)
         assert status == 403
@@ -112,7 +112,9 @@ def test_any_range_of_the_stored_artifact(
 @pytest.mark.parametrize(
     "key", ["", "../x", f"secret/{ROOT}x", f"{ROOT}=restores/x", KEY.replace("demo", "other"), f"{KEY}/../../x", f"{KEY}/dump.sql.zst"]
 )
-def test_nothing_outside_of_the_namespaces_artifacts(get: Callable[..., tuple[int, bytes, dict[str, str]]], bucket: Memory, key: str) -> None:
+def test_nothing_outside_of_the_namespaces_artifacts_is_served(
+    get: Callable[..., tuple[int, bytes, dict[str, str]]], bucket: Memory, key: str
+) -> None:
     for path in ("manifest", "artifact", "sql"):
         status, body, _ = get(f"/v1/{path}?key={key}")
         assert status == 400
@@ -120,7 +122,7 @@ def test_nothing_outside_of_the_namespaces_artifacts(get: Callable[..., tuple[in
     assert not [asked for asked in bucket.asked if asked[0] == "get"]
 
 
-def test_what_is_missing_and_what_fails_is_told(get: Callable[..., tuple[int, bytes, dict[str, str]]], bucket: Memory) -> None:
+def test_missing_artifacts_and_failures_are_reported(get: Callable[..., tuple[int, bytes, dict[str, str]]], bucket: Memory) -> None:
     status, body, _ = get(f"/v1/artifact?key={key_of(owner_of(2))}")
     assert (status, json.loads(body)["reason"]) == (404, "ArtifactMissing")
     bucket.before = failing("get", "StorageUnavailable", "dump")
@@ -156,7 +158,7 @@ def test_sql_of_a_damaged_artifact_has_no_end(get: Callable[..., tuple[int, byte
     assert status == 502 or unframed(body)[1] is None
 
 
-def test_what_there_is(get: Callable[..., tuple[int, bytes, dict[str, str]]], bucket: Memory) -> None:
+def test_the_list_of_artifacts(get: Callable[..., tuple[int, bytes, dict[str, str]]], bucket: Memory) -> None:
     bucket.fill(objects_of(owner_of(3)))
     bucket.fill({f"{ROOT}=probe/old": b"x", f"{key_of(owner_of(4))}/dump.sql.zst": b"never sealed"})
     status, body, _ = get("/v1/artifacts")
@@ -167,10 +169,10 @@ def test_what_there_is(get: Callable[..., tuple[int, bytes, dict[str, str]]], bu
     assert not [asked for asked in bucket.asked if asked[0] in ("put", "delete")], "it is only looked at"
 
 
-def test_it_ends_when_nobody_asks(bucket: Memory, tmp_path: Path) -> None:
-    told = run(tmp_path, "serve", serve=OPTIONS.model_copy(update={"idle_seconds": 0}), timeout_seconds=30)
-    assert told.code == 0
-    assert "serving on 127.0.0.1" in told.log
+def test_it_ends_without_requests(bucket: Memory, tmp_path: Path) -> None:
+    ended = run(tmp_path, "serve", serve=OPTIONS.model_copy(update={"idle_seconds": 0}), timeout_seconds=30)
+    assert ended.code == 0
+    assert "serving on 127.0.0.1" in ended.log
 
 
 def test_it_does_not_end_under_a_request(server: Server) -> None:
@@ -183,17 +185,17 @@ def test_it_does_not_end_under_a_request(server: Server) -> None:
 
 
 def test_it_ends_at_its_timeout(bucket: Memory, tmp_path: Path) -> None:
-    told = run(tmp_path, "serve", serve=OPTIONS.model_copy(update={"idle_seconds": 60}), timeout_seconds=1)
-    assert told.reason == "Timeout"
+    ended = run(tmp_path, "serve", serve=OPTIONS.model_copy(update={"idle_seconds": 60}), timeout_seconds=1)
+    assert ended.reason == "Timeout"
 
 
-def test_without_a_token_it_serves_nobody(bucket: Memory) -> None:
+def test_without_a_token_it_does_not_serve(bucket: Memory) -> None:
     spec = RunSpec(run="serve", owner=owner_of(0, "BackupStorage"), storage=StorageTarget(name="d", bucket="b"), serve=ServeOptions(token_sha256=""))
     with pytest.raises(Failure, match="tokenSha256"):
         serve.execute(Run(spec, Paths(), Reporter(), Stop()))
 
 
-def test_what_is_handed_out_is_told_once_in_the_log(get: Callable[..., tuple[int, bytes, dict[str, str]]], log: io.StringIO) -> None:
+def test_each_served_artifact_is_logged_once(get: Callable[..., tuple[int, bytes, dict[str, str]]], log: io.StringIO) -> None:
     for wanted in ("bytes=0-9", "bytes=10-19"):
         assert get(f"/v1/artifact?key={KEY}", Range=wanted)[0] == 206
     get(f"/v1/sql?key={KEY}")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.integration.artifacts import ROOT, Told, key_of, known, manifest_of, objects_of, owner_of
+from tests.integration.artifacts import ROOT, EndedRun, key_of, known, manifest_of, objects_of, owner_of
 from tests.unit.support.memory_storage import NOW, Memory, changed, failing, run, without
 
 from dbbackup.contract import keys
@@ -34,7 +34,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Memory:
 
 
 @pytest.fixture
-def inventory(bucket: Memory, tmp_path: Path) -> Callable[..., Told]:
+def inventory(bucket: Memory, tmp_path: Path) -> Callable[..., EndedRun]:
     return lambda **options: run(tmp_path, "inventory", inventory=InventoryOptions(**options))
 
 
@@ -70,11 +70,11 @@ def stops(monkeypatch: pytest.MonkeyPatch) -> list[Stop]:
         ("20261123T010203Z-nightly-0d6c8f3e\n", None),
     ],
 )
-def test_what_an_artifacts_directory_is_called(text: str, leaf: Leaf | None) -> None:
+def test_the_name_of_an_artifacts_directory(text: str, leaf: Leaf | None) -> None:
     assert parse_directory(ROOT, f"{ROOT}db_5432/app/{text}") == leaf
 
 
-def test_every_leaf_that_is_made_is_known_again() -> None:
+def test_every_leaf_is_parsed_back() -> None:
     for number, kind in ((1, "DatabaseBackup"), (2, "DatabaseRestore")):
         owner = owner_of(number, kind).model_copy(update={"name": "ünï." + "x" * 300})
         found = parse_directory(ROOT, key_of(owner, database="../ä b", suffix=keys.SAFETY_SUFFIX))
@@ -83,7 +83,7 @@ def test_every_leaf_that_is_made_is_known_again() -> None:
 
 
 @pytest.mark.parametrize("key", ["db_5432/{}", "{}", "a/b/c/{}", "../app/{}", "a/../{}", "/app/{}", "a/b/{}/", "a/b/{}/x", "a b/c/{}", "a/b/x{}"])
-def test_what_is_no_artifacts_directory(key: str) -> None:
+def test_other_keys_are_no_artifacts_directory(key: str) -> None:
     leaf = "20261123T010203Z-nightly-0d6c8f3e"
     assert parse_directory(ROOT, f"{ROOT}a/b/{leaf}")
     assert parse_directory(ROOT, ROOT + key.format(leaf)) is None
@@ -103,7 +103,7 @@ def test_split_key() -> None:
 # what is there
 
 
-def test_everything_is_told_by_its_place_and_name(bucket: Memory, inventory: Callable[..., Told]) -> None:
+def test_everything_is_classified_by_its_place_and_name(bucket: Memory, inventory: Callable[..., EndedRun]) -> None:
     first, second, third = owner_of(1), owner_of(2), owner_of(3)
     safety, gone, alien, busy = owner_of(4, "DatabaseRestore"), owner_of(5), owner_of(6), owner_of(7)
     expires = NOW + DAY
@@ -135,26 +135,26 @@ def test_everything_is_told_by_its_place_and_name(bucket: Memory, inventory: Cal
     size = sum(len(body) for key, body in bucket.objects.items() if key.startswith(ROOT))
     bucket.asked.clear()
 
-    told = inventory(known=known([first, third]), busy=(busy.uid[:8],), sweep_after_seconds=3 * 86400)
+    ended = inventory(known=known([first, third]), busy=(busy.uid[:8],), sweep_after_seconds=3 * 86400)
 
-    assert told.code == 0, told.log
+    assert ended.code == 0, ended.log
     assert bucket.objects == kept
-    assert {key: item.manifest is None for key, item in told.inventory.items()} == {
+    assert {key: item.manifest is None for key, item in ended.inventory.items()} == {
         key_of(first): True,
         key_of(second, database="other"): False,
         key_of(third): True,
         key_of(safety, suffix="-safety"): False,
     }
-    assert all(item.problem is None for item in told.inventory.values())
-    item = told.inventory[key_of(second, database="other")]
+    assert all(item.problem is None for item in ended.inventory.values())
+    item = ended.inventory[key_of(second, database="other")]
     assert item.manifest
     assert (item.size_bytes, item.modified) == (sum(len(body) for key, body in kept.items() if item.key in key), NOW - OLD)
     assert (item.manifest.owner, item.manifest.expires_at, item.manifest.schedule, item.manifest.safety) == (second, expires, "nightly", False)
     assert (item.manifest.artifact.key, item.manifest.database.identity) == (item.key, "db:5432/other")
-    summary = told.inventory[key_of(safety, suffix="-safety")].manifest
+    summary = ended.inventory[key_of(safety, suffix="-safety")].manifest
     assert summary
     assert summary.safety
-    report = told.report.inventory
+    report = ended.report.inventory
     assert report
     assert (report.now, report.conditional_writes, report.artifacts, report.bytes) == (NOW, True, 4, size)
     assert (report.oldest, report.newest) == (first.created_at, safety.created_at)
@@ -164,13 +164,13 @@ def test_everything_is_told_by_its_place_and_name(bucket: Memory, inventory: Cal
     assert read == {f"{item.key}/manifest.json", f"{summary.artifact.key}/manifest.json"}, "only of those that are not known"
 
 
-def test_an_empty_bucket(inventory: Callable[..., Told]) -> None:
-    told = inventory()
-    assert told.report.inventory
-    assert (told.code, told.inventory, told.report.inventory.artifacts, told.report.inventory.oldest) == (0, {}, 0, None)
+def test_an_empty_bucket(inventory: Callable[..., EndedRun]) -> None:
+    ended = inventory()
+    assert ended.report.inventory
+    assert (ended.code, ended.inventory, ended.report.inventory.artifacts, ended.report.inventory.oldest) == (0, {}, 0, None)
 
 
-def test_directories_come_in_whatever_order_the_server_lists_them(bucket: Memory, inventory: Callable[..., Told]) -> None:
+def test_directories_come_in_whatever_order_the_server_lists_them(bucket: Memory, inventory: Callable[..., EndedRun]) -> None:
     """SeaweedFS lists directory by directory, where AWS sorts whole keys: `app-2/` comes before
     `app/` on one, after it on the other."""
     for number, database in enumerate(["app", "app-2", "app.3"]):
@@ -179,10 +179,10 @@ def test_directories_come_in_whatever_order_the_server_lists_them(bucket: Memory
     listed = sorted(bucket.objects, key=lambda key: key.split("/"))
     assert listed != sorted(bucket.objects)
     bucket.list = lambda prefix: (bucket.info(key) for key in listed if key.startswith(prefix))  # type: ignore[method-assign]
-    told = inventory()
-    assert len(told.inventory) == 3
-    assert told.report.inventory
-    assert (told.report.inventory.debris, told.report.inventory.foreign) == (0, 0)
+    ended = inventory()
+    assert len(ended.inventory) == 3
+    assert ended.report.inventory
+    assert (ended.report.inventory.debris, ended.report.inventory.foreign) == (0, 0)
 
 
 OTHER = owner_of(90)
@@ -209,23 +209,23 @@ OTHER = owner_of(90)
         ("dump.sql.zst", b"the du", "dump.sql.zst has 6 bytes, its manifest says 8", True),
     ],
 )
-def test_an_artifact_that_cannot_be_used_is_told_with_its_problem(
-    bucket: Memory, inventory: Callable[..., Told], name: str, body: bytes | None, problem: str, *, usable: bool
+def test_an_unusable_artifact_is_reported_with_its_problem(
+    bucket: Memory, inventory: Callable[..., EndedRun], name: str, body: bytes | None, problem: str, *, usable: bool
 ) -> None:
-    """A manifest that was understood is told all the same, as its expiry counts."""
+    """A manifest that can be read is reported nevertheless, as its expiry counts."""
     objects = objects_of(owner_of(1))
     bucket.fill(without(objects, name) if body is None else changed(objects, name, body))
     bucket.fill(objects_of(owner_of(2)))
-    told = inventory()
-    assert told.code == 0, told.log
-    item = told.inventory[key_of(owner_of(1))]
+    ended = inventory()
+    assert ended.code == 0, ended.log
+    item = ended.inventory[key_of(owner_of(1))]
     assert item.problem
     assert problem in item.problem
     assert (item.manifest is not None) is usable
-    assert told.inventory[key_of(owner_of(2))].problem is None
+    assert ended.inventory[key_of(owner_of(2))].problem is None
 
 
-def test_a_known_artifact_without_its_dump_is_told(bucket: Memory, inventory: Callable[..., Told]) -> None:
+def test_a_known_artifact_without_its_dump_is_reported(bucket: Memory, inventory: Callable[..., EndedRun]) -> None:
     bucket.fill(without(objects_of(owner_of(1)), "dump.sql.zst"))
     assert inventory(known=known([owner_of(1)])).inventory[key_of(owner_of(1))].problem == "its dump is missing"
 
@@ -234,21 +234,21 @@ def test_a_known_artifact_without_its_dump_is_told(bucket: Memory, inventory: Ca
     ("reason", "code", "items"),
     [("StorageAccessDenied", 0, 2), ("ArtifactMissing", 0, 1), ("ArtifactCorrupt", 0, 2), ("StorageUnavailable", 10, None)],
 )
-def test_a_manifest_that_cannot_be_read(bucket: Memory, inventory: Callable[..., Told], reason: ReasonName, code: int, items: int | None) -> None:
+def test_a_manifest_that_cannot_be_read(bucket: Memory, inventory: Callable[..., EndedRun], reason: ReasonName, code: int, items: int | None) -> None:
     """A storage that is away fails the run. An artifact that was deleted since it was listed is
     none."""
     bucket.fill(objects_of(owner_of(1)) | objects_of(owner_of(2)))
     bucket.before = failing("get", reason, key_of(owner_of(1)))
-    told = inventory()
-    assert told.code == code
+    ended = inventory()
+    assert ended.code == code
     if items is None:
-        assert (told.report.inventory, told.report.pages) == (None, None)
+        assert (ended.report.inventory, ended.report.pages) == (None, None)
         return
-    assert told.report.inventory
-    assert (len(told.inventory), told.report.inventory.artifacts) == (items, items)
+    assert ended.report.inventory
+    assert (len(ended.inventory), ended.report.inventory.artifacts) == (items, items)
 
 
-def test_large_manifests_are_read_one_at_a_time(bucket: Memory, inventory: Callable[..., Told], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_manifests_are_read_one_at_a_time(bucket: Memory, inventory: Callable[..., EndedRun], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket_module, "_LARGE", 10_000)
     for number in range(12):
         bucket.fill(objects_of(owner_of(number), schedule=None, pg_dump_version="x" * (20_000 if number < 6 else 10)))
@@ -277,30 +277,30 @@ def test_large_manifests_are_read_one_at_a_time(bucket: Memory, inventory: Calla
 
 
 @pytest.mark.parametrize(("age", "swept"), [(3 * DAY, 1), (3 * DAY - timedelta(seconds=1), 0), (-DAY, 0)])
-def test_only_what_is_old_is_swept_by_its_newest_object(bucket: Memory, inventory: Callable[..., Told], age: timedelta, swept: int) -> None:
+def test_only_what_is_old_is_swept_by_its_newest_object(bucket: Memory, inventory: Callable[..., EndedRun], age: timedelta, swept: int) -> None:
     key = key_of(owner_of(1))
     bucket.fill({f"{key}/RESTORE.md": b"x"}, age=9 * DAY)
     bucket.fill({f"{key}/dump.sql.zst": b"x"}, age=age)
     bucket.uploads = [UploadInfo(f"{key_of(owner_of(2))}/dump.sql.zst", "1", NOW - age)]
-    told = inventory()
-    assert told.report.inventory
-    assert (told.report.inventory.debris, told.report.inventory.uploads, told.report.inventory.swept) == (1, 1, 2 * swept)
+    ended = inventory()
+    assert ended.report.inventory
+    assert (ended.report.inventory.debris, ended.report.inventory.uploads, ended.report.inventory.swept) == (1, 1, 2 * swept)
     assert (len(bucket.objects), len(bucket.uploads)) == (2 - 2 * swept, 1 - swept)
-    assert ("removed" in told.log) == bool(swept)
-    assert told.inventory == {}
+    assert ("removed" in ended.log) == bool(swept)
+    assert ended.inventory == {}
 
 
-def test_the_storages_clock_counts(bucket: Memory, inventory: Callable[..., Told]) -> None:
+def test_the_storages_clock_counts(bucket: Memory, inventory: Callable[..., EndedRun]) -> None:
     """Not this machine's, which may be years ahead."""
     bucket.fill({f"{key_of(owner_of(1))}/dump.sql.zst": b"x"}, age=DAY)
     bucket.now = datetime(2000, 1, 1, tzinfo=UTC)
     bucket.modified = dict.fromkeys(bucket.objects, bucket.now - DAY)
-    told = inventory()
-    assert told.report.inventory
-    assert (told.report.inventory.now, told.report.inventory.swept) == (bucket.now, 0)
+    ended = inventory()
+    assert ended.report.inventory
+    assert (ended.report.inventory.now, ended.report.inventory.swept) == (bucket.now, 0)
 
 
-def test_a_manifest_that_appears_after_the_listing_keeps_its_artifact(bucket: Memory, inventory: Callable[..., Told]) -> None:
+def test_a_manifest_that_appears_after_the_listing_keeps_its_artifact(bucket: Memory, inventory: Callable[..., EndedRun]) -> None:
     objects = objects_of(owner_of(1))
     bucket.fill(without(objects, "manifest.json"), age=OLD)
 
@@ -309,75 +309,75 @@ def test_a_manifest_that_appears_after_the_listing_keeps_its_artifact(bucket: Me
             bucket.fill(objects)
 
     bucket.before = seal
-    told = inventory()
-    assert told.report.inventory
-    assert (told.report.inventory.debris, told.report.inventory.swept) == (1, 0)
+    ended = inventory()
+    assert ended.report.inventory
+    assert (ended.report.inventory.debris, ended.report.inventory.swept) == (1, 0)
     assert bucket.objects == objects
 
 
-def test_uploads_that_are_none_of_ours_are_left_alone(bucket: Memory, inventory: Callable[..., Told]) -> None:
+def test_uploads_of_others_are_not_touched(bucket: Memory, inventory: Callable[..., EndedRun]) -> None:
     keys = [f"{ROOT}film.mp4", f"{key_of(owner_of(1))}/film.mp4", f"{ROOT}a/b/c/dump.sql.zst", f"{key_of(owner_of(2))}/dump.sql.zst"]
     sealed = f"{key_of(owner_of(3))}/dump.custom.zst"
     bucket.uploads = [UploadInfo(key, "1", NOW - OLD) for key in [*keys, sealed]]
     bucket.fill(objects_of(owner_of(3)))
-    told = inventory(busy=(owner_of(2).uid[:8],))
-    assert told.report.inventory
-    assert (told.report.inventory.uploads, told.report.inventory.swept) == (1, 1)
+    ended = inventory(busy=(owner_of(2).uid[:8],))
+    assert ended.report.inventory
+    assert (ended.report.inventory.uploads, ended.report.inventory.swept) == (1, 1)
     assert [upload.key for upload in bucket.uploads] == keys
-    assert len(told.inventory) == 1
+    assert len(ended.inventory) == 1
 
 
 @pytest.mark.parametrize(("reason", "code"), [("StorageRefused", 0), ("StorageAccessDenied", 22), ("StorageUnavailable", 10)])
-def test_a_server_that_lists_no_uploads(bucket: Memory, inventory: Callable[..., Told], reason: ReasonName, code: int) -> None:
+def test_a_server_that_lists_no_uploads(bucket: Memory, inventory: Callable[..., EndedRun], reason: ReasonName, code: int) -> None:
     bucket.fill(objects_of(owner_of(1)))
     bucket.before = failing("list_uploads", reason)
-    told = inventory()
-    assert told.code == code
+    ended = inventory()
+    assert ended.code == code
     if not code:
-        assert len(told.inventory) == 1
-        assert "let a lifecycle rule of the bucket abort them" in told.report.warnings[0]
+        assert len(ended.inventory) == 1
+        assert "let a lifecycle rule of the bucket abort them" in ended.report.warnings[0]
 
 
 @pytest.mark.parametrize("operation", ["delete", "abort_upload"])
-def test_what_a_lock_holds_fails_nothing_and_is_told(bucket: Memory, inventory: Callable[..., Told], operation: str) -> None:
+def test_a_locked_object_is_reported_and_fails_nothing(bucket: Memory, inventory: Callable[..., EndedRun], operation: str) -> None:
     locked = key_of(owner_of(1))
     for number in (1, 2):
         bucket.fill({f"{key_of(owner_of(number))}/dump.sql.zst": b"x"}, age=OLD)
         bucket.uploads.append(UploadInfo(f"{key_of(owner_of(number))}/dump.custom.zst", "1", NOW - OLD))
     bucket.before = failing(operation, "StorageAccessDenied", locked)
-    told = inventory()
-    assert told.code == 0
-    assert told.report.inventory
-    assert (told.report.inventory.debris, told.report.inventory.uploads, told.report.inventory.swept) == (2, 2, 3)
+    ended = inventory()
+    assert ended.code == 0
+    assert ended.report.inventory
+    assert (ended.report.inventory.debris, ended.report.inventory.uploads, ended.report.inventory.swept) == (2, 2, 3)
     assert len(bucket.objects) + len(bucket.uploads) == 1
-    assert "some abandoned objects could not be removed" in told.report.warnings[0]
+    assert "some abandoned objects could not be removed" in ended.report.warnings[0]
     bucket.before = failing(operation, "StorageUnavailable", locked)
     assert inventory().code == 10
 
 
 @pytest.mark.parametrize("operation", ["put", "list", "get", "head", "delete", "list_uploads"])
-def test_a_run_that_is_stopped_tells_it_and_nothing_else(bucket: Memory, inventory: Callable[..., Told], stops: list[Stop], operation: str) -> None:
+def test_a_stopped_run_reports_only_that(bucket: Memory, inventory: Callable[..., EndedRun], stops: list[Stop], operation: str) -> None:
     bucket.fill(objects_of(owner_of(1)) | {f"{key_of(owner_of(2))}/dump.sql.zst": b"x"}, age=OLD)
     bucket.uploads = [UploadInfo(f"{key_of(owner_of(3))}/dump.sql.zst", "1", NOW - OLD)]
 
     def stop(asked: str, key: str) -> None:
         if asked == operation:
-            stops[-1].set(Failure("Terminated", "told to stop"))
+            stops[-1].set(Failure("Terminated", "stopped"))
 
     bucket.before = stop
-    told = inventory()
-    assert (told.reason, told.report.inventory, told.report.pages) == ("Terminated", None, None)
+    ended = inventory()
+    assert (ended.reason, ended.report.inventory, ended.report.pages) == ("Terminated", None, None)
     assert len(bucket.uploads) == 1, "nothing was begun after it"
 
 
-def test_a_listing_of_others_objects_ends_when_the_run_is_stopped(bucket: Memory, inventory: Callable[..., Told], stops: list[Stop]) -> None:
+def test_a_listing_of_others_objects_ends_when_the_run_is_stopped(bucket: Memory, inventory: Callable[..., EndedRun], stops: list[Stop]) -> None:
     listed = 0
 
     def endless(prefix: str) -> Iterator[ObjectInfo]:
         nonlocal listed
         for listed in range(1, 10_000):
             if listed == 5:
-                stops[-1].set(Failure("Terminated", "told to stop"))
+                stops[-1].set(Failure("Terminated", "stopped"))
             yield ObjectInfo(f"{ROOT}film-{listed}.mp4", 1, NOW, "")
 
     bucket.list = endless  # type: ignore[method-assign]

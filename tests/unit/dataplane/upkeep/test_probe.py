@@ -21,7 +21,7 @@ from dbbackup.storage.base import ObjectInfo
 DAY = timedelta(days=1)
 
 
-def test_the_storage_is_tried_and_nothing_is_left_behind() -> None:
+def test_the_storage_is_tested_and_nothing_is_left_behind() -> None:
     memory = Memory()
     memory.now = NOW + DAY
     assert probe(cast("Any", memory), ROOT, Stop()) == ProbeResult(NOW + DAY, conditional_writes=True)
@@ -32,7 +32,7 @@ def test_the_storage_is_tried_and_nothing_is_left_behind() -> None:
     assert {key for _, key in again.asked}.isdisjoint({key for _, key in memory.asked}), "a name that nobody else uses"
 
 
-def test_a_storage_without_conditional_writes_is_told_as_such() -> None:
+def test_a_storage_without_conditional_writes_is_reported() -> None:
     memory = Memory()
     memory.conditions = False
     assert not probe(cast("Any", memory), ROOT, Stop()).conditional_writes
@@ -50,7 +50,7 @@ def test_a_storage_without_conditional_writes_is_told_as_such() -> None:
         ("head", 2, "checking that it is gone"),
     ],
 )
-def test_the_step_that_failed_is_told(operation: str, at: int, step: str) -> None:
+def test_the_step_that_failed_is_reported(operation: str, at: int, step: str) -> None:
     memory = Memory()
 
     def before(asked: str, _key: str) -> None:
@@ -74,7 +74,7 @@ def test_the_step_that_failed_is_told(operation: str, at: int, step: str) -> Non
         ("delete", "StorageRefused", "still exists after it was deleted"),
     ],
 )
-def test_a_storage_that_lies_is_found_out(lie: str, reason: str, message: str) -> None:
+def test_a_storage_with_wrong_answers_is_refused(lie: str, reason: str, message: str) -> None:
     class Liar(Memory):
         def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
             if lie != "put" or key not in self.objects:
