@@ -92,8 +92,8 @@ replaces it."""
 
 @dataclass(frozen=True, slots=True)
 class ObjectGrants:
-    """Owner and privileges of one object. `owner_settable`: the owner is its own, not that of the
-    table which owns it."""
+    """Owner and privileges of one object. `owner_settable`: False for a sequence that a table owns,
+    as its owner is the table's."""
 
     address: Address
     owner: str

@@ -40,8 +40,8 @@ _ANALYZE_LOCK_TIMEOUT = "5s"
 
 
 def execute(run: Run) -> None:
-    """A DatabaseRestore's run: fills `run.facts`, or raises Failure with the target as it was (but
-    for OutcomeUnknown, which says so)."""
+    """A DatabaseRestore's run: sets `run.facts`. After a Failure the target is unchanged, except
+    after OutcomeUnknown."""
     options = run.spec.restore
     if run.spec.database is None or options is None:
         raise Failure("InvalidSpec", "the run spec lacks `database` or `restore`")
