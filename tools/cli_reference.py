@@ -13,7 +13,7 @@ from dbbackup.cli.errors import MEANINGS
 
 
 def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
-    """Verbs in the order of `--help`; of a group its verbs, and not itself."""
+    """Verbs in the order of `--help`; a group is replaced by its verbs."""
     if not isinstance(command, click.Group):
         yield path, command
         return
@@ -29,7 +29,7 @@ def _common() -> set[str]:
 
 
 def _row(option: click.Option) -> str:
-    """A flag's row: how it is written, what it does."""
+    """A flag's row of the table: how it is written, what it does."""
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
     value = ""
     if not option.is_flag:
@@ -56,7 +56,7 @@ def _verb(path: str, command: click.Command) -> Iterator[str]:
     for paragraph in paragraphs:
         lines = paragraph.strip().splitlines()
         if lines and lines[0] == "\b":
-            yield from ("```", *(line.strip() for line in lines[1:]), "```", "")
+            yield from ("```", *(line.rstrip() for line in lines[1:]), "```", "")
         else:
             yield from (" ".join(line.strip() for line in lines), "")
     common = _common()

@@ -89,7 +89,7 @@ def test_create_list_describe_logs(plugin: Plugin, tenant: Tenant, source: Datab
 
     assert "SecretMissing" in plugin("logs", "bad").out
     assert "pod is gone" in plugin("logs", "bad").err
-    assert "its log went with its pod" in plugin("logs", "first").err
+    assert "its log is gone with its pod" in plugin("logs", "first").err
 
 
 def test_names_that_are_not_there(plugin: Plugin, tenant: Tenant) -> None:
@@ -187,7 +187,7 @@ def test_a_restore_shows_what_it_does_and_asks(plugin: Plugin, tenant: Tenant, s
     wrong = plugin.terminal("restore", "good", "--replace", answers=[("Type the name of the target database", "production")])
     shown = ESCAPES.sub("", wrong.out)
     assert wrong.code == 4, shown
-    for told in ("backup good", source.identity, "replaces", "is backed up first", "holds", "PostgreSQL 15"):
+    for told in ("backup good", source.identity, "replaces", "is backed up first", "contains", "PostgreSQL 15"):
         assert told in shown
     assert tenant.objects("dbr") == []
     assert "no terminal" in plugin("restore", "good", "--replace", code=4).err
@@ -228,9 +228,9 @@ def test_what_lies_in_the_bucket_and_import(plugin: Plugin, tenant: Tenant, sour
     assert "ok" in plugin("storage", "check").err
     assert re.search(r"default +True +\S+ +- +.+ +2 +1 ", plugin("storage", "list").out), plugin("storage", "list").out
     assert "2, 1 without an object" in plugin("storage", "describe").out
-    assert "1 backup made known, 0 artifacts skipped" in plugin("import").err
+    assert "1 backup created, 0 unusable artifacts skipped" in plugin("import").err
     assert tenant.get("dbb", "lost")["status"]["phase"] == "Completed"
-    assert "0 backups made known" in plugin("import", "default").err
+    assert "0 backups created" in plugin("import", "default").err
     assert "import" in plugin("delete", "lost", "--yes", code=4).err, "its artifact is not its own run's"
 
     key = tenant.get("dbb", "kept")["status"]["artifact"]["key"]
@@ -339,7 +339,7 @@ def test_a_person_who_may_only_look(plugin: Plugin, tenant: Tenant, source: Data
 def test_doctor(plugin: Plugin, tenant: Tenant, source: Database) -> None:
     plugin("schedule", "create", "nightly", "@daily", "--secret", "db")
     good = plugin("doctor").out
-    for told in ("is ready, version " + __version__, "tried just now", f"{source.identity} answers: PostgreSQL 15", "no problem"):
+    for told in ("is ready, version " + __version__, "checked just now", f"{source.identity} answers: PostgreSQL 15", "no problem"):
         assert told in good, good
     source.execute("CREATE TABLE secret_one (x int)", f'REVOKE ALL ON secret_one FROM "{source.owner}"', superuser=True)
     source.execute(f"ALTER ROLE \"{source.owner}\" PASSWORD 'another'", superuser=True)
@@ -356,7 +356,7 @@ def test_doctor(plugin: Plugin, tenant: Tenant, source: Database) -> None:
     tenant.run("delete", "dbs", "nightly")
     bare = plugin("doctor", code=1).out
     assert "there is no BackupStorage" in bare
-    assert "nothing is backed up by itself" in bare
+    assert "no schedule backs up anything" in bare
 
 
 def test_console(plugin: Plugin, operator: object) -> None:

@@ -51,7 +51,7 @@ def test_formats(plugin: Plugin, tenant: Tenant, source: Database, bucket: Bucke
     assert files(tmp_path) == ["plain.sql"]
     assert (tmp_path / "plain.sql").read_bytes() == sql
     assert (tmp_path / "plain.sql").stat().st_mode & 0o77 == 0, "for nobody else to read"
-    assert "is there already" in plugin("download", "plain", cwd=tmp_path, code=2).err
+    assert "exists already" in plugin("download", "plain", cwd=tmp_path, code=2).err
     plugin("download", "plain", "--raw", "--force", cwd=tmp_path)
     assert (tmp_path / "plain.sql.zst").read_bytes() == stored(bucket, plain)
     plugin("download", "custom", "-o", str(tmp_path), cwd=tmp_path)
@@ -155,7 +155,7 @@ def test_broken_off_and_taken_up_again(plugin: Plugin, tenant: Tenant, bucket: B
     again.send_signal(signal.SIGTERM)
     _, err = again.communicate(timeout=30)
     assert again.returncode == 143
-    assert b"taking up big.sql.part at" in err
+    assert b"continuing big.sql.part at" in err
     assert b"Traceback" not in err
     no_pods(tenant)
 

@@ -1,5 +1,5 @@
-"""The command line's root. Verbs are known by name and a line of help; their modules are imported
-when they are called."""
+"""The root of the command line. It knows each verb's name and line of help; a verb's module is
+imported when the verb is called."""
 
 from __future__ import annotations
 
@@ -14,30 +14,29 @@ from dbbackup.cli.kubectl import Kubectl
 PROGRAM = "kubectl dbbackup"
 COMPLETE = "_KUBECTL_DBBACKUP_COMPLETE"
 
-# name -> (module below `verbs`, attribute, help). A test holds the help to that of the command
-# itself.
+# name -> (module in `verbs`, attribute, help). A test compares the help with the command's own.
 VERBS: dict[str, tuple[str, str, str]] = {
     "create": ("create", "create", "Back up a database now."),
-    "list": ("list", "list_", "List backups, newest first, or what lies in a bucket."),
-    "describe": ("describe", "describe", "Tell the story of a backup or restore."),
+    "list": ("list", "list_", "List backups, newest first, or the artifacts in a bucket."),
+    "describe": ("describe", "describe", "Show what happened to a backup or restore."),
     "logs": ("logs", "logs", "Print the log of a run."),
     "download": ("download", "download", "Download a backup, checked, as SQL or as it is stored."),
     "restore": ("restore", "restore", "Restore a backup into a database."),
-    "delete": ("delete", "delete", "Delete backups, their artifacts included."),
-    "schedule": ("schedule", "schedule", "Make, look at and steer schedules."),
-    "storage": ("storage", "storage", "Look at storages and try them."),
-    "import": ("import_", "import_", "Make backups known again that lie in a bucket."),
+    "delete": ("delete", "delete", "Delete backups together with their artifacts."),
+    "schedule": ("schedule", "schedule", "Create, inspect and control schedules."),
+    "storage": ("storage", "storage", "Inspect storages and check them."),
+    "import": ("import_", "import_", "Create objects for artifacts that have none."),
     "doctor": ("doctor", "doctor", "Find what is wrong, and say what to do."),
     "console": ("console", "console", "Open the console in a browser."),
-    "completion": ("completion", "completion", "Print the code for completion in a shell."),
-    "version": ("version", "version", "Tell the versions of plugin and operator."),
+    "completion": ("completion", "completion", "Print the completion code for a shell."),
+    "version": ("version", "version", "Show the versions of plugin and operator."),
 }
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Lazy(click.Group):
-    """A group whose commands are imported when they are called."""
+    """A group that imports a command's module when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(VERBS)
@@ -55,12 +54,13 @@ class Lazy(click.Group):
 
 
 def access(ctx: click.Context) -> Kubectl:
+    """The person's access to the cluster, as the flags describe it."""
     found = ctx.find_root().ensure_object(Kubectl)
     assert isinstance(found, Kubectl)  # noqa: S101
     return found
 
 
-def _remember(name: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+def _store(name: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
     def callback(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
         if value is not None:
             setattr(access(ctx), name, value)
@@ -69,11 +69,11 @@ def _remember(name: str) -> Callable[[click.Context, click.Parameter, str | None
 
 
 def connection(command: F) -> F:
-    """The flags that every verb takes, before it or after it."""
+    """The flags that every verb accepts, before its name or after it."""
     for option in (
-        click.option("--kubeconfig", metavar="FILE", expose_value=False, callback=_remember("kubeconfig"), help="The kubeconfig file to use."),
-        click.option("--context", metavar="NAME", expose_value=False, callback=_remember("context"), help="The context of the kubeconfig to use."),
-        click.option("-n", "--namespace", metavar="NAME", expose_value=False, callback=_remember("namespace_flag"), help="The namespace to work in."),
+        click.option("--kubeconfig", metavar="FILE", expose_value=False, callback=_store("kubeconfig"), help="The kubeconfig file to use."),
+        click.option("--context", metavar="NAME", expose_value=False, callback=_store("context"), help="The context of the kubeconfig to use."),
+        click.option("-n", "--namespace", metavar="NAME", expose_value=False, callback=_store("namespace_flag"), help="The namespace to work in."),
     ):
         command = option(command)
     return command
@@ -85,6 +85,6 @@ def connection(command: F) -> F:
 def cli(ctx: click.Context) -> None:
     """Back up and restore PostgreSQL on Kubernetes.
 
-    It works with your own rights in the cluster: see `kubectl dbbackup doctor`.
+    It works with your own rights in the cluster: `kubectl dbbackup doctor` shows them.
     """
     access(ctx)

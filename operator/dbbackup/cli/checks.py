@@ -1,4 +1,4 @@
-"""What `doctor` concludes from what it was told. Pure."""
+"""What `doctor` concludes from what it found. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STALE_DAYS = 2
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`about` is what was looked at; `hint` what to do."""
+    """`about` names what was checked; `hint` says what to do."""
 
     state: State
     about: str
@@ -31,8 +31,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What a person wants to do, and the rights that it takes, as (verb, group, resource with its
-    subresource)."""
+    """What a person wants to do, and the rights needed, as (verb, group, resource/subresource)."""
 
     what: str
     rights: tuple[tuple[str, str, str], ...]
@@ -52,7 +51,7 @@ _OWN = "dbbackup.io"
 
 
 def _can(what: str, *rights: str) -> Capability:
-    """Rights as `verb resource`; ours unless the resource is one of Kubernetes'."""
+    """Rights as `verb resource`. Resources belong to dbbackup.io unless they are listed here."""
     groups = {"pods": "", "pods/log": "", "pods/portforward": "", "events": "", "jobs": "batch"}
     parsed = tuple((verb, groups.get(resource, _OWN), resource) for verb, resource in (right.split() for right in rights))
     return Capability(what, parsed)
@@ -73,8 +72,8 @@ CAPABILITIES = (
 
 
 def capabilities(allowed: Sequence[Sequence[bool]]) -> list[Finding]:
-    """One finding in all: what a person may do, and what they may not, with the rights that are
-    missing. Neither is a fault."""
+    """What the person may do, and what they may not, with the missing rights. A missing right is no
+    problem in itself."""
     able, unable = [], []
     for capability, answers in zip(CAPABILITIES, allowed, strict=True):
         missing = [f"{verb} {resource}" for (verb, _, resource), answer in zip(capability.rights, answers, strict=True) if not answer]
@@ -85,56 +84,58 @@ def capabilities(allowed: Sequence[Sequence[bool]]) -> list[Finding]:
     found = [Finding("ok" if able else "problem", "your rights", f"you may: {'; '.join(able) or 'nothing'}")]
     if unable:
         found.append(
-            Finding("warning", "your rights", f"you may not: {'; '.join(unable)}", "Ask for the chart's roles, if you need to: docs/cli.md.")
+            Finding("warning", "your rights", f"you may not: {'; '.join(unable)}", "Ask for the chart's roles if you need them: docs/cli.md.")
         )
     return found
 
 
 def kubernetes(version: Raw) -> Finding:
     digits = [int("".join(char for char in str(version.get(part, "0")) if char.isdigit()) or 0) for part in ("major", "minor")]
-    told = str(version.get("gitVersion", "unknown"))
+    name = str(version.get("gitVersion", "unknown"))
     if tuple(digits) < OLDEST_KUBERNETES:
-        return Finding("problem", "Kubernetes", f"{told} is older than 1.31", "Upgrade the cluster: the CRDs' rules need it.")
-    return Finding("ok", "Kubernetes", told)
+        return Finding("problem", "Kubernetes", f"{name} is older than 1.31", "Upgrade the cluster: the CRDs' validation rules need 1.31.")
+    return Finding("ok", "Kubernetes", name)
 
 
 def operator(deployments: Sequence[Raw], own_version: str) -> list[Finding]:
-    """Of the Deployments that carry the operator's labels."""
+    """`deployments`: those with the operator's labels."""
     if not deployments:
-        return [Finding("problem", "operator", "no Deployment of the operator is in this cluster", "Install the chart: docs/getting-started.md.")]
+        return [Finding("problem", "operator", "this cluster has no Deployment of the operator", "Install the chart: docs/getting-started.md.")]
     found = []
     for deployment in deployments:
         name = f"{deployment['metadata']['namespace']}/{deployment['metadata']['name']}"
         ready = (deployment.get("status") or {}).get("readyReplicas") or 0
         version = str((deployment["metadata"].get("labels") or {}).get("app.kubernetes.io/version", ""))
         if not ready:
-            hint = f"kubectl -n {deployment['metadata']['namespace']} describe deployment {deployment['metadata']['name']}; its pod's log tells more."
+            hint = f"kubectl -n {deployment['metadata']['namespace']} describe deployment {deployment['metadata']['name']}; its pod's log says more."
             found.append(Finding("problem", "operator", f"{name} is not ready", hint))
         else:
             found.append(Finding("ok", "operator", f"{name} is ready, version {version or 'unknown'}"))
         found += skew(version, own_version)
     if len(deployments) > 1:
         found.append(
-            Finding("warning", "operator", f"there are {len(deployments)} of them", "Each must watch namespaces of its own (watch.namespaces).")
+            Finding(
+                "warning", "operator", f"{len(deployments)} operators run in this cluster", "Each must watch its own namespaces (watch.namespaces)."
+            )
         )
     return found
 
 
 def skew(version: str, own_version: str) -> list[Finding]:
-    """Whether plugin and operator are of one minor version."""
+    """A warning if plugin and operator differ in their minor version."""
     if not version or version.split(".")[:2] == own_version.split(".")[:2]:
         return []
-    hint = "Use a plugin of the operator's version: pipx install database-backup-operator==" + version
+    hint = "Install the plugin of the operator's version: pipx install database-backup-operator==" + version
     return [Finding("warning", "versions", f"the plugin is {own_version}, the operator {version}", hint)]
 
 
 def storage(obj: Raw, now: datetime, *, tried: bool) -> list[Finding]:
-    """`tried`: the operator has tried it a moment ago, because it was asked to."""
+    """`tried`: the operator has just checked it at our request."""
     about, status = f"storage {obj['metadata']['name']}", obj.get("status") or {}
     conditions = status.get("conditions") or ()
     ready = find(conditions, "Ready")
     if ready is None:
-        return [Finding("problem", about, "no operator has looked at it yet", "Is an operator running that watches this namespace?")]
+        return [Finding("problem", about, "no operator has processed it yet", "Does an operator run that watches this namespace?")]
     if ready.get("status") != "True":
         known = REASONS.get(str(ready.get("reason")))
         waiting = "warning" if is_true(conditions, "Reconciling") and not known else "problem"
@@ -144,32 +145,38 @@ def storage(obj: Raw, now: datetime, *, tried: bool) -> list[Finding]:
             )
         ]
     checked = instant(status.get("checkedAt"))
-    when = "tried just now" if tried else f"tried {age(status.get('checkedAt'), now)} ago"
+    when = "checked just now" if tried else f"checked {age(status.get('checkedAt'), now)} ago"
     usage = status.get("usage") or {}
     found = [Finding("ok", about, f"{when}: a write, a read and a delete succeeded; {size_text(usage.get('bytes', 0))} used")]
     if not tried and (checked is None or now - checked > timedelta(days=STALE_DAYS)):
         found.append(
             Finding(
-                "warning", about, f"it was not tried since {status.get('checkedAt')}", f"kubectl dbbackup storage check {obj['metadata']['name']}"
+                "warning",
+                about,
+                f"it has not been checked since {status.get('checkedAt')}",
+                f"kubectl dbbackup storage check {obj['metadata']['name']}",
             )
         )
     if is_true(conditions, "NearCapacity"):
         found.append(
             Finding(
-                "warning", about, str((find(conditions, "NearCapacity") or {}).get("message")), "Make room, shorten retention, or raise capacity."
+                "warning",
+                about,
+                str((find(conditions, "NearCapacity") or {}).get("message")),
+                "Free some space, shorten the retention, or raise the capacity.",
             )
         )
     if is_true(conditions, "PruneHeld"):
         found.append(_held(about, conditions))
     if usage.get("orphans"):
-        hint = f"kubectl dbbackup import {obj['metadata']['name']} makes them known; they expire by their own dates."
+        hint = f"kubectl dbbackup import {obj['metadata']['name']} creates objects for them; they expire on their own dates."
         found.append(Finding("warning", about, f"{count(usage['orphans'], 'artifact')} without an object", hint))
     return found
 
 
 def _held(about: str, conditions: Iterable[Raw]) -> Finding:
-    hint = "Look whether it is meant; annotation dbbackup.io/approve-prune approves it: docs/retention.md."
-    return Finding("warning", about, f"an expiry waits for a person: {(find(conditions, 'PruneHeld') or {}).get('message')}", hint)
+    hint = "Check whether it is intended; the annotation dbbackup.io/approve-prune approves it: docs/retention.md."
+    return Finding("warning", about, f"an expiry waits for approval: {(find(conditions, 'PruneHeld') or {}).get('message')}", hint)
 
 
 def schedule(obj: Raw, now: datetime) -> list[Finding]:
@@ -177,15 +184,15 @@ def schedule(obj: Raw, now: datetime) -> list[Finding]:
     about, conditions = f"schedule {name}", status.get("conditions") or ()
     ready = find(conditions, "Ready")
     if ready is None:
-        return [Finding("problem", about, "no operator has looked at it yet", "Is an operator running that watches this namespace?")]
+        return [Finding("problem", about, "no operator has processed it yet", "Does an operator run that watches this namespace?")]
     found = []
     if ready.get("status") != "True":
         found.append(Finding("problem", about, f"{ready.get('reason')}: {ready.get('message')}", "Correct its spec."))
     last = status.get("lastSuccessfulTime")
-    since = f"the last good one is {age(last, now)} old" if last else "there is no good one yet"
+    since = f"the last good backup is {age(last, now)} old" if last else "there is no good backup yet"
     failures = status.get("consecutiveFailures") or 0
     if failures:
-        hint = f"kubectl dbbackup list --schedule {name} shows them, `describe` tells why."
+        hint = f"kubectl dbbackup list --schedule {name} shows them, `describe` says why."
         found.append(Finding("problem", about, f"its last {count(failures, 'run')} failed; {since}", hint))
     if status.get("suspended"):
         found.append(Finding("warning", about, f"it is suspended; {since}", f"kubectl dbbackup schedule resume {name}"))
@@ -195,13 +202,13 @@ def schedule(obj: Raw, now: datetime) -> list[Finding]:
 
 
 def database(about: str, report: Raw) -> list[Finding]:
-    """Of the report of a run that looked at it from inside the cluster."""
-    told, failure = report.get("database"), report.get("failure")
+    """From the report of a run that connected to the database from inside the cluster."""
+    seen, failure = report.get("database"), report.get("failure")
     found = []
-    if told:
-        tls = "TLS" if told.get("tls") else "no TLS"
+    if seen:
+        tls = "TLS" if seen.get("tls") else "no TLS"
         message = (
-            f"{told['identity']} answers: PostgreSQL {told['serverVersion']}, {size_text(told['sizeBytes'])}, {count(told['tables'], 'table')}, {tls}"
+            f"{seen['identity']} answers: PostgreSQL {seen['serverVersion']}, {size_text(seen['sizeBytes'])}, {count(seen['tables'], 'table')}, {tls}"
         )
         found.append(Finding("ok", about, message))
     if failure:
@@ -211,14 +218,14 @@ def database(about: str, report: Raw) -> list[Finding]:
 
 
 def targets(objects: Iterable[Raw]) -> list[tuple[str, dict[str, Any]]]:
-    """Distinct databases that schedules and backups name, as (what to call it, spec.database):
-    schedules' first."""
+    """The distinct databases that schedules and backups name, as (title, spec.database), those of
+    the first objects first."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for obj in objects:
         spec = obj.get("spec") or {}
-        told = ((spec.get("template") or {}).get("spec") or {}).get("database") or spec.get("database")
-        if told:
-            parts = [told["secretRef"]["name"], *(str(told[key]) for key in ("host", "port", "name", "user") if told.get(key))]
-            parts += [f"sslMode {told['sslMode']}"] if told.get("sslMode") else []
-            found.setdefault(str(sorted(told.items(), key=str)), (f"database of Secret {' '.join(parts)}", dict(told)))
+        database = ((spec.get("template") or {}).get("spec") or {}).get("database") or spec.get("database")
+        if database:
+            parts = [database["secretRef"]["name"], *(str(database[key]) for key in ("host", "port", "name", "user") if database.get(key))]
+            parts += [f"sslMode {database['sslMode']}"] if database.get("sslMode") else []
+            found.setdefault(str(sorted(database.items(), key=str)), (f"database of Secret {' '.join(parts)}", dict(database)))
     return list(found.values())

@@ -1,6 +1,6 @@
-"""Completion as kubectl asks for it: `kubectl_complete-dbbackup` gets the words after `kubectl
-dbbackup`, the last of them unfinished, and prints a candidate a line (a tab before its
-description), then a directive."""
+"""Completion for kubectl: `kubectl_complete-dbbackup` gets the words after `kubectl dbbackup`, the
+last of them unfinished. It prints one candidate per line (a tab before its description), then a
+directive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def complete(words: Sequence[str]) -> int:
     directive = NO_FILES
     try:
         found = ShellComplete(cli, {}, PROGRAM, "").get_completions(before, incomplete)
-    except Exception:  # noqa: BLE001 - a completion never disturbs whoever types
+    except Exception:  # noqa: BLE001 - a completion never disturbs the person who types
         found = []
     for item in found:
         if item.type in ("file", "dir"):

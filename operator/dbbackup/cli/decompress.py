@@ -1,5 +1,5 @@
-"""What turns a stored artifact into a dump: Python's own zstd (3.14), the wheel's, or the program
-`zstd`; else the pod does it."""
+"""Decompresses a stored artifact: with the zstd of Python 3.14, that of backports.zstd, or the
+program `zstd`. Without any of them the pod decompresses."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 
 CHUNK = 1 << 20
 SLICE = 64 << 10
-"""Bytes decoded at a time: what a stream unfolds to a thousandfold still fits into memory."""
+"""Bytes decoded at a time: small enough that output a thousand times as large fits into memory."""
 
 
 class Decoder(Protocol):
-    """As zlib's and zstd's decompression objects are."""
+    """The common part of zlib's and zstd's decompression objects."""
 
     @property
     def eof(self) -> bool: ...
@@ -29,7 +29,7 @@ class Decoder(Protocol):
 
 
 def zstd_decoder() -> Callable[[], Decoder] | None:
-    """What makes a decoder of one zstd frame, where this Python has it."""
+    """Creates a decoder of one zstd frame; None if this Python has no zstd."""
     for name in ("compression.zstd", "backports.zstd"):
         try:
             module: Any = __import__(name, fromlist=["ZstdDecompressor"])
@@ -41,7 +41,7 @@ def zstd_decoder() -> Callable[[], Decoder] | None:
 
 
 def available(algorithm: str) -> bool:
-    """Whether this machine can undo it."""
+    """Whether this machine can decompress it."""
     return algorithm in ("none", "gzip") or zstd_decoder() is not None or shutil.which("zstd") is not None
 
 
@@ -52,7 +52,7 @@ def chunks(path: Path) -> Iterator[bytes]:
 
 
 def decompress(algorithm: str, stored: Iterable[bytes]) -> Iterator[bytes]:
-    """CliError CORRUPT where the stream is damaged or ends early."""
+    """CliError CORRUPT if the stream is damaged or ends early."""
     if algorithm == "none":
         yield from stored
         return
@@ -60,7 +60,7 @@ def decompress(algorithm: str, stored: Iterable[bytes]) -> Iterator[bytes]:
         yield from _frames(lambda: zlib.decompressobj(wbits=31), stored)
         return
     if algorithm != "zstd":
-        raise CliError(f"the artifact is compressed with {algorithm}, which this plugin does not know", ExitCode.FAILED, "Use a newer one.")
+        raise CliError(f"the artifact is compressed with {algorithm}, which this plugin does not know", CliExit.FAILED, "Use a newer plugin.")
     make = zstd_decoder()
     yield from _frames(make, stored) if make is not None else _program(stored)
 
@@ -74,13 +74,13 @@ def _frames(make: Callable[[], Any], stored: Iterable[bytes]) -> Iterator[bytes]
                 decoder = make()
             try:
                 out = decoder.decompress(rest)
-            except Exception as error:  # noqa: BLE001 - each library has its own
-                raise CliError(f"the artifact cannot be decompressed: {error}", ExitCode.CORRUPT) from None
+            except Exception as error:  # noqa: BLE001 - each library raises its own type
+                raise CliError(f"the artifact cannot be decompressed: {error}", CliExit.CORRUPT) from None
             rest = decoder.unused_data if decoder.eof else b""
             if out:
                 yield out
     if fresh or not decoder.eof:
-        raise CliError("the artifact ends before its compressed stream does", ExitCode.CORRUPT)
+        raise CliError("the artifact ends before its compressed stream does", CliExit.CORRUPT)
 
 
 def _program(stored: Iterable[bytes]) -> Iterator[bytes]:
@@ -99,7 +99,7 @@ def _program(stored: Iterable[bytes]) -> Iterator[bytes]:
             stdin.close()
         except BrokenPipeError:
             pass
-        except BaseException as error:  # noqa: BLE001 - raised by whoever reads
+        except BaseException as error:  # noqa: BLE001 - raised again by the reader
             broken.append(error)
             process.kill()
 
@@ -112,7 +112,7 @@ def _program(stored: Iterable[bytes]) -> Iterator[bytes]:
         if broken:
             raise broken[0]
         if process.wait():
-            raise CliError(f"the artifact cannot be decompressed: {process.stderr.read().decode(errors='replace').strip()}", ExitCode.CORRUPT)
+            raise CliError(f"the artifact cannot be decompressed: {process.stderr.read().decode(errors='replace').strip()}", CliExit.CORRUPT)
     finally:
         process.kill()
         process.wait()

@@ -11,11 +11,11 @@ from contextlib import suppress
 import click
 
 from dbbackup.cli.app import COMPLETE, PROGRAM, cli
-from dbbackup.cli.errors import CliError, ExitCode, TerminatedError
+from dbbackup.cli.errors import CliError, CliExit, TerminatedError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit code. Whatever happens, no traceback."""
+    """Runs the command line and returns its exit code. It never ends with a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["__complete"]:
         from dbbackup.cli.complete import complete  # noqa: PLC0415
@@ -33,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _closed_pipe() -> int:
-    """The reader has gone. Python would complain once more when it closes stdout."""
+    """The reader of stdout has gone. Without this, Python would report it again at exit."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return ExitCode.CLOSED_PIPE
+    return CliExit.CLOSED_PIPE
 
 
 def _terminate(*_: object) -> None:
@@ -49,31 +49,31 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except SystemExit as end:
-        # So click ends a completion; and anything else, only where nobody reads stdout any more.
+        # click ends a completion this way, and anything else only if the reader of stdout has gone.
         return int(end.code or 0) if COMPLETE in os.environ else _closed_pipe()
     except click.ClickException as error:
         error.show()
-        return ExitCode.USAGE
+        return CliExit.USAGE
     except CliError as error:
-        _complain(error.message, error.hint)
+        _report(error.message, error.hint)
         return error.code
     except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted")
-        return ExitCode.CANCELLED
+        _report("interrupted")
+        return CliExit.CANCELLED
     except TerminatedError:
-        _complain("terminated")
-        return ExitCode.TERMINATED
+        _report("terminated")
+        return CliExit.TERMINATED
     except BrokenPipeError:
         raise
     except Exception as error:
         if os.environ.get("DBBACKUP_DEBUG"):
             raise
-        _complain(f"a defect of the plugin, please report it: {type(error).__name__}: {error}", "DBBACKUP_DEBUG=1 shows where.")
-        return ExitCode.INTERNAL
-    return result if isinstance(result, int) else ExitCode.OK
+        _report(f"a defect of the plugin, please report it: {type(error).__name__}: {error}", "DBBACKUP_DEBUG=1 shows where.")
+        return CliExit.INTERNAL
+    return result if isinstance(result, int) else CliExit.OK
 
 
-def _complain(message: str, hint: str = "") -> None:
+def _report(message: str, hint: str = "") -> None:
     from dbbackup.cli.output import clean, paint, say_err  # noqa: PLC0415
 
     with suppress(OSError):

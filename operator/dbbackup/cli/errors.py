@@ -1,12 +1,12 @@
-"""How a call of the plugin ends: exit codes, and errors that say what happened and what to do."""
+"""How the plugin ends: exit codes, and errors that say what happened and what to do."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
 
-class ExitCode(IntEnum):
-    """Documented in docs/cli.md."""
+class CliExit(IntEnum):
+    """Exit codes of the plugin, documented in docs/cli.md. `contract.errors` has those of a Job."""
 
     OK = 0
     FAILED = 1
@@ -24,30 +24,30 @@ class ExitCode(IntEnum):
 
 
 MEANINGS = {
-    ExitCode.OK: "done; with `--wait`, the run has Completed",
-    ExitCode.FAILED: "the backup or restore Failed, or `doctor` or `storage check` found something wrong",
-    ExitCode.USAGE: "the command line, or the object that it makes, cannot be used; nothing was done",
-    ExitCode.NOT_FOUND: "an object, an artifact or the operator's API is not there",
-    ExitCode.REFUSED: "RBAC or a policy of the cluster refused it, or it was not confirmed; nothing was done",
-    ExitCode.TIMEOUT: "what was waited for has not happened; it goes on by itself",
-    ExitCode.UNREACHABLE: "the API server could not be reached, or kubectl did not work",
-    ExitCode.INTERRUPTED: "a download broke off; the `.part` file is kept, and the same command goes on from there",
-    ExitCode.CORRUPT: "the artifact in the bucket is not what its manifest says; nothing was left that looks like a dump",
-    ExitCode.INTERNAL: "a defect of the plugin; `DBBACKUP_DEBUG=1` shows where",
-    ExitCode.CANCELLED: "^C",
-    ExitCode.CLOSED_PIPE: "whoever read its output has gone, as after `head`",
-    ExitCode.TERMINATED: "SIGTERM or SIGHUP",
+    CliExit.OK: "done; with `--wait`, the run has Completed",
+    CliExit.FAILED: "the backup or restore Failed, or `doctor` or `storage check` found something wrong",
+    CliExit.USAGE: "the command line, or the object that it describes, is not valid; nothing was done",
+    CliExit.NOT_FOUND: "an object, an artifact or the operator's API does not exist",
+    CliExit.REFUSED: "RBAC or a policy of the cluster refused it, or it was not confirmed; nothing was done",
+    CliExit.TIMEOUT: "waited too long; what it waited for continues",
+    CliExit.UNREACHABLE: "the API server could not be reached, or kubectl did not work",
+    CliExit.INTERRUPTED: "a download broke off; the `.part` file is kept, and the same command continues from there",
+    CliExit.CORRUPT: "the artifact in the bucket is not what its manifest says; no file that looks like a dump was left",
+    CliExit.INTERNAL: "a defect of the plugin; `DBBACKUP_DEBUG=1` shows where",
+    CliExit.CANCELLED: "^C",
+    CliExit.CLOSED_PIPE: "the reader of its output has gone, as with `head`",
+    CliExit.TERMINATED: "SIGTERM or SIGHUP",
 }
 
 
 class CliError(Exception):
-    """What a person is told, and the exit code. `reason` is that of the API server or of
-    `dbbackup.errors`, where there is one."""
+    """An error for the person, and the exit code. `reason` is that of the API server or of
+    `contract.errors`, or empty."""
 
-    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED, hint: str = "", reason: str = "") -> None:
+    def __init__(self, message: str, code: CliExit = CliExit.FAILED, hint: str = "", reason: str = "") -> None:
         super().__init__(message)
         self.message, self.code, self.hint, self.reason = message, code, hint, reason
 
 
 class TerminatedError(BaseException):
-    """SIGTERM or SIGHUP: whatever is under way clears up and ends."""
+    """SIGTERM or SIGHUP: running work cleans up and ends."""

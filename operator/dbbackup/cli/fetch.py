@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias
 
 from dbbackup.cli.decompress import decompress
-from dbbackup.cli.errors import CliError, ExitCode
-from dbbackup.cli.transfer import BrokenError, PodClient, Retries
+from dbbackup.cli.errors import CliError, CliExit
+from dbbackup.cli.pod_client import BrokenError, PodClient, Retries
 from dbbackup.contract import wire
 
 FORMAT_VERSION = 1
@@ -46,12 +46,12 @@ def parse(data: bytes, key: str, recorded_sha256: str | None = None) -> StoredAr
     whose SHA-256 the backup's status recorded."""
     if recorded_sha256 is not None and hashlib.sha256(data).hexdigest() != recorded_sha256:
         message = f"{key}/manifest.json has SHA-256 {hashlib.sha256(data).hexdigest()}, the backup recorded {recorded_sha256}"
-        raise CliError(message, ExitCode.CORRUPT, "It was changed after the backup. " + DO_NOT_RESTORE, "ManifestDigestMismatch")
+        raise CliError(message, CliExit.CORRUPT, "It was changed after the backup. " + DO_NOT_RESTORE, "ManifestDigestMismatch")
     try:
         document = json.loads(data)
         version = int(document["formatVersion"])
         if version > FORMAT_VERSION or document.get("encrypted") or len(document["objects"]) != 1:
-            raise CliError(f"{key}: its format is newer than this plugin", ExitCode.FAILED, "Use a newer plugin, or --raw.", "FormatUnsupported")
+            raise CliError(f"{key}: its format is newer than this plugin", CliExit.FAILED, "Use a newer plugin, or --raw.", "FormatUnsupported")
         [stored] = document["objects"]
         parts = tuple((int(part["size"]), str(part["sha256"])) for part in stored["parts"])
         found = StoredArtifact(
@@ -66,10 +66,10 @@ def parse(data: bytes, key: str, recorded_sha256: str | None = None) -> StoredAr
         )
     except (KeyError, TypeError, ValueError) as error:
         message = f"{key}/manifest.json cannot be read: {type(error).__name__} {error}"
-        raise CliError(message, ExitCode.CORRUPT, DO_NOT_RESTORE, "ManifestInvalid") from None
+        raise CliError(message, CliExit.CORRUPT, DO_NOT_RESTORE, "ManifestInvalid") from None
     plain = found.compression != "none" or found.size == found.dump_bytes
     if sum(size for size, _ in parts) != found.size or "/" in found.name or not plain:
-        raise CliError(f"{key}/manifest.json: the parts do not add up to the artifact", ExitCode.CORRUPT, DO_NOT_RESTORE, "ManifestInvalid")
+        raise CliError(f"{key}/manifest.json: the parts do not add up to the artifact", CliExit.CORRUPT, DO_NOT_RESTORE, "ManifestInvalid")
     return found
 
 
@@ -143,7 +143,7 @@ def _fetch(client: PodClient, artifact: StoredArtifact, index: int, start: int, 
     if digest.hexdigest() != wanted:
         found = f"part {index + 1} of {len(artifact.parts)} has SHA-256 {digest.hexdigest()}, the manifest says {wanted}"
         hint = "The artifact in the bucket is damaged: take an older backup. A restore of this one would be refused too."
-        raise CliError(f"{artifact.key}/{artifact.name}: {found}", ExitCode.CORRUPT, hint, "ArtifactCorrupt")
+        raise CliError(f"{artifact.key}/{artifact.name}: {found}", CliExit.CORRUPT, hint, "ArtifactCorrupt")
 
 
 def _fill(client: PodClient, artifact: StoredArtifact, start: int, size: int, target: PartTarget, digest: Any, on_bytes: OnBytes) -> None:
@@ -185,7 +185,7 @@ def to_file(client: PodClient, artifact: StoredArtifact, part: Path, on_bytes: O
         os.fsync(file.fileno())
     if whole.hexdigest() != artifact.sha256:
         message = f"{artifact.key}/{artifact.name}: the SHA-256 of the whole is {whole.hexdigest()}, the manifest says {artifact.sha256}"
-        raise CliError(message, ExitCode.CORRUPT, DO_NOT_RESTORE, "ArtifactCorrupt")
+        raise CliError(message, CliExit.CORRUPT, DO_NOT_RESTORE, "ArtifactCorrupt")
 
 
 def _hash(file: IO[bytes], start: int, size: int, digest: Any) -> int:
@@ -205,7 +205,7 @@ def unpacked(artifact: StoredArtifact, stored: Iterator[bytes]) -> Iterator[byte
         yield data
     if done != artifact.dump_bytes:
         raise CliError(
-            f"{artifact.key}: the dump has {done} bytes, its manifest says {artifact.dump_bytes}", ExitCode.CORRUPT, DO_NOT_RESTORE, "ArtifactCorrupt"
+            f"{artifact.key}: the dump has {done} bytes, its manifest says {artifact.dump_bytes}", CliExit.CORRUPT, DO_NOT_RESTORE, "ArtifactCorrupt"
         )
 
 
@@ -227,4 +227,4 @@ def framed(client: PodClient, artifact: StoredArtifact, digest: Any, have: int, 
         except (BrokenError, wire.DamagedError) as error:
             retries.failed(error, reached)
     if digest.digest() != frame[1] or reached != artifact.dump_bytes:
-        raise CliError(f"{artifact.key}: what has arrived is not the dump", ExitCode.CORRUPT, "Remove the .part file and run the command again.")
+        raise CliError(f"{artifact.key}: what has arrived is not the dump", CliExit.CORRUPT, "Remove the .part file and run the command again.")

@@ -1,8 +1,8 @@
-"""Everything that is asked of the API server, through the `kubectl` binary: so contexts, logins and
-proxies work as they do there.
+"""All access to the API server, through the `kubectl` binary, so that contexts, logins and proxies
+work as they do there.
 
-Reads and watches are `kubectl get --raw`, which hands the server's own JSON through and asks for
-nothing else first.
+Reads and watches use `kubectl get --raw`, which passes on the server's own JSON and sends no other
+request first.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from dbbackup.api.metadata import REQUESTED_BY
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 
 if TYPE_CHECKING:
-    from dbbackup.api.objects import Raw  # what it imports is slow, and --help waits
+    from dbbackup.api.objects import Raw  # slow to import, and --help would wait for it
 
 OWN = "/apis/dbbackup.io/v1"
 PATHS = {
@@ -39,7 +39,7 @@ PATHS = {
     "Deployment": ("/apis/apps/v1", "deployments"),
 }
 FIELD_MANAGER = "dbbackup-cli"
-"""Not `kubectl-...`: Flux takes away what managers of such names have set."""
+"""Not `kubectl-...`: Flux removes fields set by managers of such names."""
 PAGE = 2000
 WATCH_SECONDS = 300
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -48,42 +48,42 @@ _SERVER = re.compile(r"Error from server(?: \((\w+)\))?: (.*)", re.DOTALL)
 _INVALID = re.compile(r"The (\w+) \"(.*?)\" is invalid: (.*)", re.DOTALL)
 _NOISE = re.compile(r'error when (?:creating|patching|deleting) "[^"]*": |^(Warning|[EWI]\d{4}) .*\n', re.MULTILINE)
 _CODES = {
-    "NotFound": ExitCode.NOT_FOUND,
-    "Forbidden": ExitCode.REFUSED,
-    "Unauthorized": ExitCode.REFUSED,
-    "Invalid": ExitCode.USAGE,
-    "BadRequest": ExitCode.USAGE,
-    "AlreadyExists": ExitCode.USAGE,
-    "Timeout": ExitCode.TIMEOUT,
-    "ServiceUnavailable": ExitCode.UNREACHABLE,
+    "NotFound": CliExit.NOT_FOUND,
+    "Forbidden": CliExit.REFUSED,
+    "Unauthorized": CliExit.REFUSED,
+    "Invalid": CliExit.USAGE,
+    "BadRequest": CliExit.USAGE,
+    "AlreadyExists": CliExit.USAGE,
+    "Timeout": CliExit.TIMEOUT,
+    "ServiceUnavailable": CliExit.UNREACHABLE,
 }
 _NO_API = "could not find the requested resource"
 
 
 def error_of(stderr: str) -> CliError:
-    """What kubectl said on its stderr, as our error."""
+    """kubectl's stderr as our error."""
     text = _NOISE.sub("", stderr).strip() or "kubectl failed and said nothing"
     if match := _INVALID.search(text):
-        return CliError(f"{match[1]} {match[2]} is invalid: {' '.join(match[3].split())}", ExitCode.USAGE, reason="Invalid")
+        return CliError(f"{match[1]} {match[2]} is invalid: {' '.join(match[3].split())}", CliExit.USAGE, reason="Invalid")
     if match := _SERVER.search(text):
         reason, message = match[1] or "", " ".join(match[2].split())
         if _NO_API in message:
             hint = "Install the operator's chart in this cluster, or choose the cluster with --context."
-            return CliError("this cluster does not know the kinds of dbbackup.io", ExitCode.NOT_FOUND, hint, "NoApi")
+            return CliError("this cluster does not know the kinds of dbbackup.io", CliExit.NOT_FOUND, hint, "NoApi")
         hint = ""
         if reason == "Forbidden" and "cannot" in message:
-            hint = "Ask for the right that the message names; docs/cli.md lists what each verb needs, `kubectl dbbackup doctor` what you have."
-        return CliError(message, _CODES.get(reason, ExitCode.FAILED), hint, reason)
+            hint = "Ask for the right in the message. docs/cli.md lists what each verb needs, `kubectl dbbackup doctor` what you have."
+        return CliError(message, _CODES.get(reason, CliExit.FAILED), hint, reason)
     message = " ".join(text.split()).removeprefix("error: ")
     if "Unauthorized" in message or "logged in" in message:
-        return CliError(message, ExitCode.REFUSED, "Your login has expired, or the cluster does not know it: log in again.", "Unauthorized")
-    hint = "Check the context (kubectl config current-context) and that the cluster is up."
-    return CliError(message, ExitCode.UNREACHABLE, hint, "Kubectl")
+        return CliError(message, CliExit.REFUSED, "Your login has expired, or the cluster does not know it: log in again.", "Unauthorized")
+    hint = "Check the context (kubectl config current-context), and that the cluster is up."
+    return CliError(message, CliExit.UNREACHABLE, hint, "Kubectl")
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """`port` is the local one."""
+    """A port-forward; `port` is the local one."""
 
     port: int
     process: subprocess.Popen[bytes]
@@ -91,7 +91,7 @@ class Forward:
 
 @dataclass(slots=True)
 class Kubectl:
-    """One person's access, as flags and kubeconfig say it."""
+    """One person's access, from the flags and the kubeconfig."""
 
     namespace_flag: str | None = None
     context: str | None = None
@@ -104,12 +104,12 @@ class Kubectl:
         if self._binary is None:
             self._binary = os.environ.get("KUBECTL") or shutil.which("kubectl")
             if not self._binary:
-                raise CliError("kubectl is not on the PATH", ExitCode.UNREACHABLE, "Install kubectl, or name it in the variable KUBECTL.", "Kubectl")
+                raise CliError("kubectl is not on the PATH", CliExit.UNREACHABLE, "Install kubectl, or name it in the variable KUBECTL.", "Kubectl")
         flags = [*(("--context", self.context) if self.context else ()), *(("--kubeconfig", self.kubeconfig) if self.kubeconfig else ())]
         return [self._binary, *arguments, *flags]
 
     def run(self, *arguments: str, stdin: bytes | None = None, shielded: bool = False) -> bytes:
-        """stdout; CliError where it fails. `shielded`: a ^C at the terminal does not end it."""
+        """kubectl's stdout; CliError if it fails. `shielded`: ^C does not end it."""
         try:
             done = subprocess.run(
                 self.argv(*arguments),
@@ -120,24 +120,24 @@ class Kubectl:
                 process_group=0 if shielded else None,
             )
         except OSError as error:
-            raise CliError(f"kubectl cannot be run: {error}", ExitCode.UNREACHABLE, reason="Kubectl") from None
+            raise CliError(f"kubectl cannot be run: {error}", CliExit.UNREACHABLE, reason="Kubectl") from None
         if done.returncode:
             raise error_of(done.stderr.decode("utf-8", "replace"))
         return done.stdout
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """kubectl with its outputs in pipes, out of reach of a ^C at the terminal; the caller ends
+        """kubectl with its outputs in pipes; ^C on the terminal does not reach it. The caller ends
         it."""
         try:
             return subprocess.Popen(
                 self.argv(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0, bufsize=0
             )
         except OSError as error:
-            raise CliError(f"kubectl cannot be run: {error}", ExitCode.UNREACHABLE, reason="Kubectl") from None
+            raise CliError(f"kubectl cannot be run: {error}", CliExit.UNREACHABLE, reason="Kubectl") from None
 
     @property
     def namespace(self) -> str:
-        """That of the flag, else of the context, else of the pod that this runs in, else
+        """From the flag, else from the context, else that of the pod this runs in, else
         `default`."""
         if self.namespace_flag:
             return self.namespace_flag
@@ -157,7 +157,7 @@ class Kubectl:
 
     @property
     def user(self) -> str:
-        """The person's name as Kubernetes knows it; empty where it does not tell."""
+        """The person's name in Kubernetes; empty if the API server does not say."""
         if self._user is None:
             review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
             try:
@@ -172,7 +172,7 @@ class Kubectl:
     # Reading
 
     def path(self, kind: str, namespace: str | None, name: str | None = None, **query: str) -> str:
-        """`namespace` None: all of them."""
+        """`namespace` None: all namespaces."""
         base, plural = PATHS[kind]
         parts = [base, *(("namespaces", quote(namespace, safe="")) if namespace is not None else ()), plural]
         if name is not None:
@@ -184,29 +184,29 @@ class Kubectl:
         return answer
 
     def get(self, kind: str, name: str) -> Raw:
-        """The object; CliError NOT_FOUND that names it."""
+        """The object, or CliError NOT_FOUND with its name."""
         try:
             return self.raw(self.path(kind, self.namespace, name))
         except CliError as error:
             raise self._named(error, kind, name) from None
 
     def _named(self, error: CliError, kind: str, name: str) -> CliError:
-        """Of an object that is not there, with where it was looked for."""
+        """For an object that does not exist: the error names it and the namespace."""
         if error.reason != "NotFound":
             return error
-        hint = f"`kubectl dbbackup {LISTED.get(kind, 'list')} -n {self.namespace}` shows what there is."
-        return CliError(f"there is no {kind} {name} in namespace {self.namespace}", ExitCode.NOT_FOUND, hint)
+        hint = f"`kubectl dbbackup {LISTED.get(kind, 'list')} -n {self.namespace}` lists what exists."
+        return CliError(f"there is no {kind} {name} in namespace {self.namespace}", CliExit.NOT_FOUND, hint)
 
     def find(self, kind: str, name: str) -> Raw | None:
         try:
             return self.get(kind, name)
         except CliError as error:
-            if error.code is ExitCode.NOT_FOUND and error.reason != "NoApi":
+            if error.code is CliExit.NOT_FOUND and error.reason != "NoApi":
                 return None
             raise
 
     def objects(self, kind: str, *, everywhere: bool = False, namespace: str | None = None, selector: str = "", fields: str = "") -> list[Raw]:
-        """All objects of the kind, each with its kind."""
+        """All objects of the kind; each has `apiVersion` and `kind`, which lists leave out."""
         where = None if everywhere else namespace or self.namespace
         query = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {}), **({"fieldSelector": fields} if fields else {})}
         items: list[Raw] = []
@@ -221,8 +221,8 @@ class Kubectl:
         return [{"apiVersion": version, "kind": kind, **item} for item in items]
 
     def watch(self, kind: str, name: str, timeout: float, namespace: str | None = None) -> Iterator[Raw | None]:
-        """The object whenever it changes, first as it is; None once it is gone. Ends at the
-        timeout, and goes on over connections that end."""
+        """The object as it is, then each time it changes; None once it is deleted. Reconnects when
+        a connection ends, and stops at the timeout (seconds)."""
         deadline = time.monotonic() + timeout
         where = namespace or self.namespace
         failures = 0
@@ -239,7 +239,7 @@ class Kubectl:
                 yield None if event["type"] == "DELETED" else event["object"]
             failures = failures + 1 if time.monotonic() - began < 1 else 0
             if failures > 5:
-                raise CliError(f"the watch of {kind} {name} ends again and again", ExitCode.UNREACHABLE, "You need the verb watch on it.")
+                raise CliError(f"the watch of {kind} {name} keeps ending", CliExit.UNREACHABLE, "You need the right to watch it.")
 
     def _events(self, path: str, seconds: float) -> Iterator[Raw]:
         process = self.start("get", "--raw", path)
@@ -254,7 +254,7 @@ class Kubectl:
                         yield json.loads(line)
             if process.wait() > 0 and process.stderr is not None:
                 problem = error_of(process.stderr.read().decode("utf-8", "replace"))
-                if problem.code in (ExitCode.REFUSED, ExitCode.NOT_FOUND):
+                if problem.code in (CliExit.REFUSED, CliExit.NOT_FOUND):
                     raise problem
         finally:
             timer.cancel()
@@ -263,7 +263,7 @@ class Kubectl:
     # Writing
 
     def create(self, obj: Mapping[str, Any], *, server_dry_run: bool = False) -> Raw:
-        """The object as the API server made it."""
+        """The object as the API server stored it."""
         options = ("--dry-run=server",) if server_dry_run else ()
         done: Raw = json.loads(
             self.run(
@@ -286,7 +286,7 @@ class Kubectl:
         return self.patch(kind, name, {"metadata": {"annotations": dict(values)}})
 
     def delete(self, kind: str, name: str, uid: str, *, grace: int | None = None, shielded: bool = False) -> None:
-        """Exactly that object; one that is gone counts as deleted."""
+        """Deletes the object with this UID; an object that is gone counts as deleted."""
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": {"uid": uid}}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
@@ -297,19 +297,19 @@ class Kubectl:
             if error.reason not in ("NotFound", "Conflict"):
                 raise
 
-    def may(self, questions: Sequence[Mapping[str, str]]) -> list[bool]:
-        """Whether the person may do each of them, as `resourceAttributes` of a
+    def may(self, rights: Sequence[Mapping[str, str]]) -> list[bool]:
+        """Whether the person has each right, given as `resourceAttributes` of a
         SelfSubjectAccessReview."""
         reviews = [
-            {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": {**asked}}}
-            for asked in questions
+            {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": {**right}}}
+            for right in rights
         ]
         text = self.run("create", "-o", "json", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": reviews}).encode()).decode()
         return [bool((answer.get("status") or {}).get("allowed")) for answer in documents(text)]
 
-    def requested(self, metadata: Raw) -> Raw:
-        """The metadata with who asks for it: the cluster's admission policy refuses any other
-        name."""
+    def with_requester(self, metadata: Raw) -> Raw:
+        """The metadata with the annotation of who requests the object: the cluster's admission
+        policy refuses any other name than the person's own."""
         if not self.user:
             return metadata
         return {**metadata, "annotations": {**(metadata.get("annotations") or {}), REQUESTED_BY: self.user}}
@@ -318,7 +318,7 @@ class Kubectl:
 
     @contextmanager
     def forward(self, target: str, port: int, namespace: str | None = None, local: int = 0) -> Iterator[Forward]:
-        """A port-forward. CliError where it cannot be had."""
+        """A port-forward; CliError if it does not start."""
         process = self.start("port-forward", "-n", namespace or self.namespace, "--address", "127.0.0.1", target, f"{local or ''}:{port}")
         try:
             yield Forward(_forwarded(process), process)
@@ -340,7 +340,7 @@ def _forwarded(process: subprocess.Popen[bytes]) -> int:
     try:
         for line in iter(process.stdout.readline, b""):
             if match := _FORWARDING.search(line):
-                # What it says of each broken connection must not fill its pipe.
+                # kubectl reports each broken connection: the pipe must not fill up.
                 for pipe in (process.stdout, process.stderr):
                     threading.Thread(target=_drain, args=(pipe,), daemon=True).start()
                 return int(match[1])
@@ -357,7 +357,7 @@ def _drain(pipe: Any) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends it and what it holds."""
+    """Ends the process and closes its pipes."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -372,7 +372,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def documents(text: str) -> list[Raw]:
-    """kubectl's output for one object, several, or a List."""
+    """The objects in kubectl's output: one object, several, or a List."""
     decoder, at = json.JSONDecoder(), 0
     found: list[Raw] = []
     while at < len(text):

@@ -1,19 +1,19 @@
-"""What every verb `list` has in common: whole objects, names alone, or a table, with namespaces
-where it is of all."""
+"""The common part of the `list` verbs: whole objects, names only, or a table, with a column of
+namespaces if it covers all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from dbbackup.api.objects import Raw
+from dbbackup.cli.creating import name_of
 from dbbackup.cli.kubectl import Kubectl
-from dbbackup.cli.making import name_of
 from dbbackup.cli.output import listing, say, say_err, table
 
 
 def say_whole(found: Sequence[Raw], form: str | None) -> bool:
-    """Says them as `json`, `yaml` or `name` wants it; False where another form is wanted, and
-    nothing was said."""
+    """Prints the objects in the form json, yaml or name. In any other form it prints nothing and
+    returns False."""
     if form in ("json", "yaml"):
         say(listing(found, form))
     elif form == "name":
@@ -44,8 +44,8 @@ def say_all(
     form: str | None,
     colour: str | None = None,
 ) -> None:
-    """All objects of a kind by namespace and name; `what` is its plural for people, `colour` the
-    heading of the column that is coloured."""
+    """Lists all objects of a kind, by namespace and name. `what` is the kind's plural for people,
+    `colour` the heading of the column that is coloured."""
     found = sorted(kube.objects(kind, everywhere=everywhere), key=lambda obj: (obj["metadata"]["namespace"], obj["metadata"]["name"]))
     if say_whole(found, form):
         return

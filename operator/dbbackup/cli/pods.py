@@ -1,9 +1,8 @@
-"""Short-lived pods of the operator's image, made by the person's own rights: one serves what lies
-in a storage, one looks at a database.
+"""Short-lived pods of the operator's image, created with the person's own rights: one serves a
+storage's content, one connects to a database and reports.
 
-The pod is the one that the storage's status tells (`podTemplate`), so it starts wherever the
-operator's Jobs do. It is deleted at the end, whatever that is; and ends by itself where nobody
-could delete it.
+The pod comes from the storage's `status.podTemplate`, so it starts wherever the operator's Jobs
+start. The plugin deletes it at the end, also after an error; if that fails, the pod ends by itself.
 """
 
 from __future__ import annotations
@@ -18,47 +17,48 @@ from typing import Any
 
 from dbbackup.api.metadata import REQUESTED_BY, RUN, TOOL
 from dbbackup.api.objects import Raw
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.contract.errors import REASONS
 from dbbackup.contract.mounts import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT
 
-VALUE = "kubectl"
+TOOL_VALUE = "kubectl"
+"""Of the label TOOL: the pods that this plugin has created."""
 START_SECONDS = 120.0
 REACH_SECONDS = 60
 _STUCK = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull")
 _GRACE = 8.0
-"""Seconds that such a state may last: some pass."""
+"""Seconds that a state of _STUCK may last: some pass by themselves."""
 
 
 def template(storage: Mapping[str, Any]) -> Raw:
-    """The pod that the storage's status tells, or CliError."""
-    told = (storage.get("status") or {}).get("podTemplate")
-    if not told:
+    """The pod in the storage's `status.podTemplate`; CliError if there is none yet."""
+    found = (storage.get("status") or {}).get("podTemplate")
+    if not found:
         name = storage["metadata"]["name"]
-        hint = "Is the operator running, and as new as this plugin? `kubectl dbbackup doctor` tells."
-        raise CliError(f"BackupStorage {name} does not tell yet which pod reads it (status.podTemplate)", ExitCode.FAILED, hint, "NoPodTemplate")
-    return copy.deepcopy(dict(told))
+        hint = "Is the operator running, and as new as this plugin? `kubectl dbbackup doctor` shows it."
+        raise CliError(f"BackupStorage {name} has no `status.podTemplate` yet", CliExit.FAILED, hint, "NoPodTemplate")
+    return copy.deepcopy(dict(found))
 
 
 def pod(storage: Mapping[str, Any], run: str, *, image: str | None = None, user: str = "", **fields: Any) -> Raw:
-    """A pod that carries out `run`; `fields` go into the RunSpec, camelCase. A `database` among
-    them mounts its Secrets."""
-    made = template(storage)
-    spec = made["spec"]
+    """The manifest of a pod that carries out `run`. `fields` go into the RunSpec, in camelCase;
+    the Secrets of its `database` are mounted."""
+    manifest = template(storage)
+    spec = manifest["spec"]
     container = spec["containers"][0]
     container["image"] = image or container["image"]
     variable = next(entry for entry in container["env"] if entry["name"] == ENVIRONMENT)
-    told = json.loads(variable["value"])
-    told.pop("serve", None)
-    variable["value"] = json.dumps({**told, "run": run, **fields})
+    run_spec = json.loads(variable["value"])
+    run_spec.pop("serve", None)
+    variable["value"] = json.dumps({**run_spec, "run": run, **fields})
     if database := fields.get("database"):
         for name, secret, path in (("database", database["secret"], DATABASE_SECRET), ("database-ca", database.get("caSecret"), DATABASE_CA)):
             if secret:
                 spec["volumes"].append({"name": name, "secret": {"secretName": secret, "optional": True, "defaultMode": 0o440}})
                 container["volumeMounts"].append({"name": name, "mountPath": path, "readOnly": True})
-    metadata = made.get("metadata") or {}
-    labels = {**(metadata.get("labels") or {}), "app.kubernetes.io/component": run, RUN: run, TOOL: VALUE}
+    metadata = manifest.get("metadata") or {}
+    labels = {**(metadata.get("labels") or {}), "app.kubernetes.io/component": run, RUN: run, TOOL: TOOL_VALUE}
     annotations = {**(metadata.get("annotations") or {}), **({REQUESTED_BY: user} if user else {})}
     owner = {"apiVersion": "dbbackup.io/v1", "kind": "BackupStorage", "name": storage["metadata"]["name"], "uid": storage["metadata"]["uid"]}
     return {
@@ -76,50 +76,50 @@ def pod(storage: Mapping[str, Any], run: str, *, image: str | None = None, user:
 
 
 def database_target(spec: Mapping[str, Any]) -> Raw:
-    """`spec.database` of an object as a RunSpec tells it."""
-    told = {"secret": spec["secretRef"]["name"], **{key: spec[key] for key in ("keys", "host", "port", "name", "user", "sslMode") if spec.get(key)}}
+    """`spec.database` of an object as the RunSpec's `database`."""
+    target = {"secret": spec["secretRef"]["name"], **{key: spec[key] for key in ("keys", "host", "port", "name", "user", "sslMode") if spec.get(key)}}
     if ca := spec.get("caSecretRef"):
-        told |= {"caSecret": ca["name"], "caKey": ca.get("key", "ca.crt")}
-    return told
+        target |= {"caSecret": ca["name"], "caKey": ca.get("key", "ca.crt")}
+    return target
 
 
 @contextmanager
 def running(kube: Kubectl, manifest: Raw) -> Iterator[Raw]:
-    """The pod, made and, at the end, deleted, also on ^C and SIGTERM."""
-    sweep(kube)
-    made = kube.create(manifest)
+    """Creates the pod, and deletes it at the end, also on ^C and SIGTERM."""
+    delete_ended(kube)
+    created = kube.create(manifest)
     try:
-        yield made
+        yield created
     finally:
         with suppress(CliError):
-            kube.delete("Pod", made["metadata"]["name"], made["metadata"]["uid"], grace=1, shielded=True)
+            kube.delete("Pod", created["metadata"]["name"], created["metadata"]["uid"], grace=1, shielded=True)
 
 
-def sweep(kube: Kubectl) -> None:
-    """Pods that have ended and that nobody deleted: whoever made them was killed."""
+def delete_ended(kube: Kubectl) -> None:
+    """Deletes pods that have ended and are still there, because their plugin was killed."""
     with suppress(CliError):
-        for found in kube.objects("Pod", selector=f"{TOOL}={VALUE}"):
+        for found in kube.objects("Pod", selector=f"{TOOL}={TOOL_VALUE}"):
             if (found.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
                 kube.delete("Pod", found["metadata"]["name"], found["metadata"]["uid"])
 
 
-def started(kube: Kubectl, made: Raw, timeout: float = START_SECONDS) -> None:
-    """Waits until its container runs; CliError that says why it does not."""
-    for _ in states(kube, made, timeout):
+def started(kube: Kubectl, created: Raw, timeout: float = START_SECONDS) -> None:
+    """Waits until the pod's container runs; CliError that says why it does not."""
+    for _ in states(kube, created, timeout):
         return
 
 
-def ended(kube: Kubectl, made: Raw, timeout: float = START_SECONDS + REACH_SECONDS) -> Raw:
-    """Waits until its container has ended: its report."""
-    for seen in states(kube, made, timeout):
+def ended(kube: Kubectl, created: Raw, timeout: float = START_SECONDS + REACH_SECONDS) -> Raw:
+    """Waits until the pod's container has ended; returns its report."""
+    for seen in states(kube, created, timeout):
         if (terminated := _state(seen).get("terminated")) is not None:
             return report(terminated)
-    raise CliError(f"pod {made['metadata']['name']} has not ended within {timeout:.0f} s", ExitCode.TIMEOUT)
+    raise CliError(f"pod {created['metadata']['name']} has not ended within {timeout:.0f} s", CliExit.TIMEOUT)
 
 
-def states(kube: Kubectl, made: Raw, timeout: float) -> Iterator[Raw]:
-    """The pod whenever it changes once its container has started."""
-    name, stuck_since = made["metadata"]["name"], None
+def states(kube: Kubectl, created: Raw, timeout: float) -> Iterator[Raw]:
+    """The pod once its container has started, and each time it changes after that."""
+    name, stuck_since = created["metadata"]["name"], None
     waiting: Raw = {}
     for seen in kube.watch("Pod", name, timeout):
         if seen is None:
@@ -135,9 +135,9 @@ def states(kube: Kubectl, made: Raw, timeout: float) -> Iterator[Raw]:
             stuck_since = stuck_since or time.monotonic()
             if time.monotonic() - stuck_since > _GRACE:
                 break
-    why = ": ".join(text for text in (waiting.get("reason"), waiting.get("message")) if text) or "its Events tell why"
-    hint = f"kubectl describe pod {name} -n {kube.namespace} tells more while it is there."
-    raise CliError(f"pod {name} has not started within {timeout:.0f} s: {why}", ExitCode.TIMEOUT, hint)
+    why = ": ".join(text for text in (waiting.get("reason"), waiting.get("message")) if text) or "its Events say why"
+    hint = f"kubectl describe pod {name} -n {kube.namespace} says more while the pod exists."
+    raise CliError(f"pod {name} has not started within {timeout:.0f} s: {why}", CliExit.TIMEOUT, hint)
 
 
 def _state(seen: Mapping[str, Any]) -> Raw:
@@ -147,27 +147,27 @@ def _state(seen: Mapping[str, Any]) -> Raw:
 
 
 def report(terminated: Mapping[str, Any]) -> Raw:
-    """What a container's end tells; CliError where it tells nothing that can be read."""
+    """The report in a container's termination message; CliError if there is none."""
     try:
-        told = json.loads(terminated.get("message") or "")
-        assert isinstance(told, dict)  # noqa: S101
+        found = json.loads(terminated.get("message") or "")
+        assert isinstance(found, dict)  # noqa: S101
     except (ValueError, AssertionError):
         why = f"{terminated.get('reason', 'Error')}, exit code {terminated.get('exitCode')}"
         raise CliError(f"the pod left no report: {why}", hint="Is the operator's image as new as this plugin?") from None
-    return told
+    return found
 
 
-def failure_of(told: Mapping[str, Any], code: ExitCode = ExitCode.FAILED) -> CliError:
-    """The failure that a report or an answer tells (reason, message, hint)."""
-    reason = str(told.get("reason") or "InternalError")
+def failure_of(failure: Mapping[str, Any], code: CliExit = CliExit.FAILED) -> CliError:
+    """The failure (reason, message, hint) of a report or of a pod's answer, as our error."""
+    reason = str(failure.get("reason") or "InternalError")
     known = REASONS.get(reason)
-    return CliError(f"{reason}: {told.get('message')}", code, str(told.get("hint") or (known.hint if known else "")), reason)
+    return CliError(f"{reason}: {failure.get('message')}", code, str(failure.get("hint") or (known.hint if known else "")), reason)
 
 
 def reach(kube: Kubectl, storage: Mapping[str, Any], database: Mapping[str, Any], image: str | None = None) -> Raw:
-    """The report of a run that looks whether the database of a `spec.database` can be reached and
+    """The report of a run that checks whether the database of `spec.database` can be reached and
     read."""
     manifest = pod(storage, "reach", image=image, user=kube.user, database=database_target(database), timeoutSeconds=REACH_SECONDS)
     manifest["spec"]["activeDeadlineSeconds"] = REACH_SECONDS + 300
-    with running(kube, manifest) as made:
-        return ended(kube, made)
+    with running(kube, manifest) as created:
+        return ended(kube, created)

@@ -1,4 +1,4 @@
-"""Waits for the end of a run: a moving bar at a terminal, a line now and then elsewhere."""
+"""Waits for the end of a run, with a moving bar on a terminal, else with a line now and then."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dbbackup.api.conditions import find, is_true
 from dbbackup.api.objects import Raw
 from dbbackup.api.units import size_text
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.output import clean, count, interactive, paint, say_err, size
 from dbbackup.cli.progress import LINE_SECONDS, bar, clock_text, redrawn, spinner
@@ -22,42 +22,42 @@ def finished(obj: Raw) -> bool:
 
 
 def wait_for(kube: Kubectl, obj: Raw, timeout: float) -> int:
-    """Until the backup or restore has ended; tells how, and returns the exit code."""
+    """Waits until the backup or restore has ended, prints the result, returns the exit code."""
     kind, name, uid = obj["kind"], obj["metadata"]["name"], obj["metadata"]["uid"]
     with showing(name) as show:
         for seen in kube.watch(kind, name, timeout):
             if seen is None or seen["metadata"]["uid"] != uid:
-                raise CliError(f"{kind} {name} was deleted", ExitCode.FAILED)
+                raise CliError(f"{kind} {name} was deleted", CliExit.FAILED)
             show(seen)
             if finished(seen):
                 obj = seen
                 break
         else:
-            hint = f"It goes on; `kubectl dbbackup describe {name} -n {kube.namespace}` tells how."
-            raise CliError(f"{kind} {name} has not ended within {timeout:.0f} s", ExitCode.TIMEOUT, hint)
-    return tell_end({**obj, "kind": kind})
+            hint = f"The run continues: `kubectl dbbackup describe {name} -n {kube.namespace}` shows it."
+            raise CliError(f"{kind} {name} has not ended within {timeout:.0f} s", CliExit.TIMEOUT, hint)
+    return print_end({**obj, "kind": kind})
 
 
-def tell_end(obj: Raw) -> int:
-    """One line where it went well; the failure with its cure and the log's tail where not."""
+def print_end(obj: Raw) -> int:
+    """One line for success; for a failure its message, its hint and the end of the log."""
     name, status = obj["metadata"]["name"], obj["status"]
     phase = status.get("phase", "Failed")
     for warning in status.get("warnings") or ():
         say_err(f"{paint('warning:', 'yellow', err=True)} {clean(warning)}")
     if phase == "Completed":
         say_err(f"{paint('Completed', 'green', bold=True, err=True)} {name}: {clean(summary(obj))}")
-        return ExitCode.OK
+        return CliExit.OK
     failure = status.get("failure") or {}
     say_err(f"{paint(phase, 'red', bold=True, err=True)} {name}: {clean(failure.get('reason', ''))}: {clean(failure.get('message', ''))}")
     if failure.get("hint"):
         say_err(clean(failure["hint"]))
     for line in str(failure.get("logTail") or "").splitlines()[-TAIL_LINES:]:
         say_err(f"  | {clean(line)}")
-    return ExitCode.FAILED
+    return CliExit.FAILED
 
 
 def summary(obj: Raw) -> str:
-    """What a Completed run brought."""
+    """The result of a Completed run."""
     status = obj["status"]
     database = (status.get("database") or {}).get("identity") or (status.get("database") or {}).get("name") or ""
     took = f"in {status['duration']}" if status.get("duration") else ""
@@ -66,15 +66,14 @@ def summary(obj: Raw) -> str:
         parts = [database, count(restored.get("tables", 0), "table")]
         if "rows" in restored:
             parts.append(count(restored["rows"], "row"))
-        safety = f"; what was there before is in {status['safetyBackup']['key']}" if status.get("safetyBackup") else ""
+        safety = f"; the previous content is in {status['safetyBackup']['key']}" if status.get("safetyBackup") else ""
         return " ".join((", ".join(parts), took)).strip() + safety
     parts = [database, status.get("size") or size(status.get("sizeBytes"))]
     return " ".join((", ".join(part for part in parts if part), took)).strip()
 
 
 def progress_text(obj: Raw) -> tuple[str, float | None]:
-    """What it is doing, for one line, and how much of it is done in per cent, where that is
-    known."""
+    """What the run is doing, for one line, and the percentage done, or None if it is unknown."""
     status = obj.get("status") or {}
     phase = status.get("phase") or "Pending"
     progress = status.get("progress") or {}
@@ -93,7 +92,7 @@ def progress_text(obj: Raw) -> tuple[str, float | None]:
 
 @contextmanager
 def showing(name: str) -> Iterator[Callable[[Raw], None]]:
-    """Takes the object whenever it has changed."""
+    """Yields a function that is called with the object each time it has changed."""
     if not interactive():
         yield _lines(name)
         return

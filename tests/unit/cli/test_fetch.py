@@ -18,9 +18,9 @@ from tests.integration.artifacts import key_of, manifest_of, owner_of
 from tests.unit.support.memory_storage import Memory
 
 from dbbackup.cli import decompress, fetch
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 from dbbackup.cli.kubectl import Kubectl
-from dbbackup.cli.transfer import TRIES, BrokenError, PodClient
+from dbbackup.cli.pod_client import TRIES, BrokenError, PodClient
 from dbbackup.contract.manifest import Part, StoredObject
 from dbbackup.contract.run import RunSpec, ServeOptions, StorageTarget
 from dbbackup.dataplane.context import Run, Stop
@@ -156,7 +156,7 @@ def test_a_damaged_artifact_is_fetched_twice_before_it_is_reported(client: Flaky
     bucket.fill({f"{KEY}/dump.sql": DUMP[:PART] + b"X" + DUMP[PART + 1 :]})
     with pytest.raises(CliError, match="part 2 of 5 has SHA-256") as raised:
         fetched(client, tmp_path / "x.part")
-    assert raised.value.code is ExitCode.CORRUPT
+    assert raised.value.code is CliExit.CORRUPT
     assert len(client.asked) == 3
 
 
@@ -164,7 +164,7 @@ def test_it_gives_up_where_nothing_comes(client: Flaky, tmp_path: Path) -> None:
     client.faults = [PART, *[0] * TRIES]
     with pytest.raises(CliError, match=f"broke off {TRIES} times in a row") as raised:
         fetched(client, tmp_path / "x.part")
-    assert raised.value.code is ExitCode.INTERRUPTED
+    assert raised.value.code is CliExit.INTERRUPTED
     assert (tmp_path / "x.part").read_bytes() == DUMP[:PART]
 
 
@@ -198,21 +198,21 @@ def test_a_manifest_is_the_recorded_one_and_no_other(client: Flaky, bucket: Memo
     assert fetch.manifest(client, KEY, digest).sha256 == hashlib.sha256(DUMP).hexdigest()
     with pytest.raises(CliError, match="the backup recorded") as raised:
         fetch.manifest(client, KEY, "0" * 64)
-    assert raised.value.code is ExitCode.CORRUPT
+    assert raised.value.code is CliExit.CORRUPT
 
 
 @pytest.mark.parametrize(
     ("old", "new", "code"),
     [
-        (b'"formatVersion": 1', b'"formatVersion": 2', ExitCode.FAILED),
-        (b'"encrypted": false', b'"encrypted": true', ExitCode.FAILED),
-        (b'"dump.sql"', b'"../dump.sql"', ExitCode.CORRUPT),
-        (b'"dumpBytes"', b'"bytes"', ExitCode.CORRUPT),
-        (b'"size": 30000', b'"size": 30001', ExitCode.CORRUPT),
-        (b"{", b"[", ExitCode.CORRUPT),
+        (b'"formatVersion": 1', b'"formatVersion": 2', CliExit.FAILED),
+        (b'"encrypted": false', b'"encrypted": true', CliExit.FAILED),
+        (b'"dump.sql"', b'"../dump.sql"', CliExit.CORRUPT),
+        (b'"dumpBytes"', b'"bytes"', CliExit.CORRUPT),
+        (b'"size": 30000', b'"size": 30001', CliExit.CORRUPT),
+        (b"{", b"[", CliExit.CORRUPT),
     ],
 )
-def test_manifests_that_cannot_be_used(bucket: Memory, old: bytes, new: bytes, code: ExitCode) -> None:
+def test_manifests_that_cannot_be_used(bucket: Memory, old: bytes, new: bytes, code: CliExit) -> None:
     manifest = store(bucket, DUMP)
     assert old in manifest
     with pytest.raises(CliError) as raised:
@@ -223,7 +223,7 @@ def test_manifests_that_cannot_be_used(bucket: Memory, old: bytes, new: bytes, c
 def test_the_pods_refusal_is_passed_on(client: Flaky) -> None:
     with pytest.raises(CliError, match="ArtifactMissing") as raised:
         fetch.manifest(client, key_of(owner_of(2)))
-    assert raised.value.code is ExitCode.NOT_FOUND
+    assert raised.value.code is CliExit.NOT_FOUND
 
 
 # Decompression
@@ -259,7 +259,7 @@ def test_by_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def broken() -> Iterator[bytes]:
         yield zstd(DUMP)[:100]
-        raise CliError("the part was wrong", ExitCode.CORRUPT)
+        raise CliError("the part was wrong", CliExit.CORRUPT)
 
     with pytest.raises(CliError, match="the part was wrong"):
         list(decompress.decompress("zstd", broken()))
@@ -280,7 +280,7 @@ def test_what_can_be_undone_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_damaged_streams(algorithm: str, damage: Callable[[bytes], bytes]) -> None:
     with pytest.raises(CliError) as raised:
         list(decompress.decompress(algorithm, [damage(stored_as(algorithm, DUMP))]))
-    assert raised.value.code is ExitCode.CORRUPT
+    assert raised.value.code is CliExit.CORRUPT
 
 
 def test_a_dump_has_the_length_that_the_manifest_says(bucket: Memory) -> None:

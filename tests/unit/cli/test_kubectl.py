@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 from dbbackup.cli.kubectl import Kubectl, documents, error_of
 
 POLICY = (
@@ -18,7 +18,7 @@ POLICY = (
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "told"),
+    ("said", "code", "message"),
     [
         ('Error from server (NotFound): databasebackups.dbbackup.io "x" not found\n', 3, 'databasebackups.dbbackup.io "x" not found'),
         ('Error from server (Forbidden): pods is forbidden: User "a" cannot list', 4, 'pods is forbidden: User "a" cannot list'),
@@ -33,10 +33,10 @@ POLICY = (
         ("", 6, "said nothing"),
     ],
 )
-def test_errors(said: str, code: int, told: str) -> None:
+def test_errors(said: str, code: int, message: str) -> None:
     error = error_of(said)
     assert error.code == code
-    assert told in error.message
+    assert message in error.message
     assert "\n" not in error.message
     assert "STDIN" not in error.message
 
@@ -91,16 +91,16 @@ def test_lists_are_read_page_by_page(tmp_path: Path) -> None:
 def test_an_object_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="there is no DatabaseBackup x in namespace ns") as raised:
         fake(tmp_path, 'Error from server (NotFound): databasebackups.dbbackup.io "x" not found').get("DatabaseBackup", "x")
-    assert raised.value.code is ExitCode.NOT_FOUND
+    assert raised.value.code is CliExit.NOT_FOUND
     assert "dbbackup list -n ns" in raised.value.hint
 
 
 def test_whoever_asks_is_written_down_where_the_cluster_tells(tmp_path: Path) -> None:
     kube = fake(tmp_path, {"status": {"userInfo": {"username": "alice"}}})
-    assert kube.requested({"name": "x", "annotations": {"a": "b"}})["annotations"] == {"a": "b", "dbbackup.io/requested-by": "alice"}
+    assert kube.with_requester({"name": "x", "annotations": {"a": "b"}})["annotations"] == {"a": "b", "dbbackup.io/requested-by": "alice"}
     assert kube.user == "alice"
     assert len(asked(tmp_path)) == 1
-    assert fake(tmp_path, "Error from server (Forbidden): no").requested({"name": "x"}) == {"name": "x"}
+    assert fake(tmp_path, "Error from server (Forbidden): no").with_requester({"name": "x"}) == {"name": "x"}
 
 
 def test_a_deletion_names_the_object_that_was_seen(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from tests.unit.support.plan_world import SETTINGS, T0, storage_obj
 
 from dbbackup.api import specs as api
 from dbbackup.api.targets import database_target
-from dbbackup.cli import checks, output, pods, specs, story, waiting
+from dbbackup.cli import checks, output, pods, specs, timeline, waiting
 from dbbackup.cli.app import cli
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 from dbbackup.cli.verbs import delete, restore
 from dbbackup.cli.verbs import list as listing
 from dbbackup.contract.run import RunSpec
@@ -97,17 +97,17 @@ def test_a_schedule() -> None:
     ],
 )
 def test_the_source_of_a_restore(words: list[str], source: Raw) -> None:
-    told = flags("restore", *words, "--secret", "db", "--replace", "--no-safety-backup", "--table", "a.b")
+    values = flags("restore", *words, "--secret", "db", "--replace", "--no-safety-backup", "--table", "a.b")
     found = specs.restore_source(
-        backup_name=told["backup"],
-        schedule=told["schedule"],
-        before=told["before"],
-        source_database=told["source_database"],
-        key=told["key"],
-        storage=told["storage"],
+        backup_name=values["backup"],
+        schedule=values["schedule"],
+        before=values["before"],
+        source_database=values["source_database"],
+        key=values["key"],
+        storage=values["storage"],
     )
     assert found == source
-    read = api.parse_restore({"spec": specs.restore(told, found, specs.database(told))})
+    read = api.parse_restore({"spec": specs.restore(values, found, specs.database(values))})
     assert (read.on_existing, read.safety_backup, read.tables) == ("Replace", False, ("a.b",))
 
 
@@ -119,7 +119,7 @@ def test_what_is_no_source(asked: Raw) -> None:
     everything = {"backup_name": None, "schedule": None, "before": None, "source_database": None, "key": None, "storage": None, **asked}
     with pytest.raises(CliError) as raised:
         specs.restore_source(**everything)
-    assert raised.value.code is ExitCode.USAGE
+    assert raised.value.code is CliExit.USAGE
 
 
 def test_without_a_secret_a_restore_goes_where_the_backup_came_from() -> None:
@@ -172,31 +172,33 @@ def test_several_databases_must_be_chosen_from() -> None:
 
 
 def test_what_a_restore_shows() -> None:
-    held = good("a", "2026-11-20T03:00:00Z")
-    target = restore.Target("app", "db:5432/app", "holds 3 tables, 1 MiB; PostgreSQL 17.5")
+    source_obj = good("a", "2026-11-20T03:00:00Z")
+    target = restore.Target("app", "db:5432/app", "contains 3 tables, 1 MiB; PostgreSQL 17.5")
     into, source = {"secretRef": {"name": "db"}}, {"backupRef": {"name": "a"}}
-    text = "\n".join(restore.picture(source, held, target, into, flags("restore", "a", "--replace"), NOW))
-    for told in (
+    text = "\n".join(restore.restore_text(source, source_obj, target, into, flags("restore", "a", "--replace"), NOW))
+    for text_part in (
         "backup a of h:5432/app",
         "3d 9h".replace(" ", ""),
         "db:5432/app (Secret db)",
-        "holds 3 tables",
-        "replaces what the backup holds",
+        "contains 3 tables",
+        "replaces what the backup contains",
         "backed up first",
     ):
-        assert told in text
-    assert "no way back" in "\n".join(restore.picture(source, held, target, into, flags("restore", "a", "--replace", "--no-safety-backup"), NOW))
-    assert "is refused if the target holds anything" in "\n".join(restore.picture(source, held, target, into, flags("restore", "a"), NOW))
+        assert text_part in text
+    assert "no way back" in "\n".join(
+        restore.restore_text(source, source_obj, target, into, flags("restore", "a", "--replace", "--no-safety-backup"), NOW)
+    )
+    assert "is refused if the target is not empty" in "\n".join(restore.restore_text(source, source_obj, target, into, flags("restore", "a"), NOW))
 
 
 def test_what_a_deletion_shows() -> None:
     obj: Raw = {"kind": "DatabaseBackup", "metadata": {"name": "a", "annotations": {"dbbackup.io/pin": "x"}}, "spec": {}}
     obj["status"] = {"phase": "Completed", "jobName": "j", "size": "1 MiB", "artifact": {"key": "k"}}
-    assert "the artifact k (1 MiB) go" in delete.picture(obj, keep_artifact=False)
-    assert "It is pinned." in delete.picture(obj, keep_artifact=False)
-    assert "the artifact k stays" in delete.picture(obj, keep_artifact=True)
+    assert "the artifact k (1 MiB) are deleted" in delete.deletion_text(obj, keep_artifact=False)
+    assert "It is pinned." in delete.deletion_text(obj, keep_artifact=False)
+    assert "the artifact k stays" in delete.deletion_text(obj, keep_artifact=True)
     obj["status"] = {"phase": "Failed"}
-    assert "it has no artifact" in delete.picture(obj, keep_artifact=False)
+    assert "it has no artifact" in delete.deletion_text(obj, keep_artifact=False)
 
 
 # Pods
@@ -279,8 +281,8 @@ def test_a_story_is_in_order() -> None:
         "message": "m",
         "count": 3,
     }
-    told = [(moment.kind, moment.text) for moment in story.timeline(obj, [event])]
-    assert told == [
+    moments = [(moment.kind, moment.text) for moment in timeline.timeline(obj, [event])]
+    assert moments == [
         ("own", "created by alice"),
         ("own", "the run began, after waiting 1m 5s"),
         ("warning", "Retrying: m (3 times)"),
@@ -293,8 +295,8 @@ def running(**progress: Any) -> Raw:
 
 
 def test_progress_in_words() -> None:
-    told = running(tablesDone=2, tablesTotal=5, bytesRead=2048, bytesStored=1024, percent=40)
-    assert waiting.progress_text(told) == ("dumping, 2 of 5 tables, 2 KiB read, 1 KiB stored", 40.0)
+    dumping = running(tablesDone=2, tablesTotal=5, bytesRead=2048, bytesStored=1024, percent=40)
+    assert waiting.progress_text(dumping) == ("dumping, 2 of 5 tables, 2 KiB read, 1 KiB stored", 40.0)
     pending = {"status": {"phase": "Pending", "conditions": [{"type": "Ready", "message": "its turn comes"}]}}
     assert waiting.progress_text(pending) == ("Pending: its turn comes", None)
     assert waiting.progress_text({}) == ("Pending", None)
@@ -308,9 +310,9 @@ def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.splitlines() == ["x: dumping, 1 KiB read (1 %)", "x: dumping, 4 KiB read (4 %)"]
 
 
-def test_a_failure_is_told_with_its_cure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_is_printed_with_its_hint(capsys: pytest.CaptureFixture[str]) -> None:
     failure = {"reason": "Timeout", "message": "too long", "hint": "be quick", "logTail": "\n".join(f"line {n}" for n in range(40))}
-    assert waiting.tell_end({"kind": "DatabaseBackup", "metadata": {"name": "a"}, "status": {"phase": "Failed", "failure": failure}}) == 1
+    assert waiting.print_end({"kind": "DatabaseBackup", "metadata": {"name": "a"}, "status": {"phase": "Failed", "failure": failure}}) == 1
     said = capsys.readouterr().err
     assert said.startswith("Failed a: Timeout: too long\nbe quick\n  | line 20\n")
 

@@ -14,7 +14,7 @@ from dbbackup.cli import entry, errors
 from dbbackup.cli.app import VERBS, cli
 from dbbackup.cli.complete import complete
 from dbbackup.cli.entry import main
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 from dbbackup.cli.verbs import list as listing
 
 SLOW = {"pydantic", "yaml", "cronsim", "tzdata", "zoneinfo", "http", "email", "ssl", "asyncio", "hashlib", "importlib.metadata"}
@@ -77,14 +77,14 @@ def test_every_command_and_flag_has_its_help() -> None:
 
 
 def test_an_unknown_verb_is_a_matter_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["frobnicate"]) == ExitCode.USAGE
+    assert main(["frobnicate"]) == CliExit.USAGE
     assert "frobnicate" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("raised", "code", "told"),
+    ("raised", "code", "printed"),
     [
-        (CliError("no such thing", ExitCode.NOT_FOUND, "look elsewhere"), 3, "error: no such thing\nlook elsewhere\n"),
+        (CliError("no such thing", CliExit.NOT_FOUND, "look elsewhere"), 3, "error: no such thing\nlook elsewhere\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
         (errors.TerminatedError(), 143, "error: terminated\n"),
         (ZeroDivisionError("x"), 70, "error: a defect of the plugin, please report it: ZeroDivisionError: x\nDBBACKUP_DEBUG=1 shows where.\n"),
@@ -93,7 +93,7 @@ def test_an_unknown_verb_is_a_matter_of_usage(capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_every_end_has_its_code_and_no_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: BaseException, code: int, told: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: BaseException, code: int, printed: str
 ) -> None:
     def fail(**_: object) -> int:
         raise raised
@@ -101,20 +101,20 @@ def test_every_end_has_its_code_and_no_traceback(
     monkeypatch.setattr(listing.list_, "callback", click.pass_context(lambda *_, **__: fail()))
     monkeypatch.setattr(entry, "_closed_pipe", lambda: 141)
     assert main(["list"]) == code
-    assert capsys.readouterr().err.replace("\n\n", "\n").lstrip("\n") == told
+    assert capsys.readouterr().err.replace("\n\n", "\n").lstrip("\n") == printed
 
 
 def test_exit_codes_are_documented() -> None:
-    assert set(errors.MEANINGS) == set(ExitCode)
+    assert set(errors.MEANINGS) == set(CliExit)
 
 
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["sch"], ["schedule\tMake, look at and steer schedules."]),
+        (["sch"], ["schedule\tCreate, inspect and control schedules."]),
         (["schedule", "su"], ["suspend\tStart no more runs until it is resumed."]),
         (["create", "--format", ""], ["plain", "custom"]),
-        (["restore", "--repl"], ["--replace\tReplace what the backup holds; without it a target that holds anything is refused."]),
+        (["restore", "--repl"], ["--replace\tReplace what the backup contains. Without it, a target that is not empty is refused."]),
     ],
 )
 def test_completion_as_kubectl_asks_for_it(words: list[str], wanted: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""`create`: a backup now."""
+"""`create`: starts a backup now."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import click
 from dbbackup.api.metadata import PIN
 from dbbackup.cli import flags, specs
 from dbbackup.cli.app import access, connection
-from dbbackup.cli.making import make
+from dbbackup.cli.creating import create_object
 
 
 @click.command()
 @click.argument("name", required=False)
 @flags.database
 @flags.backup
-@click.option("--pin", is_flag=True, help="Keep it beyond its time to live, until somebody removes the annotation dbbackup.io/pin.")
+@click.option("--pin", is_flag=True, help="Keep it beyond its time to live, until the annotation dbbackup.io/pin is removed.")
 @flags.labels
 @flags.wait
 @flags.dry
@@ -26,8 +26,8 @@ from dbbackup.cli.making import make
 def create(ctx: click.Context, /, name: str | None, **values: Any) -> int:
     """Back up a database now.
 
-    NAME is that of the DatabaseBackup; without it one is made from the database's or the Secret's
-    name and the time.
+    NAME is the name of the DatabaseBackup. Without it, the name is made of the database's or the
+    Secret's name and the time.
     """
     kube = access(ctx)
     spec = specs.backup(values)
@@ -35,4 +35,4 @@ def create(ctx: click.Context, /, name: str | None, **values: Any) -> int:
     annotations = specs.pairs(values["annotation"], "--annotation") | ({PIN: "true"} if values["pin"] else {})
     labels = specs.pairs(values["label"], "--label")
     obj = specs.obj("DatabaseBackup", name, kube.namespace, spec, labels=labels, annotations=annotations)
-    return make(kube, obj, values)
+    return create_object(kube, obj, values)

@@ -1,4 +1,4 @@
-"""`describe`: the story of a backup or restore."""
+"""`describe`: what happened to a backup or restore."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import click
 from dbbackup.api.objects import Raw
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.output import COLOURS, clean, document, moment_text, paint, say, slim
-from dbbackup.cli.story import facts, timeline
+from dbbackup.cli.timeline import summary_fields, timeline
 from dbbackup.contract.errors import REASONS
 
 ALIASES = {
@@ -25,24 +25,25 @@ _MARKS = {"own": ("●", "cyan"), "event": ("·", None), "warning": ("!", "yello
 
 
 def run_named(kube: Kubectl, text: str) -> Raw:
-    """A backup or restore by its name, or by `restore/NAME`. A name alone is a backup's first."""
+    """A backup or restore by its name, or by `restore/NAME`. A bare name is looked for among
+    backups first."""
     kind, _, name = text.rpartition("/")
     if kind:
         alias = kind.split(".", maxsplit=1)[0].lower()
         if alias not in ALIASES:
-            raise CliError(f"{text}: write backup/NAME or restore/NAME", ExitCode.USAGE)
+            raise CliError(f"{text}: write backup/NAME or restore/NAME", CliExit.USAGE)
         return {**kube.get(ALIASES[alias], name), "kind": ALIASES[alias]}
     with suppress(CliError):
         if (found := kube.find("DatabaseBackup", name)) is not None:
             return {**found, "kind": "DatabaseBackup"}
     if (found := kube.find("DatabaseRestore", name)) is not None:
         return {**found, "kind": "DatabaseRestore"}
-    hint = f"`kubectl dbbackup list -n {kube.namespace}` and `list --restores` show what there is."
-    raise CliError(f"there is no backup and no restore {name} in namespace {kube.namespace}", ExitCode.NOT_FOUND, hint)
+    hint = f"`kubectl dbbackup list -n {kube.namespace}` and `list --restores` list what exists."
+    raise CliError(f"there is no backup and no restore {name} in namespace {kube.namespace}", CliExit.NOT_FOUND, hint)
 
 
 def events_about(kube: Kubectl, uid: str) -> list[Raw]:
-    """Nothing where the person may not read them: they are the colour of a story, not its bones."""
+    """The object's Events; none if the person may not read them: Events are optional detail."""
     try:
         return kube.objects("Event", fields=f"involvedObject.uid={uid}")
     except CliError:
@@ -51,22 +52,22 @@ def events_about(kube: Kubectl, uid: str) -> list[Raw]:
 
 @click.command()
 @click.argument("name", type=flags.RUN)
-@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="The object itself instead.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Print the object itself.")
 @connection
 @click.pass_context
 def describe(ctx: click.Context, /, name: str, output: str | None) -> int:
-    """Tell the story of a backup or restore.
+    """Show what happened to a backup or restore.
 
-    NAME is that of a backup or of a restore; backup/NAME or restore/NAME where both have it.
+    NAME is the name of a backup or restore; write backup/NAME or restore/NAME if both have it.
     """
     kube = access(ctx)
     obj = run_named(kube, name)
     if output:
         say(document(slim(obj), output))
-        return ExitCode.OK
+        return CliExit.OK
     status = obj.get("status") or {}
     say(paint(f"{obj['kind']} {obj['metadata']['namespace']}/{obj['metadata']['name']}", bold=True))
-    for field, value in facts(obj):
+    for field, value in summary_fields(obj):
         say(f"  {field + ':':<15}{paint(clean(value), COLOURS.get(value) if field == 'Phase' else None)}")
     say()
     say(paint("What happened", bold=True))
@@ -82,9 +83,9 @@ def describe(ctx: click.Context, /, name: str, output: str | None) -> int:
     say()
     say(paint("Conditions", bold=True))
     for condition in status.get("conditions") or ():
-        told = f"{condition['type']}={condition['status']}"
-        say(f"  {told:<20} {condition.get('reason', '')}: {clean(condition.get('message', ''))}")
-    return ExitCode.OK
+        state = f"{condition['type']}={condition['status']}"
+        say(f"  {state:<20} {condition.get('reason', '')}: {clean(condition.get('message', ''))}")
+    return CliExit.OK
 
 
 def _failure(status: Raw) -> None:
@@ -107,18 +108,18 @@ def _failure(status: Raw) -> None:
 
 
 def log_line(line: str) -> str:
-    """A line of a run's log as people read it; what is no line of ours, as it is."""
+    """A line of a run's log for people; a line that is not our JSON stays as it is."""
     try:
-        told = json.loads(line)
-        at, message = str(told["ts"])[11:19], str(told.get("message", ""))
+        entry = json.loads(line)
+        at, message = str(entry["ts"])[11:19], str(entry.get("message", ""))
     except (ValueError, KeyError, TypeError):
         return clean(line)
-    if told.get("event") == "progress":
-        progress = told.get("progress") or {}
+    if entry.get("event") == "progress":
+        progress = entry.get("progress") or {}
         share = f", {progress['percent']} %" if progress.get("percent") is not None else ""
         message = f"{progress.get('phase', '')}: {progress.get('tablesDone', 0)} of {progress.get('tablesTotal', 0)} tables{share}"
-    if told.get("event") == "page":
-        message = f"page {told.get('page')}"
-    level = str(told.get("level", "info"))
+    if entry.get("event") == "page":
+        message = f"page {entry.get('page')}"
+    level = str(entry.get("level", "info"))
     colour = {"warning": "yellow", "error": "red"}.get(level)
     return f"{at} {paint(f'{level:<7}', colour)} {clean(message)}"

@@ -1,5 +1,5 @@
-"""`download`: an artifact onto this machine, as SQL or as it is stored. It can be broken off and
-goes on."""
+"""`download`: an artifact to this machine, as SQL or as it is stored. An interrupted download can
+be continued."""
 
 from __future__ import annotations
 
@@ -16,75 +16,75 @@ from dbbackup.api.objects import Raw
 from dbbackup.api.units import size_text
 from dbbackup.cli import decompress, fetch, flags
 from dbbackup.cli.app import access, connection
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 from dbbackup.cli.fetch import StoredArtifact
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.output import clean, paint, say_err
+from dbbackup.cli.pod_client import PodClient, open_client
 from dbbackup.cli.progress import downloading
-from dbbackup.cli.transfer import PodClient, open_client
 
 STDOUT = "-"
 
 
 @click.command()
 @click.argument("name", type=flags.BACKUP, required=False)
-@click.option("--key", metavar="KEY", help="An artifact of the bucket by its key, instead of a backup by its name.")
+@click.option("--key", metavar="KEY", help="The key of an artifact in the bucket, instead of a backup's name.")
 @click.option(
     "--storage", type=flags.STORAGE, metavar="NAME", default="default", show_default=True, help="With --key: the BackupStorage that holds it."
 )
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="The file to write; - for stdout. [default: NAME.sql or NAME.dump]")
-@click.option("--raw", is_flag=True, help="The artifact as it is stored, compressed.")
-@click.option("-f", "--force", is_flag=True, help="Overwrite a file that is there.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@click.option("--image", metavar="IMAGE", help="Another image for the pod than the operator's.")
+@click.option("--raw", is_flag=True, help="Download the artifact as it is stored, compressed.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite an existing file.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@click.option("--image", metavar="IMAGE", help="Image for the pod, instead of the operator's.")
 @connection
 @click.pass_context
 def download(ctx: click.Context, /, name: str | None, key: str | None, **values: Any) -> int:
     """Download a backup, checked, as SQL or as it is stored.
 
-    A short-lived pod in the namespace reads the bucket, by your own right to create pods; every
-    part is held to the manifest's SHA-256, and the manifest to that of the backup's status. What
-    broke off goes on: the same command again takes up FILE.part.
+    A short-lived pod in the namespace reads the bucket: you need the right to create pods. Every
+    part is compared with the SHA-256 in the manifest, and the manifest with the SHA-256 in the
+    backup's status. After an interruption, the same command continues with FILE.part.
     """
     kube = access(ctx)
     if (name is None) == (key is None):
         raise click.UsageError("name a backup, or an artifact by --key")
-    key, pinned, storage_name = _what(kube, name, key, values["storage"])
+    key, recorded_sha256, storage_name = _locate(kube, name, key, values["storage"])
     storage = kube.get("BackupStorage", storage_name)
     with open_client(kube, storage, values["image"]) as client:
         client.on_retry = lambda why: say_err(f"{paint('warning:', 'yellow', err=True)} {clean(why)}; trying again")
-        artifact = fetch.manifest(client, key, pinned)
-        if pinned is None:
-            say_err("there is no backup's status that this artifact's manifest could be compared with: it is trusted as far as the bucket is")
+        artifact = fetch.manifest(client, key, recorded_sha256)
+        if recorded_sha256 is None:
+            say_err("warning: no backup's status records this artifact's manifest: it can be trusted only as far as the bucket")
         stem = name or key.rsplit("/", 1)[-1]
         if values["output"] == STDOUT:
             _to_stdout(client, artifact, values)
-            return ExitCode.OK
+            return CliExit.OK
         target = Path(values["output"] or stem + (_stored_extension(artifact) if values["raw"] else artifact.extension))
         if target.is_dir():
             target /= stem + (_stored_extension(artifact) if values["raw"] else artifact.extension)
         if target.exists() and not values["force"]:
-            raise CliError(f"{target} is there already", ExitCode.USAGE, "--force overwrites it; -o names another file.")
+            raise CliError(f"{target} exists already", CliExit.USAGE, "--force overwrites it; -o names another file.")
         _to_target(client, artifact, target, values)
     say_err(f"{paint('done', 'green', err=True)} {target}: {size_text(target.stat().st_size)}, checked against the manifest")
-    return ExitCode.OK
+    return CliExit.OK
 
 
-def _what(kube: Kubectl, name: str | None, key: str | None, storage: str) -> tuple[str, str | None, str]:
-    """(key, SHA-256 of the manifest where it is known, name of the BackupStorage)."""
+def _locate(kube: Kubectl, name: str | None, key: str | None, storage: str) -> tuple[str, str | None, str]:
+    """(key, SHA-256 of the manifest if a backup recorded it, name of the BackupStorage)."""
     if name is None:
         return str(key).strip("/"), None, storage
     obj = kube.get("DatabaseBackup", name)
     status = obj.get("status") or {}
     artifact, phase = status.get("artifact") or {}, status.get("phase") or "Pending"
     if phase != "Completed" or not artifact.get("key"):
-        hint = f"`kubectl dbbackup describe {name} -n {kube.namespace}` tells why."
-        raise CliError(f"backup {name} is {phase}: there is nothing to download", ExitCode.NOT_FOUND, hint)
+        hint = f"`kubectl dbbackup describe {name} -n {kube.namespace}` says why."
+        raise CliError(f"backup {name} is {phase}: there is nothing to download", CliExit.NOT_FOUND, hint)
     return artifact["key"], artifact.get("manifestSha256"), artifact.get("storage") or (obj["spec"].get("storageRef") or {}).get("name") or "default"
 
 
 def _stored_extension(artifact: StoredArtifact) -> str:
-    """`.sql.zst` of `dump.sql.zst`; a custom archive's is called `.dump`."""
+    """`.sql.zst` for `dump.sql.zst`; `.dump` stands for a custom archive."""
     return artifact.name.removeprefix("dump").replace(".custom", ".dump")
 
 
@@ -98,7 +98,7 @@ def _to_target(client: PodClient, artifact: StoredArtifact, target: Path, values
             _from_pod_decompressed(client, artifact, target.with_name(target.name + ".plain.part"), target, values)
             return
         if part.exists() and part.stat().st_size:
-            say_err(f"taking up {part} at {size_text(part.stat().st_size)} of {size_text(artifact.size)}")
+            say_err(f"continuing {part} at {size_text(part.stat().st_size)} of {size_text(artifact.size)}")
         with downloading(artifact.size, str(target), quiet=values["quiet"]) as on_bytes:
             fetch.to_file(client, artifact, part, on_bytes)
         if values["raw"] or artifact.compression == "none":
@@ -114,12 +114,12 @@ def _to_target(client: PodClient, artifact: StoredArtifact, target: Path, values
         part.unlink()
     except OSError as error:
         raise CliError(
-            f"{target} cannot be written: {error.strerror or error}", ExitCode.FAILED, "Make room, or choose another place with -o."
+            f"{target} cannot be written: {error.strerror or error}", CliExit.FAILED, "Free some space, or choose another place with -o."
         ) from None
 
 
 def _from_pod_decompressed(client: PodClient, artifact: StoredArtifact, part: Path, target: Path, values: Raw) -> None:
-    say_err("neither this Python nor a program `zstd` can decompress it here: the pod does")
+    say_err("this machine cannot decompress zstd: the pod does")
     part.touch(0o600)
     digest = hashlib.sha256()
     for data in decompress.chunks(part):
@@ -130,14 +130,14 @@ def _from_pod_decompressed(client: PodClient, artifact: StoredArtifact, part: Pa
         try:
             _write(file, fetch.framed(client, artifact, digest, have, on_bytes))
         except CliError as error:
-            if error.code is ExitCode.CORRUPT:
+            if error.code is CliExit.CORRUPT:
                 part.unlink()
             raise
     part.replace(target)
 
 
 def _private(path: Path) -> IO[bytes]:
-    """For the owner alone: a dump holds everything that the database holds."""
+    """A new file that only its owner can read: a dump contains the whole database."""
     path.unlink(missing_ok=True)
     path.touch(0o600)
     return path.open("wb")
@@ -155,7 +155,7 @@ def _write(file: IO[bytes], chunks: Iterable[bytes]) -> None:
 
 def _to_stdout(client: PodClient, artifact: StoredArtifact, values: Raw) -> None:
     if sys.stdout.isatty():
-        raise CliError("a dump does not belong on a terminal", ExitCode.USAGE, "Redirect stdout, or write a file with -o FILE.")
+        raise CliError("a dump is not written to a terminal", CliExit.USAGE, "Redirect stdout, or write a file with -o FILE.")
     out = sys.stdout.buffer
     with downloading(artifact.size, "stdout", quiet=values["quiet"]) as on_bytes:
         chunks: Iterator[bytes] = fetch.stored_parts(client, artifact, on_bytes)

@@ -1,4 +1,4 @@
-"""`import`: objects for the artifacts in a bucket that have none."""
+"""`import`: creates objects for artifacts in a bucket that have none."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import click
 from dbbackup.api.metadata import IMPORT
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 from dbbackup.cli.output import clean, count, say_err
-from dbbackup.cli.verbs.storage import KIND, asked, ready_of
+from dbbackup.cli.verbs.storage import KIND, ready_of, requested
 
 
 @click.command("import")
@@ -18,19 +18,19 @@ from dbbackup.cli.verbs.storage import KIND, asked, ready_of
 @connection
 @click.pass_context
 def import_(ctx: click.Context, /, storage: str, wait_timeout: float) -> int:
-    """Make backups known again that lie in a bucket.
+    """Create objects for artifacts that have none.
 
-    STORAGE is `default` without one. Each sealed artifact without an object gets a DatabaseBackup
-    again. Doing so twice makes nothing twice.
+    STORAGE is `default` if it is not given. Each complete artifact without an object gets a
+    DatabaseBackup. A second import creates nothing twice.
     """
     kube = access(ctx)
-    for seen, token, tried in asked(kube, storage, IMPORT, wait_timeout):
-        told = (seen.get("status") or {}).get("lastImport") or {}
-        if told.get("token") == token:
-            say_err(f"{count(told.get('imported', 0), 'backup')} made known, {told.get('skipped', 0)} artifacts skipped that cannot be used")
-            return ExitCode.OK
+    for seen, token, tried in requested(kube, storage, IMPORT, wait_timeout):
+        done = (seen.get("status") or {}).get("lastImport") or {}
+        if done.get("token") == token:
+            say_err(f"{count(done.get('imported', 0), 'backup')} created, {done.get('skipped', 0)} unusable artifacts skipped")
+            return CliExit.OK
         if tried:
-            raise CliError(f"{KIND} {storage} cannot be read: {clean(ready_of(seen).get('message', ''))}", ExitCode.FAILED)
+            raise CliError(f"{KIND} {storage} cannot be read: {clean(ready_of(seen).get('message', ''))}", CliExit.FAILED)
     raise CliError(
-        f"the import is not done within {wait_timeout:.0f} s; it goes on", ExitCode.TIMEOUT, "`kubectl dbbackup doctor` tells why it may take long."
+        f"the import has not ended within {wait_timeout:.0f} s; it continues", CliExit.TIMEOUT, "`kubectl dbbackup doctor` shows what may delay it."
     )

@@ -1,4 +1,4 @@
-"""`list`: backups or restores, or what lies in a bucket."""
+"""`list`: backups or restores, or the artifacts in a bucket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dbbackup.api.objects import Raw
 from dbbackup.api.units import duration_text, size_text
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
-from dbbackup.cli.errors import ExitCode
+from dbbackup.cli.errors import CliExit
 from dbbackup.cli.lists import say_whole, where, with_namespaces
 from dbbackup.cli.output import NONE, age, count, document, moment_text, say, say_err, table
 
@@ -23,25 +23,28 @@ PHASES = ("Pending", "Running", "Completed", "Failed", "Deleting", "Expired")
 
 
 @click.command("list")
-@click.option("-A", "--all-namespaces", is_flag=True, help="Of all namespaces.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="In all namespaces.")
 @click.option("--restores", is_flag=True, help="Restores instead of backups.")
 @click.option(
-    "--storage", type=flags.STORAGE, metavar="NAME", help="What lies in this storage's bucket, with an object or without. Starts a short-lived pod."
+    "--storage",
+    type=flags.STORAGE,
+    metavar="NAME",
+    help="The artifacts in this storage's bucket, with an object or without. Starts a short-lived pod.",
 )
-@click.option("--schedule", type=flags.SCHEDULE, metavar="NAME", help="Only what this schedule made.")
-@click.option("--database", metavar="NAME", help="Only of this database: its name, or host:port/name.")
+@click.option("--schedule", type=flags.SCHEDULE, metavar="NAME", help="Only backups of this schedule.")
+@click.option("--database", metavar="NAME", help="Only backups of this database: its name, or host:port/name.")
 @click.option("--phase", type=click.Choice(PHASES), multiple=True, help="Only in this phase; may be given several times.")
 @click.option("-l", "--selector", metavar="SELECTOR", help="Only with these labels, as in kubectl get.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the newest N.")
-@click.option("-o", "--output", type=click.Choice(["wide", "json", "yaml", "name"]), help="More columns, whole objects, or names alone.")
-@click.option("--no-headers", is_flag=True, help="Neither headings nor totals.")
-@click.option("--image", metavar="IMAGE", help="With --storage: another image for the pod than the operator's.")
+@click.option("-o", "--output", type=click.Choice(["wide", "json", "yaml", "name"]), help="More columns, whole objects, or names only.")
+@click.option("--no-headers", is_flag=True, help="Print no headings and no totals.")
+@click.option("--image", metavar="IMAGE", help="With --storage: image for the pod, instead of the operator's.")
 @connection
 @click.pass_context
 def list_(ctx: click.Context, /, **values: Any) -> int:
-    """List backups, newest first, or what lies in a bucket.
+    """List backups, newest first, or the artifacts in a bucket.
 
-    The last line tells how many there are, how they went and what they take.
+    The last line counts them, in total and by phase, and adds up their size.
     """
     if values["storage"]:
         return _stored(ctx, values)
@@ -51,21 +54,21 @@ def list_(ctx: click.Context, /, **values: Any) -> int:
     found = newest_first(kube.objects(kind, everywhere=values["all_namespaces"], selector=selector))
     found = [obj for obj in found if _wanted(obj, values)][: values["limit"]]
     if say_whole(found, values["output"]):
-        return ExitCode.OK
+        return CliExit.OK
     if not found:
         what = "restores" if values["restores"] else "backups"
         say_err(f"no {what} {where(kube, everywhere=values['all_namespaces'])}" + (" that match" if _filters(values) else ""))
     else:
         _print(found, values, restores=values["restores"])
-    return ExitCode.OK
+    return CliExit.OK
 
 
 def newest_first(found: list[Raw]) -> list[Raw]:
-    """By the time when the object was made; those that an import made by the time of their run."""
-    return sorted(found, key=lambda obj: (_began(obj), obj["metadata"]["name"]), reverse=True)
+    """By the object's creation; objects created by an import by the start of their run."""
+    return sorted(found, key=lambda obj: (_started_at(obj), obj["metadata"]["name"]), reverse=True)
 
 
-def _began(obj: Raw) -> str:
+def _started_at(obj: Raw) -> str:
     discovered = (obj.get("spec") or {}).get("origin") == "Discovered"
     started = (obj.get("status") or {}).get("startTime") if discovered else None
     return str(started or obj["metadata"]["creationTimestamp"])
@@ -110,7 +113,7 @@ def backup_row(obj: Raw, now: datetime, wide: bool = False) -> list[str]:
     status, spec, metadata = obj.get("status") or {}, obj.get("spec") or {}, obj["metadata"]
     database = (status.get("database") or {}).get("name") or (spec.get("database") or {}).get("name") or NONE
     row = [metadata["name"], phase_of(obj), database, status.get("size") or NONE, status.get("duration") or NONE, status.get("expires") or NONE]
-    row.append(age(_began(obj), now))
+    row.append(age(_started_at(obj), now))
     if wide:
         reason = (status.get("failure") or {}).get("reason") or NONE
         storage, schedule = (spec.get("storageRef") or {}).get("name") or "default", (metadata.get("labels") or {}).get(SCHEDULE) or NONE
@@ -135,24 +138,24 @@ def _source(obj: Raw) -> str:
 
 
 def totals(found: Sequence[Raw], what: str) -> str:
-    """How many, in which phases, and what the artifacts take that are there."""
+    """How many, in which phases, and the size of the artifacts of Completed ones."""
     phases = [phase_of(obj) for obj in found]
     parts = [f"{phases.count(phase)} {phase}" for phase in PHASES if phase in phases]
     stored = sum(obj["status"].get("sizeBytes") or 0 for obj in found if phase_of(obj) == "Completed")
     return f"{count(len(found), what)}: {', '.join(parts)}" + (f"; {size_text(stored)}" if stored else "")
 
 
-# What lies in a bucket
+# Artifacts in a bucket
 
 
 def _stored(ctx: click.Context, values: Raw) -> int:
-    from dbbackup.cli.transfer import open_client  # noqa: PLC0415
+    from dbbackup.cli.pod_client import open_client  # noqa: PLC0415
     from dbbackup.contract import wire  # noqa: PLC0415
 
     kube = access(ctx)
     for flag in ("all_namespaces", "restores", "selector", "phase"):
         if values[flag]:
-            raise click.UsageError(f"--storage does not go with --{flag.replace('_', '-')}: a bucket knows no objects")
+            raise click.UsageError(f"--storage does not go with --{flag.replace('_', '-')}: a bucket contains artifacts, not objects")
     storage = kube.get("BackupStorage", values["storage"])
     with open_client(kube, storage, values["image"]) as client:
         lines = client.whole(wire.ARTIFACTS).splitlines()
@@ -170,31 +173,32 @@ def _stored(ctx: click.Context, values: Raw) -> int:
         for item in items:
             say(item["key"])
     elif not items:
-        say_err(f"nothing of namespace {kube.namespace} lies in the bucket of BackupStorage {values['storage']}")
+        say_err(f"the bucket of BackupStorage {values['storage']} has no artifacts of namespace {kube.namespace}")
     else:
         _print_stored(items, values)
-    return ExitCode.OK
+    return CliExit.OK
 
 
 def _key(obj: Raw) -> str:
     return str(((obj.get("status") or {}).get("artifact") or {}).get("key") or (obj.get("spec") or {}).get("artifactKey") or "")
 
 
-def _item(told: Raw, known: Raw) -> Raw:
-    """One artifact: what the bucket tells, and the object that stands for it."""
-    manifest = told.get("manifest") or {}
+def _item(line: Raw, known: Raw) -> Raw:
+    """One artifact: what the bucket says about it, and the name of its object. `known` maps keys to
+    names."""
+    manifest = line.get("manifest") or {}
     database = manifest.get("database") or {}
     return {
-        "key": told["key"],
-        "object": known.get(told["key"]),
+        "key": line["key"],
+        "object": known.get(line["key"]),
         "kind": "safety backup" if manifest.get("safety") else "backup",
         "database": database.get("name"),
         "identity": database.get("identity"),
-        "sizeBytes": told["sizeBytes"],
-        "time": manifest.get("finishedAt") or told["modified"],
+        "sizeBytes": line["sizeBytes"],
+        "time": manifest.get("finishedAt") or line["modified"],
         "expires": manifest.get("expiresAt"),
         "schedule": manifest.get("schedule"),
-        "problem": told.get("problem"),
+        "problem": line.get("problem"),
     }
 
 
@@ -219,7 +223,7 @@ def _print_stored(items: Sequence[Raw], values: Raw) -> None:
         lines += ["", f"{count(len(items), 'artifact')}, {without} without an object; {size_text(sum(item['sizeBytes'] for item in items))}"]
         lines += [f"{item['key']}: {item['problem']}" for item in items if item["problem"]]
         if any(item["object"] is None and item["kind"] == "backup" and not item["problem"] for item in items):
-            lines.append(f"`kubectl dbbackup import {values['storage']}` makes objects of backups that have none.")
+            lines.append(f"`kubectl dbbackup import {values['storage']}` creates objects for backups that have none.")
     say("\n".join(lines))
 
 

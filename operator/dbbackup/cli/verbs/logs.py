@@ -1,4 +1,4 @@
-"""`logs`: of the run that is going on, or what is left of one that has ended."""
+"""`logs`: the log of a running run, or what is left of it after its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 from dbbackup.cli.kubectl import error_of, stop
 from dbbackup.cli.output import say, say_err
 from dbbackup.cli.verbs.describe import log_line, run_named
@@ -18,16 +18,16 @@ from dbbackup.cli.waiting import finished
 
 @click.command()
 @click.argument("name", type=flags.RUN)
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends; wait for it to start.")
-@click.option("--raw", is_flag=True, help="The lines of JSON as the run wrote them.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log until the run ends; wait for it to start.")
+@click.option("--raw", is_flag=True, help="Print the lines of JSON as the run wrote them.")
 @click.option("--wait-timeout", type=flags.Seconds(), default="24h", metavar="DURATION", show_default=True, help="With -f: how long to wait.")
 @connection
 @click.pass_context
 def logs(ctx: click.Context, /, name: str, follow: bool, raw: bool, wait_timeout: float) -> int:
     """Print the log of a run.
 
-    A run's pod goes once it has ended: of a failed one the status keeps the end of its log, of a
-    good one it keeps figures.
+    A run's pod is deleted after its end. The status of a failed run keeps the end of its log, that
+    of a successful one only its figures.
     """
     kube = access(ctx)
     obj = run_named(kube, name)
@@ -40,7 +40,7 @@ def logs(ctx: click.Context, /, name: str, follow: bool, raw: bool, wait_timeout
             if finished(obj) or (obj.get("status") or {}).get("phase") == "Running":
                 break
         else:
-            raise CliError(f"{kind} {name} has not started within {wait_timeout:.0f} s", ExitCode.TIMEOUT)
+            raise CliError(f"{kind} {name} has not started within {wait_timeout:.0f} s", CliExit.TIMEOUT)
     status = obj.get("status") or {}
     job = status.get("jobName")
     if not finished(obj) and job:
@@ -51,10 +51,10 @@ def logs(ctx: click.Context, /, name: str, follow: bool, raw: bool, wait_timeout
         for line in tail.splitlines():
             say(line if raw else log_line(line))
     elif finished(obj):
-        say_err(f"the run has ended and its log went with its pod; `kubectl dbbackup describe {name} -n {kube.namespace}` tells its story")
+        say_err(f"the run has ended and its log is gone with its pod; `kubectl dbbackup describe {name} -n {kube.namespace}` shows what happened")
     else:
-        say_err(f"{name} is {status.get('phase') or 'Pending'} and has written no log yet; -f waits for it")
-    return ExitCode.OK
+        say_err(f"{name} is {status.get('phase') or 'Pending'} and has no log yet; -f waits for it")
+    return CliExit.OK
 
 
 def _from_pod(kube: Any, target: str, follow: bool, raw: bool) -> int:
@@ -69,4 +69,4 @@ def _from_pod(kube: Any, target: str, follow: bool, raw: bool) -> int:
             raise error_of(said)
     finally:
         stop(process)
-    return ExitCode.OK
+    return CliExit.OK

@@ -1,4 +1,4 @@
-"""`storage`: look at storages and try them."""
+"""`storage`: shows storages and checks them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dbbackup.api.objects import Raw
 from dbbackup.api.units import parse_quantity, size_text
 from dbbackup.cli import flags
 from dbbackup.cli.app import access, connection
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 from dbbackup.cli.kubectl import Kubectl
 from dbbackup.cli.lists import say_all
 from dbbackup.cli.output import COLOURS, NONE, age, clean, document, moment_text, paint, say, say_err, slim
@@ -26,20 +26,20 @@ KIND = "BackupStorage"
 @click.group()
 @connection
 def storage() -> None:
-    """Look at storages and try them."""
+    """Inspect storages and check them."""
 
 
 @storage.command("list")
-@click.option("-A", "--all-namespaces", is_flag=True, help="Of all namespaces.")
-@click.option("-o", "--output", type=click.Choice(["json", "yaml", "name"]), help="Whole objects, or names alone.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="In all namespaces.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml", "name"]), help="Whole objects, or names only.")
 @connection
 @click.pass_context
 def list_(ctx: click.Context, /, all_namespaces: bool, output: str | None) -> int:
-    """List storages: whether they work, what they hold."""
+    """List storages: whether they work, what they contain."""
     now = datetime.now(UTC)
     head = ["NAME", "READY", "BUCKET", "PREFIX", "USED", "ARTIFACTS", "WITHOUT OBJECT", "CHECKED"]
     say_all(access(ctx), KIND, "storages", head, lambda obj: _row(obj, now), everywhere=all_namespaces, form=output, colour="READY")
-    return ExitCode.OK
+    return CliExit.OK
 
 
 def ready_of(obj: Raw) -> Raw:
@@ -64,7 +64,7 @@ def _row(obj: Raw, now: datetime) -> list[str]:
 
 
 def usage_text(obj: Raw) -> str:
-    """What is used, of what there is where the spec tells."""
+    """The bytes in use, and the share of the capacity if the spec sets one."""
     used = ((obj.get("status") or {}).get("usage") or {}).get("bytes")
     capacity = obj["spec"].get("capacity")
     if used is None:
@@ -77,20 +77,20 @@ def usage_text(obj: Raw) -> str:
 
 @storage.command()
 @click.argument("name", type=flags.STORAGE, default="default")
-@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="The object itself instead.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Print the object itself.")
 @connection
 @click.pass_context
 def describe(ctx: click.Context, /, name: str, output: str | None) -> int:
-    """Tell what a storage holds and how it is. NAME is `default` without one."""
+    """Show what a storage contains and its state. NAME is `default` if it is not given."""
     kube = access(ctx)
     obj = kube.get(KIND, name)
     if output:
         say(document(slim({**obj, "kind": KIND}), output))
-        return ExitCode.OK
+        return CliExit.OK
     status, s3 = obj.get("status") or {}, obj["spec"]["s3"]
     usage, ready = status.get("usage") or {}, ready_of(obj)
     say(paint(f"{KIND} {obj['metadata']['namespace']}/{name}", bold=True))
-    facts = [
+    fields = [
         ("Ready", ready.get("status", "Unknown")),
         ("Because", f"{ready.get('reason', '')}: {ready.get('message', '')}" if ready else ""),
         ("Bucket", "/".join(part for part in (s3["bucket"], s3.get("prefix", "")) if part)),
@@ -104,7 +104,7 @@ def describe(ctx: click.Context, /, name: str, output: str | None) -> int:
         ("Checked", moment_text(status.get("checkedAt")) if status.get("checkedAt") else "never with success"),
         ("Operator", status.get("operatorVersion", "")),
     ]
-    for field, value in facts:
+    for field, value in fields:
         if value:
             say(f"  {field + ':':<13}{paint(clean(value), COLOURS.get(value) if field == 'Ready' else None)}")
     events = events_about(kube, obj["metadata"]["uid"])
@@ -114,7 +114,7 @@ def describe(ctx: click.Context, /, name: str, output: str | None) -> int:
         for event in sorted(events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime"))):
             at = event.get("lastTimestamp") or event.get("eventTime")
             say(f"  {moment_text(at)}  {clean(event.get('reason'))}: {clean(event.get('message'))}")
-    return ExitCode.OK
+    return CliExit.OK
 
 
 def _left(usage: Raw) -> str:
@@ -132,20 +132,20 @@ def _left(usage: Raw) -> str:
 @connection
 @click.pass_context
 def check(ctx: click.Context, /, name: str, wait_timeout: float) -> int:
-    """Write, read and delete an object in the bucket now, and count what is there."""
+    """Write, read and delete an object in the bucket now, and count the artifacts."""
     obj = checked_now(access(ctx), name, wait_timeout)
     ready = ready_of(obj)
     good = ready.get("status") == "True"
     say_err(f"{paint('ok' if good else 'problem', 'green' if good else 'red', bold=True, err=True)} {name}: {clean(ready.get('message', ''))}")
     if good:
         say_err(f"used: {usage_text(obj)}")
-    return ExitCode.OK if good else ExitCode.FAILED
+    return CliExit.OK if good else CliExit.FAILED
 
 
-def asked(kube: Kubectl, name: str, annotation: str, timeout: float) -> Iterator[tuple[Raw, str, bool]]:
-    """Asks the operator for what the annotation stands for, by a new token; then each version of
-    the storage that comes within so many seconds, with that token, and whether the bucket has been
-    tried since.
+def requested(kube: Kubectl, name: str, annotation: str, timeout: float) -> Iterator[tuple[Raw, str, bool]]:
+    """Requests what the annotation stands for, with a new token. Then yields each version of the
+    storage that arrives within `timeout` seconds, the token, and whether the operator has tried the
+    bucket since.
     """
     token = str(time.time_ns())
     tried = (kube.get(KIND, name).get("status") or {}).get("checkTriedAt")
@@ -157,9 +157,9 @@ def asked(kube: Kubectl, name: str, annotation: str, timeout: float) -> Iterator
 
 
 def checked_now(kube: Kubectl, name: str, timeout: float) -> Raw:
-    """The storage once the operator has tried it because of us, with either outcome."""
-    for seen, token, tried in asked(kube, name, CHECK_NOW, timeout):
+    """The storage after the operator has tried it at our request, with either outcome."""
+    for seen, token, tried in requested(kube, name, CHECK_NOW, timeout):
         if tried or (seen.get("status") or {}).get("lastCheck") == token:
             return seen
-    hint = "Is the operator running? `kubectl dbbackup doctor` tells."
-    raise CliError(f"the operator has not tried {KIND} {name} within {timeout:.0f} s", ExitCode.TIMEOUT, hint)
+    hint = "Is the operator running? `kubectl dbbackup doctor` shows it."
+    raise CliError(f"the operator has not tried {KIND} {name} within {timeout:.0f} s", CliExit.TIMEOUT, hint)

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from dbbackup.api.objects import Raw
 from dbbackup.cli import pods
-from dbbackup.cli.errors import CliError, ExitCode
+from dbbackup.cli.errors import CliError, CliExit
 from dbbackup.cli.kubectl import Forward, Kubectl
 from dbbackup.contract import wire
 
@@ -30,7 +30,7 @@ anything."""
 LONGEST_SILENCE = 600.0
 """For the list, while the pod reads the manifests of thousands of artifacts."""
 CONNECT_SECONDS = 30.0
-_CODES = {"ArtifactMissing": ExitCode.NOT_FOUND, "ArtifactCorrupt": ExitCode.CORRUPT, "InvalidSpec": ExitCode.USAGE}
+_CODES = {"ArtifactMissing": CliExit.NOT_FOUND, "ArtifactCorrupt": CliExit.CORRUPT, "InvalidSpec": CliExit.USAGE}
 
 
 class BrokenError(Exception):
@@ -118,7 +118,7 @@ class PodClient:
                 port = self._forward_stack.enter_context(self._forward(pod)).port
                 self._hello(port)
             except (CliError, OSError, http.client.HTTPException) as error:
-                if isinstance(error, CliError) and error.code is ExitCode.REFUSED:
+                if isinstance(error, CliError) and error.code is CliExit.REFUSED:
                     raise
                 if time.monotonic() > deadline:
                     raise BrokenError(f"pod {pod['metadata']['name']} does not answer: {error}") from None
@@ -172,7 +172,7 @@ class Retries:
         self._reached = reached
         if self._failures >= TRIES:
             hint = "Run the same command again: it continues where it stopped."
-            raise CliError(f"the transfer broke off {self._failures} times in a row: {error}", ExitCode.INTERRUPTED, hint) from None
+            raise CliError(f"the transfer broke off {self._failures} times in a row: {error}", CliExit.INTERRUPTED, hint) from None
         self._client.reset(str(error), self._failures)
 
 
@@ -191,4 +191,4 @@ def _refusal(status: int, body: bytes) -> CliError | BrokenError:
         failure = json.loads(body)
     except ValueError:
         return BrokenError(f"HTTP {status}")
-    return pods.failure_of(failure, _CODES.get(failure.get("reason"), ExitCode.FAILED))
+    return pods.failure_of(failure, _CODES.get(failure.get("reason"), CliExit.FAILED))

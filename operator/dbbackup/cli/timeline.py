@@ -1,5 +1,5 @@
-"""The story of a run as a timeline: what its status, its conditions and the Events about it tell,
-in order of time. Pure."""
+"""What happened to a backup or restore, in order of time: from its status, its conditions and its
+Events. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dbbackup.cli.output import count, size
 
 @dataclass(frozen=True, slots=True, order=True)
 class Moment:
-    """`at` is RFC 3339 in UTC, so texts sort by time."""
+    """`at` is RFC 3339 in UTC, so moments sort by time."""
 
     at: str
     order: int
@@ -26,7 +26,7 @@ class Moment:
 def timeline(obj: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> list[Moment]:
     """Oldest first."""
     status, metadata = obj.get("status") or {}, obj["metadata"]
-    found = [Moment(metadata["creationTimestamp"], 0, _made(obj))]
+    found = [Moment(metadata["creationTimestamp"], 0, _created(obj))]
     if status.get("startTime") and (obj.get("spec") or {}).get("origin") != "Discovered":
         waited = _between(metadata["creationTimestamp"], status["startTime"])
         found.append(Moment(status["startTime"], 1, "the run began" + (f", after waiting {waited}" if waited else "")))
@@ -37,7 +37,7 @@ def timeline(obj: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> lis
         share = f", {progress['percent']} %" if "percent" in progress else ""
         found.append(Moment(progress["updatedAt"], 7, f"now {progress.get('phase', 'running')}{share}"))
     if metadata.get("deletionTimestamp"):
-        found.append(Moment(metadata["deletionTimestamp"], 9, "its deletion was asked for"))
+        found.append(Moment(metadata["deletionTimestamp"], 9, "its deletion was requested"))
     if status.get("expirationTime") and status.get("phase") == "Completed":
         found.append(Moment(status["expirationTime"], 9, "its time to live ends", "future"))
     for event in events:
@@ -50,12 +50,12 @@ def timeline(obj: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> lis
     return sorted(found)
 
 
-def _made(obj: Mapping[str, Any]) -> str:
+def _created(obj: Mapping[str, Any]) -> str:
     metadata = obj["metadata"]
     by = (metadata.get("annotations") or {}).get(REQUESTED_BY)
     schedule = (metadata.get("labels") or {}).get(SCHEDULE)
     if (obj.get("spec") or {}).get("origin") == "Discovered":
-        return "made again of what lies in the bucket"
+        return "created from an artifact in the bucket"
     who = f" by schedule {schedule}" if schedule else f" by {by}" if by else ""
     return "created" + who
 
@@ -78,8 +78,8 @@ def _between(first: str, second: str) -> str:
     return duration_text(seconds) if seconds >= 1 else ""
 
 
-def facts(obj: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is told of it above its story: name and value."""
+def summary_fields(obj: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The lines above the timeline, as (name, value)."""
     status, spec = obj.get("status") or {}, obj.get("spec") or {}
     artifact, database = status.get("artifact") or {}, status.get("database") or {}
     found: list[tuple[str, object]] = [
@@ -103,7 +103,7 @@ def facts(obj: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("Size", f"{status['size']} ({status.get('sizeBytes')} bytes)" if status.get("size") else None),
             ("Format", " ".join(str(artifact[key]) for key in ("format", "compression") if artifact.get(key)) or spec.get("format")),
             ("Expires", status.get("expires")),
-            ("When deleted", {"Retain": "the artifact stays", "Delete": "the artifact goes too"}.get(spec.get("deletionPolicy", ""))),
+            ("When deleted", {"Retain": "the artifact is kept", "Delete": "the artifact is deleted too"}.get(spec.get("deletionPolicy", ""))),
         ]
     storage = artifact.get("storage") or (spec.get("storageRef") or {}).get("name")
     found += [("Storage", storage), ("Key", artifact.get("key")), ("SHA-256", artifact.get("sha256")), ("Job", status.get("jobName"))]
