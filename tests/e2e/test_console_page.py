@@ -360,7 +360,7 @@ def test_dark_and_light(browser: Browser, world: World) -> None:
 def test_somebody_without_rights(someone: Visit) -> None:
     page = someone.sign_in("nobody")
     expect(page.get_by_role("heading", name="No backups yet")).to_be_visible()
-    expect(page.get_by_text("Ask an administrator")).to_be_visible()
+    expect(page.get_by_text("ask an administrator")).to_be_visible()
     someone.backup()
     expect(page.get_by_role("alert")).to_contain_text("may not get databasebackups in namespace")
     someone.go("/backups/new")
@@ -373,7 +373,7 @@ def test_somebody_without_rights(someone: Visit) -> None:
 def test_a_viewer_is_offered_what_a_viewer_may(someone: Visit) -> None:
     page = someone.sign_in("viewer")
     someone.backup()
-    expect(page.get_by_text("You may look at this backup")).to_be_visible()
+    expect(page.get_by_text("You may view this backup")).to_be_visible()
     for name in ("Download SQL", "Restore…", "Delete…"):
         expect(page.get_by_role("link", name=name)).to_have_count(0)
     someone.go(f"/namespaces/{someone.world.shop.name}/backups/first/restore")

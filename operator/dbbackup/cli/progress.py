@@ -82,7 +82,7 @@ def spinner(seconds: float) -> str:
     return _SPINNER[int(seconds * 8) % len(_SPINNER)]
 
 
-class Download:
+class ByteCounter:
     """How many of `total` bytes have arrived, as text. Called with the number of new bytes; a
     negative number takes bytes back."""
 
@@ -120,11 +120,11 @@ class Download:
 @contextmanager
 def downloading(total: int, what: str, *, quiet: bool = False) -> Iterator[Callable[[int], object]]:
     """Yields a function that is called with the number of bytes that have arrived."""
-    download = Download(total, what)
+    counter = ByteCounter(total, what)
     if quiet:
         yield lambda _: None
     elif output.interactive():
-        with redrawn(download.line):
-            yield download.add
+        with redrawn(counter.line):
+            yield counter.add
     else:
-        yield download.add_and_say
+        yield counter.add_and_say

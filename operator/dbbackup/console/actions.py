@@ -1,5 +1,5 @@
-"""What each action changes in the cluster, as the object or patch that is sent: what `copy as YAML`
-shows is what is applied. Pure."""
+"""What each action changes in the cluster, as the object or patch that is sent: `Copy as YAML`
+shows exactly what is applied. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dbbackup.api.objects import Draft
 from dbbackup.api.specs import API_VERSION
 from dbbackup.api.units import parse_ttl
 from dbbackup.console.people import Right
-from dbbackup.console.problems import Problem, invalid
+from dbbackup.console.problems import HttpProblem, invalid
 from dbbackup.console.resources import KINDS
 from dbbackup.console.views import NAME
 
 
 def _name(text: str) -> str:
     if not NAME.fullmatch(text):
-        raise ValueError("must be a name of Kubernetes: lower-case letters, digits, '-' and '.'")
+        raise ValueError("must be a Kubernetes name: lower-case letters, digits, '-' and '.'")
     return text
 
 
@@ -34,7 +34,7 @@ def _ttl(text: str) -> str:
 
 def _printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("must not hold control characters")
+        raise ValueError("must not contain control characters")
     return text
 
 
@@ -43,51 +43,51 @@ DatabaseName = Annotated[str, Field(min_length=1, max_length=63), AfterValidator
 Ttl = Annotated[str, Field(max_length=32), AfterValidator(_ttl)]
 
 
-class Request(BaseModel):
+class RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
-class BackupRequest(Request):
-    """A backup to be made now."""
+class BackupRequest(RequestModel):
+    """A backup to start now."""
 
-    name: Annotated[Name | None, Field(description="Name of the DatabaseBackup; chosen by the API server when absent.")] = None
+    name: Annotated[Name | None, Field(description="Name of the DatabaseBackup; the API server chooses one if it is absent.")] = None
     secret: Annotated[Name, Field(description="Connection Secret of the database, in the same namespace.")]
-    database: Annotated[
-        DatabaseName | None, Field(description="Name of the database, where the Secret does not say it, or another one is meant.")
-    ] = None
-    storage: Annotated[Name, Field(description="BackupStorage that the artifact goes to.")] = "default"
+    database: Annotated[DatabaseName | None, Field(description="Name of the database, if the Secret has another or none.")] = None
+    storage: Annotated[Name, Field(description="BackupStorage for the artifact.")] = "default"
     format: Annotated[Literal["plain", "custom"], Field(description="`plain` is SQL; `custom` is pg_dump's archive.")] = "plain"
-    ttl: Annotated[Ttl | None, Field(description="How long the artifact is kept, such as 30d, or `never`; the storage's default when absent.")] = None
+    ttl: Annotated[
+        Ttl | None, Field(description="How long to keep the artifact, such as 30d, or `never`; the storage's default if it is absent.")
+    ] = None
 
 
-class RestoreRequest(Request):
+class RestoreRequest(RequestModel):
     """A restore of one backup into one database."""
 
-    name: Annotated[Name | None, Field(description="Name of the DatabaseRestore; chosen by the API server when absent.")] = None
+    name: Annotated[Name | None, Field(description="Name of the DatabaseRestore; the API server chooses one if it is absent.")] = None
     backup: Annotated[Name, Field(description="The DatabaseBackup to restore, in the same namespace.")]
     secret: Annotated[Name, Field(description="Connection Secret of the target's server, in the same namespace.")]
     database: Annotated[DatabaseName, Field(description="Name of the target database.")]
-    create_database: Annotated[bool, Field(description="Creates the database where it is missing.")] = False
-    on_existing: Annotated[Literal["Fail", "Replace"], Field(description="`Fail` refuses a target that holds something; `Replace` replaces it.")] = (
-        "Fail"
-    )
+    create_database: Annotated[bool, Field(description="Creates the database if it does not exist.")] = False
+    on_existing: Annotated[
+        Literal["Fail", "Replace"], Field(description="`Fail` refuses a target that is not empty; `Replace` replaces its content.")
+    ] = "Fail"
     safety_backup: Annotated[bool, Field(description="Backs up the whole target before a Replace.")] = True
     confirm: Annotated[str, Field(max_length=63, description="The name of the target database again.")]
 
 
-class DeleteRequest(Request):
+class DeleteRequest(RequestModel):
     """A deletion, which cannot be undone."""
 
     confirm: Annotated[str, Field(max_length=253, description="The name of the backup again.")]
-    delete_artifact: Annotated[bool, Field(description="Whether the artifact in the bucket goes too.")] = True
-    uid: Annotated[str | None, Field(max_length=64, description="Deletes the backup only where this is its UID.")] = None
+    delete_artifact: Annotated[bool, Field(description="Whether the artifact in the bucket is deleted too.")] = True
+    uid: Annotated[str | None, Field(max_length=64, description="Deletes the backup only if it has this UID.")] = None
 
 
-_M = TypeVar("_M", bound=Request)
+_M = TypeVar("_M", bound=RequestModel)
 
 
 def parse(model: type[_M], data: Mapping[str, Any]) -> _M:
-    """The request, or Problem 422 that names the first field at fault."""
+    """The request, or HttpProblem 422 that names the first invalid field."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -98,11 +98,11 @@ def parse(model: type[_M], data: Mapping[str, Any]) -> _M:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One write for a person. `body` is the object to create, or a merge patch; `rights` is what
+    """One write for a person. `body` is the object to create, or a merge patch; `rights` are what
     Kubernetes must allow them.
 
-    `name` is empty where the API server chooses it. A deletion patches first. `target` is told in
-    the audit line.
+    `name` is empty if the API server chooses it. A deletion patches first. `target` goes into the
+    audit line.
     """
 
     action: str
@@ -121,12 +121,12 @@ class Change:
         return tuple(Right(verb, resource, self.namespace, "" if verb == "create" else self.name) for verb in verbs)
 
     @property
-    def told(self) -> str:
-        """What is done, for messages: `create DatabaseBackup in namespace shop`."""
+    def description(self) -> str:
+        """For messages: `create DatabaseBackup in namespace shop`."""
         return f"{self.action} {self.kind}{' ' if self.name else ''}{self.name} in namespace {self.namespace}"
 
     def yaml(self) -> str:
-        """The same for people, with the command that does it."""
+        """The change as YAML, with the kubectl command that makes it."""
         text = yaml.safe_dump(self.body, sort_keys=False, allow_unicode=True, width=120)
         if self.verb == "create":
             return f"# kubectl create -f FILE\n{text}"
@@ -151,9 +151,9 @@ def create_backup(namespace: str, request: BackupRequest, who: str) -> Change:
 
 
 def create_restore(namespace: str, request: RestoreRequest, who: str, *, preview: bool = False) -> Change:
-    """Problem 422 where the target's name was not typed again, which a preview does not ask for."""
+    """HttpProblem 422 if the target's name was not typed again; a preview does not need it."""
     if not preview and request.confirm != request.database:
-        raise Problem(
+        raise HttpProblem(
             422, "NotConfirmed", "The name that you typed is not that of the target database.", "Type the name of the target database again."
         )
     spec: Draft = {
@@ -169,13 +169,13 @@ def create_restore(namespace: str, request: RestoreRequest, who: str, *, preview
 
 
 def delete_backup(namespace: str, name: str, request: DeleteRequest, *, preview: bool = False) -> Change:
-    """Problem 422 where the backup's name was not typed again, which a preview does not ask for.
+    """HttpProblem 422 if the backup's name was not typed again; a preview does not need it.
 
-    With the artifact, the operator's finalizer comes in the same patch: an operator that is slow to
-    set it would find the object gone.
+    To delete the artifact too, the patch sets the operator's finalizer: a slow operator would find
+    the object gone before it had set it.
     """
     if not preview and request.confirm != name:
-        raise Problem(422, "NotConfirmed", "The name that you typed is not that of the backup.", "Type the name of the backup again.")
+        raise HttpProblem(422, "NotConfirmed", "The name that you typed is not that of the backup.", "Type the name of the backup again.")
     body: Draft = {"spec": {"deletionPolicy": "Delete" if request.delete_artifact else "Retain"}}
     if request.delete_artifact:
         body = {"metadata": {"finalizers": [FINALIZER]}, **body}
@@ -198,5 +198,5 @@ def suspend(namespace: str, name: str, *, suspended: bool) -> Change:
 
 
 def run_now(namespace: str, name: str, token: str) -> Change:
-    """`token` is any value that the schedule has not carried out yet, such as the time."""
+    """`token` is any value that the schedule has not seen yet, such as the time."""
     return _annotate("run-now", "DatabaseBackupSchedule", namespace, name, RUN_NOW, token)

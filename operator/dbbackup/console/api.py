@@ -1,4 +1,4 @@
-"""The HTTP API, version 1: one table, from which the routes and the OpenAPI document both come."""
+"""The HTTP API, version 1: the handlers for the endpoints in `endpoints`."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ class Api:
         person = (await self._caller(request)).person
         return JSONResponse({"name": person.name, "groups": list(person.groups)})
 
-    def told(self, row: AnyRow) -> dict[str, Any]:
-        told: dict[str, Any] = ADAPTERS[row.kind].dump_python(row, mode="json", by_alias=True)
-        return {**told, "badges": [badge.text for badge in badges(row, self.service.now())]}
+    def row_json(self, row: AnyRow) -> dict[str, Any]:
+        fields: dict[str, Any] = ADAPTERS[row.kind].dump_python(row, mode="json", by_alias=True)
+        return {**fields, "badges": [badge.text for badge in badges(row, self.service.now())]}
 
     def _list(self, kind: str) -> Handler:
         async def handler(request: Request) -> ASGIApp:
             caller, cache = await self._caller(request), self.service.cache
             rows: Sequence[AnyRow] = getattr(cache, PLURALS[kind])()
             page = await self.service.list(caller, kind, rows, views.Query.read(request.query_params))
-            items = [self.told(row) for row in page.rows]
+            items = [self.row_json(row) for row in page.rows]
             return JSONResponse({"items": items, "total": page.total, "page": page.number, "pages": page.pages})
 
         return handler
@@ -78,7 +78,7 @@ class Api:
         async def handler(request: Request) -> ASGIApp:
             caller, path = await self._caller(request), request.path_params
             found = await self.service.get(caller, kind, path["namespace"], path["name"])
-            return JSONResponse({**self.told(row_of(found)), "object": found})
+            return JSONResponse({**self.row_json(row_of(found)), "object": found})
 
         return handler
 
@@ -86,7 +86,7 @@ class Api:
         if dry_run(request):
             return PlainTextResponse(change.yaml(), media_type="application/yaml")
         done = await self.service.perform(caller, change)
-        return JSONResponse({} if done is None else {**self.told(row_of(done)), "object": done}, status)
+        return JSONResponse({} if done is None else {**self.row_json(row_of(done)), "object": done}, status)
 
     async def _create_backup(self, request: Request) -> ASGIApp:
         caller = await self._caller(request)
@@ -116,7 +116,7 @@ class Api:
         return await self._do(request, caller, schedule_change(request.url.path.rpartition("/")[2], path, self.service))
 
     async def download(self, request: Request) -> ASGIApp:
-        """Also the page's: a file is a file."""
+        """For the page too."""
         caller, path = await self._caller(request), request.path_params
         raw = request.query_params.get("raw", "").lower() in ("1", "true")
         return await self.downloads.respond(caller, path["namespace"], path["name"], raw=raw, head=request.method == "HEAD")

@@ -1,5 +1,4 @@
-"""The ASGI application: routes, the headers of every answer, and what is said when something goes
-wrong."""
+"""The ASGI application: the routes, the headers of every answer, and the answers to errors."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ from dbbackup.console.api import Api
 from dbbackup.console.download import Downloads
 from dbbackup.console.endpoints import PLURALS, PREFIX
 from dbbackup.console.pages import Pages
-from dbbackup.console.problems import Problem
+from dbbackup.console.problems import HttpProblem
 from dbbackup.console.render import Renderer
 from dbbackup.console.service import Service
 from dbbackup.console.sessions import Sessions
@@ -42,13 +41,13 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "cross-origin-resource-policy": "same-origin",
 }
-"""Of every answer. `same-origin` and not `no-referrer`: that would make browsers send `Origin:
-null` with our own forms."""
+"""For every answer. `same-origin`, because `no-referrer` would make browsers send `Origin: null`
+with our own forms."""
 STATIC_SECONDS = 3600
 
 
 class PluralConvertor(Convertor[str]):
-    """One of the four words that stand for our kinds in a path."""
+    """One of the four words for our kinds in a path."""
 
     regex = "|".join(PLURALS.values())
 
@@ -63,8 +62,8 @@ register_url_convertor("plural", PluralConvertor())
 
 
 class Headers:
-    """Puts HEADERS on every answer, keeps everything but the static files out of caches, and says
-    how long it took."""
+    """Adds HEADERS and the time taken to every answer, and keeps all but static files out of
+    caches."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -94,26 +93,26 @@ class Errors:
         self._render = render
 
     async def problem(self, request: Request, error: Exception) -> Response:
-        found = error if isinstance(error, Problem) else Problem(500, "Internal", "Something went wrong.", "Try again.")
+        found = error if isinstance(error, HttpProblem) else HttpProblem(500, "Internal", "Something went wrong.", "Try again.")
         answer = self._answer(request, found)
         if found.retry_after is not None:
             answer.headers["retry-after"] = str(found.retry_after)
         return answer
 
-    def _answer(self, request: Request, problem: Problem) -> Response:
+    def _answer(self, request: Request, problem: HttpProblem) -> Response:
         if request.url.path.startswith(PREFIX):
-            told = {"reason": problem.reason, "message": problem.message, "hint": problem.hint}
-            return JSONResponse({"error": told}, problem.status, {"www-authenticate": "Bearer"} if problem.status == 401 else None)
+            fields = {"reason": problem.reason, "message": problem.message, "hint": problem.hint}
+            return JSONResponse({"error": fields}, problem.status, {"www-authenticate": "Bearer"} if problem.status == 401 else None)
         if problem.status == 401:
             return self._to_sign_in(request, problem)
         if request.headers.get("hx-request"):
             return self._render.page(request, None, "_problem.html", problem.status, problem=problem)
         return self._render.page(request, getattr(request.state, "caller", None), "error.html", problem.status, problem=problem)
 
-    def _to_sign_in(self, request: Request, problem: Problem) -> Response:
+    def _to_sign_in(self, request: Request, problem: HttpProblem) -> Response:
         why = "expired" if problem.reason == "TokenExpired" else "ended" if request.cookies else ""
-        asked = request.headers.get("hx-current-url") or str(request.url)
-        path = "/" + asked.split("://", 1)[-1].partition("/")[2] if request.method == "GET" else "/backups"
+        current = request.headers.get("hx-current-url") or str(request.url)
+        path = "/" + current.split("://", 1)[-1].partition("/")[2] if request.method == "GET" else "/backups"
         target = f"/sign-in?next={quote(path, safe='/')}" + (f"&why={why}" if why else "")
         if request.headers.get("hx-request"):
             answer: Response = PlainTextResponse("", 401, {"hx-redirect": target})
@@ -124,13 +123,13 @@ class Errors:
 
     async def http(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        words = {404: ("NotFound", "There is no such page."), 405: ("MethodNotAllowed", "That cannot be done here.")}
+        words = {404: ("NotFound", "There is no such page."), 405: ("MethodNotAllowed", "This address does not accept that method.")}
         reason, message = words.get(status, ("Refused", "The request was refused."))
-        return self._answer(request, Problem(status, reason, message, "Check the address."))
+        return self._answer(request, HttpProblem(status, reason, message, "Check the address."))
 
     async def unexpected(self, request: Request, error: Exception) -> Response:
         log.error("a request failed", exc_info=error, extra={"method": request.method, "path": request.url.path})
-        return self._answer(request, Problem(500, "Internal", "Something went wrong in the console.", "Try again; its log tells more."))
+        return self._answer(request, HttpProblem(500, "Internal", "Something went wrong in the console.", "Try again; the console's log says more."))
 
 
 def build(service: Service, sessions: Sessions, downloads: Downloads) -> ASGIApp:
@@ -151,5 +150,5 @@ def build(service: Service, sessions: Sessions, downloads: Downloads) -> ASGIApp
         *api.routes(),
         *Pages(service, gate, api, render).routes(),
     ]
-    handlers = {Problem: errors.problem, HTTPException: errors.http, Exception: errors.unexpected}
+    handlers = {HttpProblem: errors.problem, HTTPException: errors.http, Exception: errors.unexpected}
     return Headers(Starlette(routes=routes, exception_handlers=handlers))

@@ -1,5 +1,5 @@
-"""Every object of our kinds as a row, kept up to date by list and watch. In memory: about 1 KB for
-each backup."""
+"""Every object of our kinds as a row, kept up to date by list and watch. It takes about 1 KB of
+memory for each backup."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
 _Key = tuple[str, str]
 
 
-class Cache:
-    """Rows by kind, newest first. Every method that reads is free of waiting."""
+class RowCache:
+    """Rows by kind, newest first. Reading never waits."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[_Key, AnyRow]] = {kind: {} for kind in KINDS}
@@ -31,10 +31,10 @@ class Cache:
 
     @property
     def ready(self) -> bool:
-        """Whether every list has been had once."""
+        """Whether every kind has been listed once."""
         return bool(self._listed) and all(self._listed.values())
 
-    def _of(self, kind: str) -> Sequence[Any]:
+    def _rows_of(self, kind: str) -> Sequence[Any]:
         found = self._sorted[kind]
         if found is None:
             found = sorted(self._rows[kind].values(), key=lambda row: (-row.created.timestamp(), row.namespace, row.name))
@@ -42,19 +42,19 @@ class Cache:
         return found
 
     def backups(self) -> Sequence[BackupRow]:
-        return self._of("DatabaseBackup")
+        return self._rows_of("DatabaseBackup")
 
     def restores(self) -> Sequence[RestoreRow]:
-        return self._of("DatabaseRestore")
+        return self._rows_of("DatabaseRestore")
 
     def schedules(self) -> Sequence[ScheduleRow]:
-        return self._of("DatabaseBackupSchedule")
+        return self._rows_of("DatabaseBackupSchedule")
 
     def storages(self) -> Sequence[StorageRow]:
-        return self._of("BackupStorage")
+        return self._rows_of("BackupStorage")
 
     def namespaces(self) -> set[str]:
-        """Those that hold an object of ours."""
+        """Namespaces with at least one of our objects."""
         return {namespace for rows in self._rows.values() for namespace, _ in rows}
 
     def put(self, obj: Mapping[str, Any]) -> None:
@@ -96,21 +96,21 @@ class Cache:
                         self.put({**obj, "kind": kind})
             except ApiError as error:
                 if error.status != 410:
-                    log.warning("a watch broke off, it goes on", extra={"kind": kind, "namespace": namespace or "all", "error": str(error)})
+                    log.warning("a watch broke off and will be resumed", extra={"kind": kind, "namespace": namespace or "all", "error": str(error)})
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LAST_PAUSE)
-                if error.status:  # what the API server refuses may be too old; what did not arrive can be resumed
+                if error.status:  # a refused version may be too old: list again. A lost connection can be resumed.
                     version = None
 
     async def _list(self, kube: Kube, kind: str, resource: Resource, namespace: str | None) -> str:
         keys: set[_Key] = set()
         version = ""
-        async for items, told in kube.pages(resource, namespace):
+        async for items, listed_version in kube.pages(resource, namespace):
             for obj in items:
-                with suppress(KeyError):  # an object that is none of ours, which no CRD of ours lets through
+                with suppress(KeyError):  # incomplete: no CRD of ours lets such an object through
                     self.put(obj)
                     keys.add((obj["metadata"]["namespace"], obj["metadata"]["name"]))
-            version = told
+            version = listed_version
             await asyncio.sleep(0)
         self._keep_only(kind, namespace, keys)
         self._listed[kind, namespace] = True

@@ -15,9 +15,9 @@ DEFAULT_LIFETIME = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
-    """`namespaces` is empty for all; `trusted_proxies` are addresses or networks whose
-    X-Forwarded-For is believed."""
+class ConsoleConfig:
+    """`namespaces` is empty for all; `trusted_proxies` are the addresses or networks whose
+    X-Forwarded-For is trusted."""
 
     namespaces: tuple[str, ...] = ()
     download_namespaces: frozenset[str] = frozenset()
@@ -28,8 +28,8 @@ class Config:
     log_level: str = "INFO"
 
 
-def read(environment: Mapping[str, str] = os.environ) -> Config:
-    """The configuration, or ConfigError."""
+def read(environment: Mapping[str, str] = os.environ) -> ConsoleConfig:
+    """The configuration; ConfigError if a variable is invalid."""
 
     def words(name: str) -> tuple[str, ...]:
         return tuple(word.strip() for word in environment.get(name, "").split(",") if word.strip())
@@ -51,7 +51,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Config:
             ipaddress.ip_network(proxy, strict=False)
         except ValueError:
             raise ConfigError(f"DBBACKUP_CONSOLE_TRUSTED_PROXIES: {proxy!r} is neither an address nor a network such as 10.0.0.0/8") from None
-    return Config(
+    return ConsoleConfig(
         namespaces=words("DBBACKUP_NAMESPACES"),
         download_namespaces=frozenset(words("DBBACKUP_CONSOLE_DOWNLOAD_NAMESPACES")),
         max_downloads=number("DBBACKUP_CONSOLE_MAX_DOWNLOADS", 4),

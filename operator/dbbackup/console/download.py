@@ -1,8 +1,8 @@
-"""Artifacts as a stream: each part held to its digest before a byte of it leaves, memory bounded,
-and an end that is never clean unless all held.
+"""Artifacts as a stream. Each part is compared with its digest before a byte of it is sent, memory
+is bounded, and only a stream that was right to its end ends cleanly.
 
-The manifest tells how long the stream will be, so a stream that breaks off is shorter than its
-Content-Length: no client takes it for whole.
+The manifest says how long the stream will be, so a stream that breaks off is shorter than its
+Content-Length, and every client notices.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from dbbackup.api.objects import Raw
 from dbbackup.api.specs import SpecError, parse_storage
 from dbbackup.api.targets import storage_target
 from dbbackup.audit import Outcome
-from dbbackup.console.people import Remembered, Right
-from dbbackup.console.problems import Problem, from_api
+from dbbackup.console.people import Right, TimedCache
+from dbbackup.console.problems import HttpProblem, from_api
 from dbbackup.console.resources import BACKUPS, SECRETS
 from dbbackup.console.service import Caller, Service
 from dbbackup.console.views import safe_filename
@@ -42,24 +42,24 @@ from dbbackup.storage.reader import ArtifactReader
 log = logging.getLogger("dbbackup.console")
 
 PIECE = 4 << 20
-"""Bytes that are handed to the socket at a time."""
+"""Bytes handed to the socket at a time."""
 PREFETCH = 3
-"""Parts that are fetched ahead of the one that is being sent: with that one, the one before it and
-a copy on its way, 5 are in memory."""
+"""Parts fetched ahead of the one that is being sent: with that one, the one before it and a copy in
+transit, 5 are in memory."""
 LARGEST_PART = 96 << 20
-"""Bytes: artifacts of larger parts (from half a TiB on) are for the CLI."""
+"""Bytes: artifacts with larger parts (from half a TiB on) are left to the CLI."""
 STALL_SECONDS = 120
-"""After which a client that takes nothing is given up."""
+"""Seconds after which a client that reads nothing is dropped."""
 CLI = "kubectl dbbackup download"
 CLIENTS, CLIENT_SECONDS = 8, 600.0
-"""S3 clients that are kept for the next download, and for how long: each costs 0.2 s and some MiB
-to make."""
+"""How many S3 clients are kept for the next download, and for how many seconds: each takes 0.2 s
+and some MiB to create."""
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What is about to be sent. `length` in bytes; `chunks` may raise Failure at any time, its last
-    one only when everything held."""
+    """A file to send. `length` is in bytes. `chunks` may raise Failure at any time; the last chunk
+    comes only after everything was checked."""
 
     filename: str
     media_type: str
@@ -68,8 +68,8 @@ class Download:
     close: Callable[[], None]
 
 
-def held_back(chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The same, each chunk only once it is known that another follows or the end was clean."""
+def hold_back_last(chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The same chunks, each yielded only when another one follows or the end was clean."""
     last: bytes | memoryview | None = None
     for chunk in chunks:
         if last is not None:
@@ -87,42 +87,42 @@ def _pieces(chunks: Iterator[bytes] | ArtifactReader) -> Iterator[memoryview]:
 
 
 def describe(name: str, manifest: Manifest, storage: Storage, directory: str, *, raw: bool) -> Download:
-    """`raw`: as stored. Otherwise decompressed: SQL, or pg_dump's archive. Problem where only the
-    CLI can."""
+    """`raw`: as stored. Otherwise decompressed: SQL, or pg_dump's archive. HttpProblem if only the
+    CLI can read the artifact."""
     stored, what = manifest.artifact, f"{directory}/{manifest.artifact.name}"
     if manifest.encrypted or len(manifest.objects) != 1:
-        raise Problem(501, "FormatUnsupported", f"The artifact of {name} is of a kind that the console does not read.", f"Use `{CLI}`.")
+        raise HttpProblem(501, "FormatUnsupported", f"The console cannot read the format of the artifact of {name}.", f"Use `{CLI}`.")
     if max((part.size for part in stored.parts), default=0) > LARGEST_PART:
-        raise Problem(501, "TooLarge", f"The artifact of {name} is too large for the console.", f"Use `{CLI}`, which resumes too.")
+        raise HttpProblem(501, "TooLarge", f"The artifact of {name} is too large for the console.", f"Use `{CLI}`, which can also resume.")
     reader = ArtifactReader(storage, directory, stored, PREFETCH, whole=False)
     if raw:
         return Download(
             safe_filename(name, stored.name.removeprefix("dump")),
             CONTENT_TYPE[manifest.compression],
             stored.size,
-            held_back(_pieces(reader)),
+            hold_back_last(_pieces(reader)),
             reader.close,
         )
     extension, media = (".sql", "application/sql") if manifest.format == "plain" else (".dump", "application/octet-stream")
-    chunks = held_back(decompress(manifest.compression, reader, what))
+    chunks = hold_back_last(decompress(manifest.compression, reader, what))
     return Download(safe_filename(name, extension), media, manifest.dump_bytes, chunks, reader.close)
 
 
-def _explain(failure: Failure, name: str) -> Problem:
+def _explain(failure: Failure, name: str) -> HttpProblem:
     reason = failure.reason.name
     if reason in ("ArtifactMissing", "BucketNotFound"):
-        return Problem(404, reason, f"The artifact of backup {name} is not in the bucket: {failure.message}", failure.reason.hint)
-    return Problem(502, reason, f"The artifact of backup {name} cannot be read: {failure.message}", failure.reason.hint)
+        return HttpProblem(404, reason, f"The artifact of backup {name} is not in the bucket: {failure.message}", failure.reason.hint)
+    return HttpProblem(502, reason, f"The artifact of backup {name} cannot be read: {failure.message}", failure.reason.hint)
 
 
 class Downloads:
-    """`threads` carry what blocks; so many downloads at a time as the configuration says."""
+    """At most `max_downloads` at a time; blocking calls run in threads."""
 
     def __init__(self, service: Service) -> None:
         self._service, self._most = service, service.config.max_downloads
         self._running = 0
         self._threads = ThreadPoolExecutor(2 * self._most, "console")
-        self._clients: Remembered[Storage] = Remembered(CLIENT_SECONDS, CLIENTS)
+        self._clients: TimedCache[Storage] = TimedCache(CLIENT_SECONDS, CLIENTS)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -130,30 +130,30 @@ class Downloads:
     def _blocking(self, call: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
-    async def respond(self, caller: Caller, namespace: str, name: str, *, raw: bool, head: bool) -> Response:
-        """Asks for the right, opens the artifact and has its first bytes verified; Problem where
-        any of that fails."""
+    async def respond(self, caller: Caller, namespace: str, name: str, *, raw: bool, head: bool) -> DownloadResponse:
+        """Checks the right, opens the artifact and verifies its first bytes; HttpProblem if any of
+        that fails."""
         service = self._service
         right = Right("get", BACKUPS, namespace, name, "download")
         await service.demand("download", caller, right, "DatabaseBackup", name)
         if self._running >= self._most:
-            raise Problem(503, "TooManyDownloads", f"{self._most} downloads are running already.", "Try again when one has ended.", 10)
+            raise HttpProblem(503, "TooManyDownloads", f"{self._most} downloads are running already.", "Try again when one has ended.", 10)
         self._running += 1
         ending = contextlib.ExitStack()
         ending.callback(self._ended)
         try:
             backup = await service.object("DatabaseBackup", namespace, name)
-            storage, directory, pinned = await self._open(backup, namespace, name, ending)
-            found: Download = await self._blocking(_look, name, storage, directory, pinned, raw)
+            storage, directory, recorded_sha256 = await self._open(backup, namespace, name, ending)
+            found: Download = await self._blocking(_open_artifact, name, storage, directory, recorded_sha256, raw)
             ending.callback(found.close)
             first = None if head else await self._blocking(next, found.chunks, None)
-        except Problem as problem:
+        except HttpProblem as problem:
             ending.close()
-            service.told("download", caller, "failed", "DatabaseBackup", namespace, name, reason=problem.message)
+            service.audit("download", caller, "failed", "DatabaseBackup", namespace, name, reason=problem.message)
             raise
         except Failure as failure:
             ending.close()
-            service.told("download", caller, "failed", "DatabaseBackup", namespace, name, reason=f"{failure.reason.name}: {failure.message}")
+            service.audit("download", caller, "failed", "DatabaseBackup", namespace, name, reason=f"{failure.reason.name}: {failure.message}")
             raise _explain(failure, name) from None
         except BaseException:
             ending.close()
@@ -161,54 +161,61 @@ class Downloads:
         if head:
             ending.close()
 
-        def told(outcome: Outcome, reason: str = "") -> None:
-            service.told("download", caller, outcome, "DatabaseBackup", namespace, name, directory, reason)
+        def audit(outcome: Outcome, reason: str = "") -> None:
+            service.audit("download", caller, outcome, "DatabaseBackup", namespace, name, directory, reason)
 
-        told("allowed")
-        return Response(found, first, head, self._blocking, ending.close, told)
+        audit("allowed")
+        return DownloadResponse(found, first, head, self._blocking, ending.close, audit)
 
     def _ended(self) -> None:
         self._running -= 1
 
     async def _open(self, backup: Raw, namespace: str, name: str, ending: contextlib.ExitStack) -> tuple[Storage, str, str | None]:
-        """The storage, the artifact's directory there, and its manifest's SHA-256."""
+        """(storage, the artifact's directory in it, SHA-256 of its manifest)."""
         status, spec = backup.get("status") or {}, backup.get("spec") or {}
         artifact = status.get("artifact") or {}
         if status.get("phase") != "Completed" or not artifact.get("key"):
             phase, reason = status.get("phase") or "Pending", (status.get("failure") or {}).get("reason") or ""
             if phase == "Expired" or reason == "ArtifactMissing":
-                raise Problem(404, "ArtifactMissing", f"Backup {name} has no artifact any more: it is {phase}.", "Choose another backup.")
-            raise Problem(409, "NotCompleted", f"Backup {name} is {phase}: there is nothing to download.", "Wait for it, or choose another backup.")
+                raise HttpProblem(404, "ArtifactMissing", f"Backup {name} no longer has an artifact: it is {phase}.", "Choose another backup.")
+            raise HttpProblem(
+                409, "NotCompleted", f"Backup {name} is {phase}: there is nothing to download.", "Wait for it, or choose another backup."
+            )
         if namespace not in self._service.config.download_namespaces:
             hint = f"Add {namespace} to the chart's `console.downloadNamespaces`, or use `{CLI} {name} -n {namespace}`."
-            raise Problem(403, "DownloadsNotEnabled", f"The console may not read the storage's credentials in namespace {namespace}.", hint)
+            raise HttpProblem(403, "DownloadsNotEnabled", f"The console may not read the storage's credentials in namespace {namespace}.", hint)
         storage_name = (spec.get("storageRef") or {}).get("name") or "default"
-        told = await self._service.object("BackupStorage", namespace, storage_name)
+        obj = await self._service.object("BackupStorage", namespace, storage_name)
         try:
-            target = storage_target(storage_name, parse_storage(told))
+            target = storage_target(storage_name, parse_storage(obj))
         except SpecError as error:
-            raise Problem(409, "InvalidSpec", f"BackupStorage {storage_name}: {error.message}", error.reason.hint) from None
+            raise HttpProblem(409, "InvalidSpec", f"BackupStorage {storage_name}: {error.message}", error.reason.hint) from None
         if artifact.get("bucket") not in (None, target.bucket) or artifact.get("endpoint", target.endpoint) != target.endpoint:
-            raise Problem(
-                404, "ArtifactMissing", f"Backup {name} lies in bucket {artifact.get('bucket')}, and BackupStorage {storage_name} names another.", ""
+            raise HttpProblem(
+                404,
+                "ArtifactMissing",
+                f"Backup {name} is in bucket {artifact.get('bucket')}, but BackupStorage {storage_name} names another bucket.",
+                "",
             )
         if not target.credentials_secret:
-            message = f"BackupStorage {storage_name} names no credentials: its Jobs use the cloud identity of their pods, which the console has not."
-            raise Problem(403, "DownloadsNotEnabled", message, f"Use `{CLI} {name} -n {namespace}`.")
+            message = (
+                f"BackupStorage {storage_name} names no credentials: its Jobs use the cloud identity of their pods, which the console does not have."
+            )
+            raise HttpProblem(403, "DownloadsNotEnabled", message, f"Use `{CLI} {name} -n {namespace}`.")
         keys = await self._secret(namespace, target.credentials_secret, target.access_key_id_key, target.secret_access_key_key)
-        ca_file, kept = None, hashlib.sha256(repr((target, keys)).encode()).digest()
+        ca_file, client_key = None, hashlib.sha256(repr((target, keys)).encode()).digest()
         if target.ca_secret:
             (ca,) = await self._secret(namespace, target.ca_secret, target.ca_key)
             file = ending.enter_context(tempfile.NamedTemporaryFile("w", suffix=".pem"))  # noqa: SIM115 - read at each new connection
             file.write(ca)
             file.flush()
             ca_file = file.name
-        storage = self._clients.get(kept) if ca_file is None else None
+        storage = self._clients.get(client_key) if ca_file is None else None
         if storage is None:
-            made: Storage = await self._blocking(_connect, target, keys, ca_file)
-            storage = made
-            if ca_file is None:  # a client's own file of CAs goes with its download
-                self._clients.put(kept, storage)
+            connected: Storage = await self._blocking(_connect, target, keys, ca_file)
+            storage = connected
+            if ca_file is None:  # the file with its CA is deleted after this download
+                self._clients.put(client_key, storage)
         return storage, str(artifact["key"]), artifact.get("manifestSha256")
 
     async def _secret(self, namespace: str, name: str, *keys: str) -> tuple[str, ...]:
@@ -229,20 +236,20 @@ class Downloads:
 
 
 def _connect(target: StorageTarget, keys: tuple[str, ...], ca_file: str | None) -> Storage:
-    from dbbackup.storage.s3 import connect_storage  # noqa: PLC0415 - botocore is a third of the process' memory: only where somebody downloads
+    from dbbackup.storage.s3 import connect_storage  # noqa: PLC0415 - botocore takes a third of the process' memory: load it for the first download
 
     return connect_storage(target, keys, ca_file)
 
 
-def _look(name: str, storage: Storage, directory: str, pinned: str | None, raw: bool) -> Download:
+def _open_artifact(name: str, storage: Storage, directory: str, recorded_sha256: str | None, raw: bool) -> Download:
     key = f"{directory}/{MANIFEST}"
-    manifest = parse_manifest(storage.get(key, MANIFEST_LIMIT), key, pinned)
+    manifest = parse_manifest(storage.get(key, MANIFEST_LIMIT), key, recorded_sha256)
     return describe(name, manifest, storage, directory, raw=raw)
 
 
-class Response:
-    """An ASGI response. It ends without its last bytes where anything fails on the way: the server
-    then closes the connection."""
+class DownloadResponse:
+    """An ASGI response. If anything fails, it ends without its last bytes, and the server closes
+    the connection."""
 
     def __init__(
         self,
@@ -251,10 +258,10 @@ class Response:
         head: bool,
         blocking: Callable[..., asyncio.Future[Any]],
         close: Callable[[], None],
-        told: Callable[..., None],
+        audit: Callable[..., None],
     ) -> None:
         self._download, self._first, self._head = download, first, head
-        self._blocking, self._close, self._told = blocking, close, told
+        self._blocking, self._close, self._audit = blocking, close, audit
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         return [
@@ -284,23 +291,23 @@ class Response:
             async with contextlib.aclosing(self._ahead()) as chunks:
                 async for chunk in chunks:
                     if gone.done():
-                        self._told("failed", f"the client went away after {sent} bytes")
+                        self._audit("failed", f"the client disconnected after {sent} bytes")
                         return
                     sent += len(chunk)
-                    _hold(sent <= self._download.length, "longer")
+                    _check_length(sent <= self._download.length, "longer")
                     async with asyncio.timeout(STALL_SECONDS):
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            _hold(sent == self._download.length, "shorter")
+            _check_length(sent == self._download.length, "shorter")
             await send({"type": "http.response.body", "body": b""})
-            self._told("succeeded")
+            self._audit("succeeded")
         except TimeoutError:
-            self._told("failed", f"the client took nothing for {STALL_SECONDS} s after {sent} bytes")
+            self._audit("failed", f"the client read nothing for {STALL_SECONDS} s after {sent} bytes")
         except Failure as failure:
             log.warning("a download broke off", extra={"reason": failure.reason.name, "error": failure.message})
-            self._told("failed", f"{failure.reason.name}: {failure.message}")
+            self._audit("failed", f"{failure.reason.name}: {failure.message}")
 
     async def _ahead(self) -> AsyncGenerator[bytes | memoryview, None]:
-        """The chunks, the next one made while the one before it is sent."""
+        """The chunks; each is read while the one before it is sent."""
         if self._first is None:
             return
         following = self._blocking(next, self._download.chunks, None)
@@ -315,9 +322,9 @@ class Response:
                 await asyncio.shield(following)
 
 
-def _hold(holds: bool, else_it_is: str) -> None:
-    if not holds:
-        raise Failure("ArtifactCorrupt", f"the artifact is {else_it_is} than its manifest says")
+def _check_length(right: bool, otherwise: str) -> None:
+    if not right:
+        raise Failure("ArtifactCorrupt", f"the artifact is {otherwise} than its manifest says")
 
 
 async def _gone(receive: Receive) -> None:

@@ -1,4 +1,4 @@
-"""The table of endpoints, from which the routes and the OpenAPI document are both made."""
+"""The table of endpoints, the source of the routes and of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ Answer = Literal["document", "me", "list", "object", "created", "changed", "dele
 
 
 FILTERS = {
-    "namespace": "Objects of this namespace only; otherwise of all in which you may list them.",
-    "state": "Objects with this badge only.",
-    "database": "Objects of this database only.",
-    "q": "Words that must all occur in name, namespace, database, reason or the like.",
-    "page": "Page, from 1.",
-    "size": f"Objects of a page: {views.PAGE_SIZE} when absent, {views.MOST} at most.",
+    "namespace": "Only objects in this namespace; without it, in every namespace in which you may list them.",
+    "state": "Only objects with this badge.",
+    "database": "Only objects of this database.",
+    "q": "Words that must all occur in the name, namespace, database, reason or similar fields.",
+    "page": "RowPage, from 1.",
+    "size": f"Objects per page: {views.PAGE_SIZE} by default, {views.MOST} at most.",
 }
 
 
-DRY_RUN = {"dryRun": "`true`: nothing is done; the answer is what would be applied, as YAML."}
+DRY_RUN = {"dryRun": "`true`: nothing is changed; the answer is what would be applied, as YAML."}
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """`right` is what Kubernetes must allow the caller; `query` describes the parameters of the
-    query string; `kind` is that of the answer."""
+    query string; `kind` is the kind of object in the answer."""
 
     method: str
     path: str
@@ -70,9 +70,9 @@ def _reads() -> list[Endpoint]:
     for kind, plural in PLURALS.items():
         resource = f"{kind.lower()}s"
         listed = f"list {resource}"
-        states = FILTERS | {"state": f"Objects with this badge only: {', '.join(views.STATES[kind])}."}
+        states = FILTERS | {"state": f"Only objects with this badge: {', '.join(views.STATES[kind])}."}
         found.append(Endpoint("GET", f"/{plural}", f"list-{plural}", f"Lists {kind} objects, the newest first.", listed, "list", kind, states))
-        one = f"Gets one {kind}, with the object as Kubernetes has it."
+        one = f"Gets one {kind}, with the object as stored in Kubernetes."
         found.append(Endpoint("GET", f"/namespaces/{{namespace}}/{plural}/{{name}}", f"get-{plural}", one, f"get {resource}", "object", kind))
     return found
 
@@ -90,8 +90,8 @@ _PATCH_BACKUP, _PATCH_SCHEDULE = "patch databasebackups", "patch databasebackups
 
 
 ENDPOINTS: Sequence[Endpoint] = (
-    Endpoint("GET", "/openapi.json", "openapi", "This API as an OpenAPI document.", "none, not even to be signed in", "document"),
-    Endpoint("GET", "/me", "me", "Who Kubernetes says that you are.", "none", "me"),
+    Endpoint("GET", "/openapi.json", "openapi", "This API as an OpenAPI document.", "none, not even a sign-in", "document"),
+    Endpoint("GET", "/me", "me", "Your name and groups in Kubernetes.", "none", "me"),
     *_reads(),
     Endpoint(
         "POST",
@@ -108,23 +108,23 @@ ENDPOINTS: Sequence[Endpoint] = (
         "DELETE",
         _ONE_BACKUP,
         "delete-backup",
-        "Deletes a backup, and its artifact unless told otherwise.",
+        "Deletes a backup, and its artifact unless `deleteArtifact` is false.",
         "patch and delete databasebackups",
         "deleted",
         _BACKUP,
         _DELETE | DRY_RUN,
     ),
     Endpoint("PUT", f"{_ONE_BACKUP}/pin", "pin", "Pins a backup: it does not expire.", _PATCH_BACKUP, "changed", _BACKUP, DRY_RUN),
-    Endpoint("DELETE", f"{_ONE_BACKUP}/pin", "unpin", "Takes the pin off a backup.", _PATCH_BACKUP, "changed", _BACKUP, DRY_RUN),
+    Endpoint("DELETE", f"{_ONE_BACKUP}/pin", "unpin", "Unpins a backup.", _PATCH_BACKUP, "changed", _BACKUP, DRY_RUN),
     Endpoint(
         "GET",
         f"{_ONE_BACKUP}/download",
         "download",
-        "Downloads the artifact: SQL, or pg_dump's archive of a custom one.",
+        "Downloads the artifact: SQL, or pg_dump's archive if the format is custom.",
         "get databasebackups/download",
         "file",
         _BACKUP,
-        {"raw": "`1`: as stored, which is compressed."},
+        {"raw": "`1`: as stored, compressed."},
     ),
     Endpoint(
         "POST",
@@ -139,5 +139,5 @@ ENDPOINTS: Sequence[Endpoint] = (
     ),
     Endpoint("POST", f"{_ONE_SCHEDULE}/suspend", "suspend", "Suspends a schedule.", _PATCH_SCHEDULE, "changed", _SCHEDULE, DRY_RUN),
     Endpoint("POST", f"{_ONE_SCHEDULE}/resume", "resume", "Resumes a suspended schedule.", _PATCH_SCHEDULE, "changed", _SCHEDULE, DRY_RUN),
-    Endpoint("POST", f"{_ONE_SCHEDULE}/run-now", "run-now", "Has a schedule run now.", _PATCH_SCHEDULE, "changed", _SCHEDULE, DRY_RUN),
+    Endpoint("POST", f"{_ONE_SCHEDULE}/run-now", "run-now", "Runs a schedule now.", _PATCH_SCHEDULE, "changed", _SCHEDULE, DRY_RUN),
 )

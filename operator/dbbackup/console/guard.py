@@ -1,5 +1,4 @@
-"""What a request must hold before anybody looks at what it asks: where it comes from, and how
-often. Pure."""
+"""Checks before a request is handled: where it comes from, and how often. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +10,14 @@ from math import ceil
 from urllib.parse import urlsplit
 
 KEYS = 10_000
-"""Of people and addresses that a limit remembers at most."""
+"""People or addresses that a limit remembers at most."""
 
 
 def same_origin(headers: Mapping[str, str]) -> str | None:
-    """None where the request was made by a page of this server; else why it is refused.
+    """None if a page of this server made the request; else why it is refused.
 
-    A browser says with each POST where it comes from, by Origin, Sec-Fetch-Site or both. What says
-    neither is no browser that could be trusted with a cookie.
+    A browser says with each POST where it comes from, by Origin, Sec-Fetch-Site or both. A client
+    that sends neither cannot be trusted with a cookie.
     """
     site, origin, host = headers.get("sec-fetch-site"), headers.get("origin"), headers.get("host", "")
     if site is not None and site not in ("same-origin", "none"):
@@ -34,15 +33,15 @@ def same_token(given: str, expected: str) -> bool:
     return bool(expected) and hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
-class Limit:
-    """At most `most` in a row for each key, refilled evenly in `seconds`."""
+class RateLimit:
+    """A token bucket for each key: at most `most` in a row, refilled evenly in `seconds`."""
 
     def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._rate, self._clock = float(most), most / seconds, clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str) -> int:
-        """0 where it may go on; else the seconds to wait, at least 1."""
+        """0 if the request is allowed; else the seconds to wait, at least 1."""
         now = self._clock()
         left, at = self._left.get(key, (self._most, now))
         left = min(self._most, left + (now - at) * self._rate)

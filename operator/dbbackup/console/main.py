@@ -1,5 +1,5 @@
-"""`python -m dbbackup console`: the cache follows the API server, uvicorn serves, both in one event
-loop until SIGTERM."""
+"""`python -m dbbackup console`: in one event loop, the cache follows the API server and uvicorn
+serves, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import uvicorn
 from dbbackup import __version__
 from dbbackup.console import config as configuration
 from dbbackup.console.app import build
-from dbbackup.console.cache import Cache
+from dbbackup.console.cache import RowCache
 from dbbackup.console.download import Downloads
 from dbbackup.console.people import People
 from dbbackup.console.service import Service
@@ -23,14 +23,14 @@ from dbbackup.process import ConfigError, set_up_logging
 log = logging.getLogger("dbbackup.console")
 
 CONNECTIONS = 512
-"""Requests at a time; more are told to come again."""
+"""Requests at a time; further ones get 503."""
 END_SECONDS = 20
 
 
-async def serve(config: configuration.Config) -> None:
-    """Until SIGTERM, or the cache dies: then it raises, and Kubernetes starts it again."""
+async def serve(config: configuration.ConsoleConfig) -> None:
+    """Serves until SIGTERM. If the cache fails, it raises, and Kubernetes restarts the pod."""
     async with Kube.connect("dbbackup-console") as kube:
-        cache = Cache()
+        cache = RowCache()
         service = Service(kube, cache, People(kube), config)
         downloads = Downloads(service)
         app = build(service, Sessions(config.session_lifetime.total_seconds()), downloads)
@@ -64,8 +64,7 @@ async def serve(config: configuration.Config) -> None:
 
 
 def main() -> int:
-    """The exit code: 0 after SIGTERM, 1 where something died, 2 where the configuration cannot be
-    used."""
+    """The exit code: 0 after SIGTERM, 1 after a crash, 2 if the configuration is invalid."""
     try:
         config = configuration.read()
     except ConfigError as error:
@@ -76,7 +75,7 @@ def main() -> int:
     try:
         asyncio.run(serve(config))
     except Exception:
-        log.exception("the console died")
+        log.exception("the console crashed")
         return 1
     log.info("stopped")
     return 0

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the table of endpoints and the types that they take and give."""
+"""The OpenAPI document, generated from the table of endpoints and their types."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PROBLEMS = {
     "401": "Not signed in, or the token has expired.",
     "403": "Kubernetes does not allow it, or the request comes from another site.",
     "404": "There is no such object.",
-    "409": "The object has changed meanwhile, or is there already.",
+    "409": "The object has changed meanwhile, or exists already.",
     "413": "The body is too large.",
-    "415": "The body is of another type than said.",
-    "422": "A field cannot be used.",
+    "415": "The body has another type than the header says.",
+    "422": "A field is invalid.",
     "429": "Too many requests; Retry-After says how long to wait.",
     "502": "The artifact cannot be read, or is not the one that the backup recorded.",
     "503": "The API server does not answer, or too many downloads are running.",
@@ -42,14 +42,14 @@ def _json(schema: Schema) -> Schema:
 @functools.cache
 def _schemas() -> Schema:
     bodies = [(endpoint.body, "validation") for endpoint in ENDPOINTS if endpoint.body is not None]
-    _, told = models_json_schema(bodies, by_alias=True, ref_template=REF)  # type: ignore[arg-type]
-    found: Schema = dict(told["$defs"])
+    _, schemas = models_json_schema(bodies, by_alias=True, ref_template=REF)  # type: ignore[arg-type]
+    found: Schema = dict(schemas["$defs"])
     for kind, adapter in ADAPTERS.items():
         schema = adapter.json_schema(by_alias=True, mode="serialization", ref_template=REF)
         schema.pop("$defs", None)
         schema["title"] = kind
         schema["description"] = f"A {kind}, as lists show it."
-        badges = {"type": "array", "items": {"type": "string"}, "description": "Where it stands, and what is besides."}
+        badges = {"type": "array", "items": {"type": "string"}, "description": "Its state, and further marks."}
         schema["properties"] = {**schema["properties"], "badges": badges}
         schema["required"] = [*schema["required"], "badges"]
         found[kind] = schema
@@ -80,10 +80,10 @@ def _answer(endpoint: Endpoint) -> Mapping[str, Any]:
             "required": ["items", "total", "page", "pages"],
             "properties": {"items": {"type": "array", "items": _ref(endpoint.kind)}, "total": whole, "page": whole, "pages": whole},
         }
-        return {"200": {"description": "What you may see of it.", "content": _json(schema)}}
+        return {"200": {"description": "The objects that you may see.", "content": _json(schema)}}
     if endpoint.answer == "file":
         binary = {"schema": {"type": "string", "format": "binary"}}
-        description = "The file, with its length. A download that fails on the way ends short of it."
+        description = "The file, with its length. A download that fails ends before that length."
         return {"200": {"description": description, "content": {"application/sql": binary, "application/octet-stream": binary}}}
     if endpoint.answer == "me":
         groups = {"type": "array", "items": {"type": "string"}}
@@ -91,7 +91,7 @@ def _answer(endpoint: Endpoint) -> Mapping[str, Any]:
         return {"200": {"description": "You.", "content": _json(schema)}}
     if endpoint.answer == "document":
         return {"200": {"description": "The document.", "content": _json({"type": "object"})}}
-    whole_object = {"type": "object", "properties": {"object": {"type": "object", "description": "The object as Kubernetes has it."}}}
+    whole_object = {"type": "object", "properties": {"object": {"type": "object", "description": "The object as stored in Kubernetes."}}}
     schema = {"type": "object"} if endpoint.answer == "deleted" else {"allOf": [_ref(endpoint.kind), whole_object]}
     content = _json(schema)
     if endpoint.query and "dryRun" in endpoint.query:
@@ -163,7 +163,7 @@ def document() -> Schema:
         "info": {
             "title": "database-backup-operator console",
             "version": __version__,
-            "description": "Backups and restores of PostgreSQL. What you may do is what Kubernetes RBAC lets you do.",
+            "description": "Backups and restores of PostgreSQL. Kubernetes RBAC decides what you may do.",
         },
         "paths": paths,
         "components": {"schemas": _schemas(), "securitySchemes": schemes},

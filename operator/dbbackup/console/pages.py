@@ -1,5 +1,5 @@
-"""The page: everything that the API does, for people. Rendered here; a fragment of it where htmx
-asks for one."""
+"""The pages: everything that the API does, for people. Rendered on the server; a request by htmx
+gets a fragment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dbbackup.console.actions import BackupRequest, Change, DeleteRequest, Resto
 from dbbackup.console.api import Api, schedule_change
 from dbbackup.console.endpoints import PLURALS
 from dbbackup.console.people import Right
-from dbbackup.console.problems import Problem
+from dbbackup.console.problems import HttpProblem
 from dbbackup.console.render import Renderer, object_yaml
 from dbbackup.console.resources import BACKUPS, RESTORES, SCHEDULES
 from dbbackup.console.rows import AnyRow, row_of
@@ -64,7 +64,7 @@ class Pages:
     async def _caller(self, request: Request) -> Caller:
         caller = await self.gate.caller(request)
         if caller.session is None:
-            raise Problem(401, "NotSignedIn", "The page wants a session.", "Sign in, or use the API below /api/v1.")
+            raise HttpProblem(401, "NotSignedIn", "Sign in to use this page.", "Sign in, or use the API below /api/v1.")
         self.service.count_read(caller)
         if "namespace" in request.path_params:
             check_path(request.path_params["namespace"], request.path_params.get("name", "x"))
@@ -82,7 +82,7 @@ class Pages:
             return self.render.page(request, None, "sign-in.html", next=following, why=request.query_params.get("why", ""))
         try:
             cookie = await self.gate.sign_in(request, (await read_form(request)).get("token", ""))
-        except Problem as problem:
+        except HttpProblem as problem:
             return self.render.page(request, None, "sign-in.html", problem.status, next=following, problem=problem)
         answer = _go(following)
         set_cookie(request, answer, cookie, self.service.config.session_lifetime.total_seconds())
@@ -113,7 +113,7 @@ class Pages:
         return self.render.page(request, caller, "list.html", namespaces=spaces, databases=databases, stores=stores, **more)
 
     async def _usage(self, caller: Caller, query: views.Query) -> list[AnyRow]:
-        """Of the storages that the person may see there, the fullest few that say a capacity."""
+        """The fullest three storages with a capacity, of those that the person may see there."""
         seen = await self.service.visible(caller, "BackupStorage", query.namespace)
         page = views.select(self.service.cache.storages(), views.Query(namespace=query.namespace, size=views.MOST), seen, self.service.now())
         full = [row for row in page.rows if row.capacity and row.used is not None]
@@ -140,7 +140,7 @@ class Pages:
         return self.render.page(request, caller, "one.html", plural=path["plural"], yaml=object_yaml(found), changes=shown, **more)
 
     async def _may(self, caller: Caller, kind: str, namespace: str, name: str) -> Mapping[str, bool]:
-        """What the page offers there."""
+        """Which actions the page offers."""
         asked: Mapping[str, Sequence[Right]] = {}
         if kind == "DatabaseBackup":
             change = Right("patch", BACKUPS, namespace, name)
@@ -156,7 +156,7 @@ class Pages:
         return dict(zip(asked, answers, strict=True))
 
     def _changes(self, kind: str, namespace: str, name: str, found: Raw, may: Mapping[str, bool]) -> dict[str, Change]:
-        """The actions that need no form, for `copy as YAML`."""
+        """The actions that need no form, for `Copy as YAML`."""
         row = row_of(found)
         if kind == "DatabaseBackup" and may["pin"]:
             pinned = bool(getattr(row, "pinned", False))
@@ -172,8 +172,8 @@ class Pages:
     # Forms: GET shows one; POST with `preview` shows what would be applied; POST does it
 
     async def _form(self, request: Request, caller: Caller, template: str, form: Mapping[str, str], make: Any, **more: Any) -> ASGIApp:
-        """`make` turns the form into a Change. What is refused is told above the form, which keeps
-        what was typed."""
+        """`make` turns the form into a Change. A refusal is shown above the form, which keeps what
+        was typed."""
         if request.method != "POST":
             return self.render.page(request, caller, template, form=form, **more)
         try:
@@ -181,7 +181,7 @@ class Pages:
             if "preview" in form:
                 return self.render.page(request, caller, template, form=form, preview=change.yaml(), **more)
             done = await self.service.perform(caller, change)
-        except Problem as problem:
+        except HttpProblem as problem:
             if problem.status not in (403, 409, 422, 429):
                 raise
             return self.render.page(request, caller, template, problem.status, form=form, problem=problem, **more)
@@ -195,8 +195,8 @@ class Pages:
             "delete": f"Backup {name} is being deleted.",
             "pin": f"{name} is pinned: it does not expire.",
             "unpin": f"{name} is no longer pinned.",
-            "suspend": f"{name} is suspended: it starts nothing.",
-            "resume": f"{name} goes on.",
+            "suspend": f"{name} is suspended: it starts no runs.",
+            "resume": f"{name} is resumed.",
             "run-now": f"{name} runs now.",
         }
         if caller.session is not None:
@@ -221,7 +221,7 @@ class Pages:
 
         def make() -> Change:
             if not views.NAMESPACE.fullmatch(namespace):
-                raise Problem(422, "Invalid", "namespace: say in which namespace the database's Secret is.", "Type the name of a namespace.")
+                raise HttpProblem(422, "Invalid", "namespace: name the namespace of the database's Secret.", "Type the name of a namespace.")
             fields = {key: value for key, value in form.items() if key in ("name", "secret", "database", "storage", "format", "ttl")}
             return actions.create_backup(namespace, parse(BackupRequest, fields), caller.person.name)
 

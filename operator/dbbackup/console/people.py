@@ -1,5 +1,5 @@
-"""Who somebody is (TokenReview) and what they may do (SubjectAccessReview): always Kubernetes' own
-answer."""
+"""Who a person is (TokenReview) and what they may do (SubjectAccessReview). Kubernetes alone
+answers both questions."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from dbbackup.console.resources import ACCESS_REVIEWS, TOKEN_REVIEWS
 from dbbackup.kube import ApiError, Kube, Resource
 
 REVIEW_SECONDS = 60.0
-"""A token that Kubernetes has taken is shown to it again after so long."""
+"""A token that Kubernetes accepted is reviewed again after this time."""
 READ_SECONDS = 20.0
-"""An answer about reading counts for so long; one about writing or downloading only once."""
+"""An answer about reading is reused for this time; one about writing or downloading never."""
 REMEMBERED = 20_000
-"""Answers and reviews that are kept at most."""
+"""Answers and reviews kept at most."""
 AT_ONCE = 16
 TOKEN_LIMIT = 16_384
-EXPIRED = "Your token is no longer valid: it has expired or was withdrawn. Sign in with a new one."
+EXPIRED = "Your token is no longer valid: it has expired or was revoked. Sign in with a new one."
 
 _V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """As the API server knows them."""
+    """A person as the API server describes them."""
 
     name: str
     uid: str = ""
@@ -39,14 +39,14 @@ class Person:
 
     @property
     def key(self) -> str:
-        """Tells apart two people, and one person with other groups than before."""
-        told = repr((self.name, self.uid, sorted(self.groups), sorted((key, tuple(values)) for key, values in self.extra.items())))
-        return hashlib.sha256(told.encode()).hexdigest()
+        """Differs between two people, and for one person after a change of their groups."""
+        text = repr((self.name, self.uid, sorted(self.groups), sorted((key, tuple(values)) for key, values in self.extra.items())))
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """What is asked for. `resource` may have a subresource, as in `databasebackups/download`."""
+    """A right in Kubernetes. It may name a subresource, as in `databasebackups/download`."""
 
     verb: str
     resource: Resource
@@ -59,8 +59,8 @@ class Right:
         return self.resource.plural + (f"/{self.subresource}" if self.subresource else "")
 
 
-class Remembered(Generic[_V]):
-    """Values for a while, the oldest dropped first."""
+class TimedCache(Generic[_V]):
+    """Values that expire after `seconds`; beyond `most`, the oldest are dropped."""
 
     def __init__(self, seconds: float, most: int = REMEMBERED, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds, self._most, self._clock = seconds, most, clock
@@ -84,18 +84,18 @@ def _digest(token: str) -> bytes:
 class People:
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
-        self._reviews: Remembered[Person] = Remembered(REVIEW_SECONDS)
-        self._answers: Remembered[bool] = Remembered(READ_SECONDS)
+        self._reviews: TimedCache[Person] = TimedCache(REVIEW_SECONDS)
+        self._answers: TimedCache[bool] = TimedCache(READ_SECONDS)
 
     def known(self, token: str) -> Person | None:
-        """The person, where Kubernetes took that token within the last REVIEW_SECONDS."""
+        """The person, if Kubernetes accepted the token within the last REVIEW_SECONDS."""
         return self._reviews.get(_digest(token))
 
     async def review(self, token: str) -> Person:
-        """The person whose token it is; Problem 401 where Kubernetes does not know it (any
-        more)."""
+        """The person whose token it is; HttpProblem 401 if Kubernetes does not accept it, or no
+        longer does."""
         if not token or len(token) > TOKEN_LIMIT or not token.isascii() or any(char.isspace() or not char.isprintable() for char in token):
-            raise not_signed_in("That is not a token: paste the token alone, in one line.")
+            raise not_signed_in("That is not a token: paste only the token, on one line.")
         key = _digest(token)
         if (known := self._reviews.get(key)) is not None:
             return known
@@ -118,8 +118,8 @@ class People:
         return person
 
     async def allowed(self, person: Person, right: Right) -> bool:
-        """Whether Kubernetes lets them; Problem where it cannot be asked. Answers to get and list
-        are remembered for a moment."""
+        """Whether Kubernetes allows it; HttpProblem if the API server does not answer. Answers
+        about get and list are reused for READ_SECONDS."""
         reads = right.verb in ("get", "list") and not right.subresource
         key = (person.key, right)
         if reads and (known := self._answers.get(key)) is not None:
@@ -147,12 +147,12 @@ class People:
         return allowed
 
     async def demand(self, person: Person, right: Right) -> None:
-        """Problem 403 where they may not; it says the same whether the object exists or not."""
+        """HttpProblem 403 if they may not, the same whether the object exists or not."""
         if not await self.allowed(person, right):
             raise forbidden(person.name, right.verb, right.text, right.namespace)
 
     async def readable(self, person: Person, resource: Resource, namespaces: set[str]) -> set[str] | None:
-        """Of these namespaces those in which they may list; None: in every one."""
+        """Those of the namespaces in which they may list; None if they may list in every one."""
         if await self.allowed(person, Right("list", resource)):
             return None
         gate = asyncio.Semaphore(AT_ONCE)

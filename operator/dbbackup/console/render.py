@@ -1,4 +1,4 @@
-"""Templates: everything is escaped; what a template may do stands here."""
+"""Renders the templates. Everything is escaped; FILTERS is all that a template can call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dbbackup.console.service import Caller
 
 
 def object_yaml(obj: Raw) -> str:
-    """The object as people want it: without what only the API server's bookkeeping needs."""
+    """The object as YAML, without `managedFields`."""
     meta = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
     return yaml.safe_dump({**obj, "metadata": meta}, sort_keys=False, allow_unicode=True, width=120)
 
@@ -61,10 +61,12 @@ FILTERS: dict[str, Callable[..., Any]] = {
 
 @functools.cache
 def _environment() -> Environment:
-    made = Environment(loader=PackageLoader("dbbackup.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.globals["version"] = __version__
-    made.filters.update(FILTERS)
-    return made
+    environment = Environment(
+        loader=PackageLoader("dbbackup.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals["version"] = __version__
+    environment.filters.update(FILTERS)
+    return environment
 
 
 class Renderer:
@@ -81,7 +83,7 @@ class Renderer:
                 {
                     "person": caller.person.name if caller else "",
                     "csrf": session.csrf if session else "",
-                    "flashes": session.told() if session and not fragment else [],
+                    "flashes": session.take_flashes() if session and not fragment else [],
                     "now": self._now(),
                     "path": request.url.path,
                     "problem": None,

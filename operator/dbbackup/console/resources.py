@@ -1,6 +1,6 @@
-"""What the console may ask of the API server, once: a test compares it with the chart's RBAC.
+"""What the console may ask of the API server. A test compares it with the chart's RBAC.
 
-Secrets only where the chart's values name a namespace.
+It may read Secrets only in the namespaces that the chart's values name.
 """
 
 from __future__ import annotations
@@ -24,5 +24,6 @@ SECRETS = _resource("", "v1", "secrets", "get")
 
 KINDS = {"BackupStorage": STORAGES, "DatabaseBackup": BACKUPS, "DatabaseBackupSchedule": SCHEDULES, "DatabaseRestore": RESTORES}
 RESOURCES = (*KINDS.values(), TOKEN_REVIEWS, ACCESS_REVIEWS)
-"""Every call that needs no namespace of `console.downloadNamespaces`."""
+"""Calls in every namespace; IN_DOWNLOAD_NAMESPACES only in those of
+`console.downloadNamespaces`."""
 IN_DOWNLOAD_NAMESPACES = (SECRETS,)

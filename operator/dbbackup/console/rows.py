@@ -1,4 +1,4 @@
-"""What lists show of an object, and no more: 10,000 of them are kept in memory. Pure."""
+"""The fields of an object that lists show, and no more: 10,000 objects are kept in memory. Pure."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from dbbackup.api.conditions import instant
 from dbbackup.api.metadata import PIN, REQUESTED_BY, SCHEDULE, SUSPEND
 from dbbackup.api.objects import Raw, annotation
 from dbbackup.api.specs import SpecError, parse_storage
+from dbbackup.text import cut
 
 Tone = Literal["good", "busy", "warn", "bad", "off", "pin"]
 
 SOON = timedelta(days=2)
-"""Before its expiry a backup is badged Expiring for so long."""
+"""How long before its expiry a backup has the badge Expiring."""
 TEXT_LIMIT = 300
-"""Characters kept of a message."""
+"""Characters of a message that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Badge:
-    """`text` is what is filtered by, too."""
+    """A mark in lists; `text` is also what the filter `state` compares."""
 
     text: str
     tone: Tone
@@ -36,9 +37,10 @@ class Badge:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Of every kind. `reason` and `message` are those of its Ready condition, or of its failure."""
+    """The fields of every kind. `reason` and `message` are from the failure or the Ready
+    condition."""
 
-    __pydantic_config__ = ConfigDict(alias_generator=to_camel)  # as the API tells it
+    __pydantic_config__ = ConfigDict(alias_generator=to_camel)  # the API's names
 
     kind: str
     namespace: str
@@ -52,7 +54,7 @@ class Row:
 
     @property
     def active(self) -> bool:
-        """Whether it will change by itself before long."""
+        """Whether it will change soon by itself."""
         return self.phase in ("", "Pending", "Running", "Deleting")
 
 
@@ -120,8 +122,7 @@ AnyRow = BackupRow | RestoreRow | ScheduleRow | StorageRow
 
 
 def _text(value: Any, limit: int = TEXT_LIMIT) -> str:
-    text = "" if value is None else str(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return "" if value is None else cut(str(value), limit)
 
 
 def _whole(value: Any) -> int | None:
@@ -129,8 +130,8 @@ def _whole(value: Any) -> int | None:
 
 
 def row_of(obj: Raw) -> AnyRow:
-    """Of one object as the API server tells it; what is missing or of a strange type is left
-    empty."""
+    """The row of an object from the API server; a field that is missing or has an unexpected type
+    is left empty."""
     kind, meta, status, spec = obj["kind"], obj["metadata"], obj.get("status") or {}, obj.get("spec") or {}
     ready = conditions.find(status.get("conditions") or (), "Ready") or {}
     failure = status.get("failure") or {}
@@ -146,7 +147,7 @@ def row_of(obj: Raw) -> AnyRow:
         "message": _text(failure.get("message") or ("" if phase == "Completed" else ready.get("message"))),
         "database": intern(_text((status.get("database") or {}).get("name") or (spec.get("database") or {}).get("name"))),
     }
-    return _MAKE[kind](obj, meta, spec, status, common)
+    return _ROW_OF[kind](obj, meta, spec, status, common)
 
 
 def _percent(status: Raw) -> int | None:
@@ -193,7 +194,7 @@ def _schedule(obj: Raw, _meta: Raw, spec: Raw, status: Raw, common: dict[str, An
         **{**common, "phase": "", "database": name},
         schedule=_text(spec.get("schedule")),
         zone=_text(spec.get("timeZone") or "Etc/UTC", 64),
-        suspended=bool(spec.get("suspend")) or annotation(obj, SUSPEND) == "true",  # as it is wanted: the status follows
+        suspended=bool(spec.get("suspend")) or annotation(obj, SUSPEND) == "true",  # as requested: the status follows later
         suspended_by_spec=bool(spec.get("suspend")),
         last_success=instant(status.get("lastSuccessfulTime")),
         next_run=instant(status.get("nextScheduleTime")),
@@ -226,7 +227,7 @@ def _storage(obj: Raw, _meta: Raw, spec: Raw, status: Raw, common: dict[str, Any
     )
 
 
-_MAKE: Mapping[str, Callable[..., AnyRow]] = {
+_ROW_OF: Mapping[str, Callable[..., AnyRow]] = {
     "DatabaseBackup": _backup,
     "DatabaseRestore": _restore,
     "DatabaseBackupSchedule": _schedule,
@@ -235,7 +236,7 @@ _MAKE: Mapping[str, Callable[..., AnyRow]] = {
 
 
 def badges(row: AnyRow, now: datetime) -> tuple[Badge, ...]:
-    """The first says where it stands; others what is besides."""
+    """The first badge is the object's state; others add to it."""
     if isinstance(row, StorageRow):
         return ({"Ready": Badge("Ready", "good"), "NotReady": Badge("Not ready", "bad", row.message)}.get(row.phase, Badge("Checking", "busy")),)
     if isinstance(row, ScheduleRow):
@@ -245,7 +246,7 @@ def badges(row: AnyRow, now: datetime) -> tuple[Badge, ...]:
         return (main,)
     more = []
     if row.pinned:
-        more.append(Badge("Pinned", "pin", "Kept until it is unpinned, whatever its time to live says"))
+        more.append(Badge("Pinned", "pin", "Kept until it is unpinned, whatever its time to live"))
     elif row.phase == "Completed" and row.expiration is not None and row.expiration <= now + SOON:
         more.append(Badge("Expiring", "warn", f"Expires {row.expires}"))
     return (main, *more)
@@ -262,9 +263,9 @@ def _phase_badge(row: BackupRow | RestoreRow) -> Badge:
 def _schedule_badges(row: ScheduleRow) -> tuple[Badge, ...]:
     more = []
     if row.failures:
-        more.append(Badge("Failing", "bad", f"{row.failures} failed since the last good one"))
+        more.append(Badge("Failing", "bad", f"{row.failures} failed since the last good backup"))
     if row.held:
         more.append(Badge("Prune held", "warn", row.held))
     if row.active_runs:
         more.append(Badge("Running", "busy", f"{row.active_runs} running"))
-    return (Badge("Suspended", "off", "Starts nothing") if row.suspended else Badge("Active", "good"), *more)
+    return (Badge("Suspended", "off", "Starts no runs") if row.suspended else Badge("Active", "good"), *more)

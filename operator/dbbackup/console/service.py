@@ -1,5 +1,5 @@
-"""What the console does for a person, behind the page and the API alike: ask Kubernetes whether
-they may, do it, write the audit line."""
+"""What the console does for a person, for page and API alike: it asks Kubernetes whether they may,
+does it, and writes the audit line."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from dbbackup.api.conditions import timestamp
 from dbbackup.api.objects import Raw
 from dbbackup.audit import Line, Outcome
 from dbbackup.console.actions import Change
-from dbbackup.console.cache import Cache
-from dbbackup.console.config import Config
-from dbbackup.console.guard import Limit
-from dbbackup.console.people import People, Person, Remembered, Right
-from dbbackup.console.problems import Problem, from_api, not_found, too_many
+from dbbackup.console.cache import RowCache
+from dbbackup.console.config import ConsoleConfig
+from dbbackup.console.guard import RateLimit
+from dbbackup.console.people import People, Person, Right, TimedCache
+from dbbackup.console.problems import HttpProblem, from_api, not_found, too_many
 from dbbackup.console.resources import KINDS
 from dbbackup.console.rows import AnyRow
 from dbbackup.console.sessions import Session
-from dbbackup.console.views import NAME, NAMESPACE, Page, Query, select
+from dbbackup.console.views import NAME, NAMESPACE, Query, RowPage, select
 from dbbackup.kube import ApiError, Kube
 
 VIA = "console"
 WRITES = (60, 60.0)
-"""Of one person, in so many seconds."""
+"""Changes of one person at most, and in how many seconds."""
 READS = (1200, 60.0)
+"""The same for all requests."""
 TRIES = 5
 LISTED_SECONDS = 300.0
-"""One line of the audit log for so long, since the page looks every few seconds."""
+"""One audit line covers a list for this time, because the page asks every few seconds."""
 
 _R = TypeVar("_R", bound=AnyRow)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`source` is the address that they come from. `session` is None where they sent their token
-    with the request."""
+    """Who made a request. `source` is their address; `session` is None if they sent a token with
+    the request."""
 
     person: Person
     source: str
@@ -46,61 +47,61 @@ class Caller:
 
 
 class Service:
-    def __init__(self, kube: Kube, cache: Cache, people: People, config: Config) -> None:
+    def __init__(self, kube: Kube, cache: RowCache, people: People, config: ConsoleConfig) -> None:
         self.kube, self.cache, self.people, self.config = kube, cache, people, config
-        self._writes, self._reads = Limit(*WRITES), Limit(*READS)
-        self._listed: Remembered[bool] = Remembered(LISTED_SECONDS)
+        self._writes, self._reads = RateLimit(*WRITES), RateLimit(*READS)
+        self._listed: TimedCache[bool] = TimedCache(LISTED_SECONDS)
 
     def now(self) -> datetime:
         return self.kube.clock.now()
 
     def count_read(self, caller: Caller) -> None:
-        """Problem 429 where they ask too often."""
+        """HttpProblem 429 if they ask too often."""
         if wait := self._reads.take(caller.person.key):
             raise too_many("requests", wait)
 
-    def told(
+    def audit(
         self, action: str, caller: Caller, outcome: Outcome, kind: str, namespace: str, name: str = "", target: str = "", reason: str = ""
     ) -> None:
         audit.record(Line(action, caller.person.name, VIA, outcome, kind, namespace, name, target, caller.source, reason))
 
     async def demand(self, action: str, caller: Caller, right: Right, kind: str, name: str = "") -> None:
-        """Problem 403, with its line in the audit log, where Kubernetes does not let them."""
+        """HttpProblem 403, with an audit line, if Kubernetes does not allow it."""
         try:
             await self.people.demand(caller.person, right)
-        except Problem as problem:
+        except HttpProblem as problem:
             if problem.status == 403:
-                self.told(action, caller, "refused", kind, right.namespace, name, reason=problem.message)
+                self.audit(action, caller, "refused", kind, right.namespace, name, reason=problem.message)
             raise
 
     async def visible(self, caller: Caller, kind: str, namespace: str = "") -> set[str] | None:
-        """The namespaces whose objects of that kind they may list, among those that hold something
-        and `namespace`; None for all."""
+        """The namespaces in which they may list the kind, among those with objects, or `namespace`
+        alone if it is given; None for all."""
         known = {namespace} if namespace else self.cache.namespaces()
         return await self.people.readable(caller.person, KINDS[kind], known)
 
-    async def list(self, caller: Caller, kind: str, rows: Sequence[_R], query: Query) -> Page[_R]:
-        """What they may see of it. A namespace that they may not list is a Problem 403, there or
-        not."""
+    async def list(self, caller: Caller, kind: str, rows: Sequence[_R], query: Query) -> RowPage[_R]:
+        """The rows that they may see. HttpProblem 403 for a namespace in which they may not list,
+        whether it exists or not."""
         if query.namespace and not NAMESPACE.fullmatch(query.namespace):
-            raise Problem(422, "Invalid", "namespace: that can be none: lower-case letters, digits and '-'.", "Correct the filter.")
+            raise HttpProblem(422, "Invalid", "namespace: invalid name: use lower-case letters, digits and '-'.", "Correct the filter.")
         namespaces = await self.visible(caller, kind, query.namespace)
         if query.namespace and namespaces is not None and not namespaces:
             await self.demand("list", caller, Right("list", KINDS[kind], query.namespace), kind)
         key = (caller.person.key, kind, query.namespace)
         if not self._listed.get(key):
             self._listed.put(key, True)
-            self.told("list", caller, "allowed", kind, query.namespace)
+            self.audit("list", caller, "allowed", kind, query.namespace)
         return select(rows, query, namespaces, self.now())
 
     async def get(self, caller: Caller, kind: str, namespace: str, name: str) -> Raw:
-        """The object as it is now. Whoever may not get it learns nothing of whether it is there."""
+        """The object as it is now. Without the right, the answer does not show whether it
+        exists."""
         await self.demand("get", caller, Right("get", KINDS[kind], namespace, name), kind, name)
         return await self.object(kind, namespace, name)
 
     async def object(self, kind: str, namespace: str, name: str) -> Raw:
-        """The same for the console's own use: whoever calls it has asked for the rights that
-        count."""
+        """The same without a check: the caller has checked the rights that are needed."""
         try:
             found = await self.kube.get(KINDS[kind], namespace, name)
         except ApiError as error:
@@ -110,33 +111,33 @@ class Service:
         return found
 
     async def may(self, caller: Caller, *rights: Right) -> bool:
-        """For what a page offers; the action itself is asked for again."""
+        """Whether a page should offer an action; the action itself is checked again."""
         for right in rights:
             if not await self.people.allowed(caller.person, right):
                 return False
         return True
 
     async def perform(self, caller: Caller, change: Change) -> Raw | None:
-        """Does it, or Problem; either way one audit line. The object as it is then; None after a
-        deletion."""
+        """Makes the change, or raises HttpProblem; either way it writes one audit line. Returns the
+        object afterwards, None after a deletion."""
         if wait := self._writes.take(caller.person.key):
-            self.told(change.action, caller, "refused", change.kind, change.namespace, change.name, change.target, "too many changes")
+            self.audit(change.action, caller, "refused", change.kind, change.namespace, change.name, change.target, "too many changes")
             raise too_many("changes", wait)
         for right in change.rights:
             await self.demand(change.action, caller, right, change.kind, change.name)
         try:
             done = await self._carry_out(change)
         except ApiError as error:
-            problem = from_api(error, change.told)
-            self.told(change.action, caller, "failed", change.kind, change.namespace, change.name, change.target, problem.message)
+            problem = from_api(error, change.description)
+            self.audit(change.action, caller, "failed", change.kind, change.namespace, change.name, change.target, problem.message)
             raise problem from None
-        except Problem as problem:
-            self.told(change.action, caller, "failed", change.kind, change.namespace, change.name, change.target, problem.message)
+        except HttpProblem as problem:
+            self.audit(change.action, caller, "failed", change.kind, change.namespace, change.name, change.target, problem.message)
             raise
         if done is not None and change.verb == "create":
             self.cache.put(done)
         name = change.name or (done or {}).get("metadata", {}).get("name", "")
-        self.told(change.action, caller, "succeeded", change.kind, change.namespace, name, change.target)
+        self.audit(change.action, caller, "succeeded", change.kind, change.namespace, name, change.target)
         return done
 
     async def _carry_out(self, change: Change) -> Raw | None:
@@ -147,7 +148,7 @@ class Service:
             found = await self.object(change.kind, change.namespace, change.name)
             meta = found["metadata"]
             if change.uid is not None and meta["uid"] != change.uid:
-                raise Problem(409, "Conflict", f"{change.kind} {change.name} is another one than you looked at.", "Look at it again.")
+                raise HttpProblem(409, "Conflict", f"{change.kind} {change.name} was replaced since you opened it.", "Load it again.")
             try:
                 done = found
                 if not meta.get("deletionTimestamp"):
@@ -166,12 +167,12 @@ class Service:
         raise AssertionError("unreachable")
 
     def stamp(self) -> str:
-        """The time as a value for annotations that ask for something new."""
+        """The time, as a new value for annotations that request something."""
         return timestamp(self.now().astimezone(UTC))
 
 
 def _with_finalizers(body: Raw, meta: Raw) -> Raw:
-    """A merge patch replaces a list: the finalizers of others stay."""
+    """The patch with the object's other finalizers: a merge patch replaces the whole list."""
     added = cast("Raw", body.get("metadata") or {}).get("finalizers")
     if not added:
         return body
@@ -180,6 +181,6 @@ def _with_finalizers(body: Raw, meta: Raw) -> Raw:
 
 
 def check_path(namespace: str, name: str) -> None:
-    """Problem 404 for what can be the name of nothing."""
+    """HttpProblem 404 if a name is not a valid Kubernetes name."""
     if not NAMESPACE.fullmatch(namespace) or not NAME.fullmatch(name):
-        raise Problem(404, "NotFound", "There is no such object: that is no name of Kubernetes.", "Check the address.")
+        raise HttpProblem(404, "NotFound", "There is no such object: not a valid Kubernetes name.", "Check the address.")

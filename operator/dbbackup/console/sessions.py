@@ -1,5 +1,5 @@
-"""Who is signed in: in memory alone, so that a restart ends every session, and nothing of a token
-lies anywhere."""
+"""Who is signed in. Sessions are in memory only, so that a restart ends them all and no token is
+stored anywhere."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from dbbackup.console.people import Person
 
 MOST = 2000
-"""Sessions at a time; the one that was used least recently goes first."""
+"""Sessions at a time; beyond that, the least recently used one ends."""
 IDLE_SECONDS = 4 * 3600.0
 FLASHES = 5
 
 
 @dataclass(slots=True)
 class Session:
-    """`csrf` must come with whatever a browser asks to change. `flashes` are told on the next page:
-    (tone, text)."""
+    """`csrf` must come with every change that a browser requests. `flashes` are messages for the
+    next page: (tone, text)."""
 
     person: Person
     token: str = field(repr=False)
@@ -33,8 +33,8 @@ class Session:
     def flash(self, tone: str, text: str) -> None:
         self.flashes = [*self.flashes, (tone, text)][-FLASHES:]
 
-    def told(self) -> list[tuple[str, str]]:
-        """What is to be told, once."""
+    def take_flashes(self) -> list[tuple[str, str]]:
+        """The messages for this page; each is returned once."""
         found, self.flashes = self.flashes, []
         return found
 
@@ -46,7 +46,7 @@ class Sessions:
 
     @staticmethod
     def _key(cookie: str) -> bytes:
-        """A cookie is kept as its digest only."""
+        """The cookie's digest: the cookie itself is not kept."""
         return hashlib.sha256(cookie.encode("utf-8", "replace")).digest()
 
     def begin(self, person: Person, token: str) -> str:
@@ -58,7 +58,7 @@ class Sessions:
         return cookie
 
     def find(self, cookie: str) -> Session | None:
-        """None where there is none, or its time is up."""
+        """None if there is no such session, or it has expired."""
         key = self._key(cookie)
         session = self._sessions.get(key)
         if session is None:

@@ -1,4 +1,4 @@
-"""Which rows are shown, in which order, and in which words. Pure."""
+"""Which rows a list shows, and how times, logs and file names are written. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dbbackup.console.rows import AnyRow, BackupRow, RestoreRow, ScheduleRow, St
 
 PAGE_SIZE = 50
 MOST = 500
-"""Rows of one answer at most."""
+"""Rows in one answer at most."""
 TEXT = 200
-"""Characters that are searched for at most."""
+"""Characters of a filter at most."""
 NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 STATES: Mapping[str, Sequence[str]] = {
@@ -33,7 +33,7 @@ _R = TypeVar("_R", bound=AnyRow)
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a person asks to see. Empty means all; `state` is a badge; `page` counts from 1."""
+    """The filters of a list. Empty means all; `state` is a badge; `page` counts from 1."""
 
     namespace: str = ""
     state: str = ""
@@ -43,16 +43,16 @@ class Query:
     size: int = PAGE_SIZE
 
     @classmethod
-    def read(cls, asked: Mapping[str, str]) -> Query:
-        """From a query string; what makes no sense is as if it were not there, but a namespace that
-        can be none finds nothing."""
+    def read(cls, parameters: Mapping[str, str]) -> Query:
+        """From a query string. Values that make no sense are ignored, except a namespace: an
+        invalid one is refused later."""
 
         def number(name: str, default: int, most: int) -> int:
-            text = asked.get(name, "")
+            text = parameters.get(name, "")
             return min(max(int(text), 1), most) if text.isascii() and text.isdigit() and len(text) < 10 else default
 
         def word(name: str) -> str:
-            return asked.get(name, "").strip()[:TEXT]
+            return parameters.get(name, "").strip()[:TEXT]
 
         return cls(word("namespace"), word("state"), word("database"), word("q"), number("page", 1, 10_000_000), number("size", PAGE_SIZE, MOST))
 
@@ -61,8 +61,8 @@ class Query:
         return bool(self.state or self.database or self.text)
 
     def link(self, **change: str | int) -> str:
-        """The query string of this with `change`; a change of anything but the page goes to the
-        first."""
+        """The query string with `change` applied; any change but that of the page leads to page
+        1."""
         other = replace(self, **({} if "page" in change else {"page": 1}), **change)  # type: ignore[arg-type]
         known = {"namespace": other.namespace, "state": other.state, "database": other.database, "q": other.text}
         pairs = {key: value for key, value in known.items() if value}
@@ -74,9 +74,10 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[_R]):
-    """`total` counts what matches, `all` what the person may see there; `number` is that of the
-    page shown, at most the last. `states` counts the badges of what matches but for the state."""
+class RowPage(Generic[_R]):
+    """One page of a list. `total` counts the rows that match, `all` those that the person may see;
+    `number` is the page shown, at most the last. `states` counts the badges of the rows that match
+    all filters but the state."""
 
     rows: Sequence[_R]
     total: int
@@ -100,9 +101,9 @@ def _searched(row: AnyRow) -> str:
     return f"{row.name}\n{row.namespace}\n{row.database}\n{row.reason}\n{more}".lower()
 
 
-def select(rows: Iterable[_R], query: Query, namespaces: Collection[str] | None, now: datetime) -> Page[_R]:
-    """The page of `rows` (in the order of the list) that is asked for. `namespaces` are those that
-    may be seen; None for all."""
+def select(rows: Iterable[_R], query: Query, namespaces: Collection[str] | None, now: datetime) -> RowPage[_R]:
+    """The requested page of `rows`, which are in the order of the list. `namespaces` are those that
+    the person may see; None for all."""
     seen = [row for row in rows if (not query.namespace or row.namespace == query.namespace) and (namespaces is None or row.namespace in namespaces)]
     found = seen
     if query.database:
@@ -117,7 +118,7 @@ def select(rows: Iterable[_R], query: Query, namespaces: Collection[str] | None,
     pages = max(1, -(-len(found) // query.size))
     number = min(query.page, pages)
     shown = found[(number - 1) * query.size : number * query.size]
-    return Page(shown, len(found), len(seen), number, pages, any(row.active for row in shown), states)
+    return RowPage(shown, len(found), len(seen), number, pages, any(row.active for row in shown), states)
 
 
 def age_text(then: datetime | None, now: datetime) -> str:
@@ -129,7 +130,7 @@ def age_text(then: datetime | None, now: datetime) -> str:
 
 
 def until_text(then: datetime | None, now: datetime) -> str:
-    """How long until: `in 5h`, or `due` where it has passed."""
+    """How long until then: `in 5h`, or `due` if it has passed."""
     if then is None:
         return ""
     seconds = (then - now).total_seconds()
@@ -142,29 +143,28 @@ def time_text(then: datetime | None) -> str:
 
 
 def log_text(tail: str) -> str:
-    """A Job's log for people: of each line that is one of our JSON objects the time of day, the
-    level, the message, and what it says besides."""
-    told = []
+    """A Job's log for people: for each line of our JSON the time of day, the level, the message and
+    the other fields."""
+    lines = []
     for line in tail.splitlines():
         try:
             entry = json.loads(line)
             words = [str(entry.pop("ts"))[11:19], f"{entry.pop('level'):<7}", str(entry.pop("message"))]
         except (ValueError, KeyError, TypeError, AttributeError):
-            told.append(line)
+            lines.append(line)
             continue
         entry.pop("logger", None)
-        told.append(" ".join([*words, *(f"{key}={value}" for key, value in entry.items())]))
-    return "\n".join(told)
+        lines.append(" ".join([*words, *(f"{key}={value}" for key, value in entry.items())]))
+    return "\n".join(lines)
 
 
 def safe_filename(name: str, extension: str) -> str:
-    """A file's name that no header, shell or file system takes for anything else, whatever `name`
-    holds."""
+    """A file's name without any character that is special in a header, shell or file system."""
     kept = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".-")[:200]
     return (kept or "backup") + extension
 
 
 def local_path(path: str) -> str:
-    """`path` where it stays on this server, else `/`: where a sign-in leads to is for nobody else
-    to say."""
+    """`path` if it stays on this server, else `/`: a link must not make our sign-in lead to another
+    site."""
     return path if re.fullmatch(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,1000}", path) else "/"

@@ -1,5 +1,5 @@
-"""A request as the console takes it: who asks, from where, with which body; and what must hold
-before anything is changed."""
+"""Reads requests: who makes them, from where, with which body. Protects changes against requests
+from other sites."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from starlette.responses import Response
 
 from dbbackup import audit
 from dbbackup.audit import Line
-from dbbackup.console.guard import Limit, same_origin, same_token
+from dbbackup.console.guard import RateLimit, same_origin, same_token
 from dbbackup.console.people import EXPIRED, People
-from dbbackup.console.problems import Problem, not_signed_in, too_many
+from dbbackup.console.problems import HttpProblem, not_signed_in, too_many
 from dbbackup.console.service import VIA, Caller
 from dbbackup.console.sessions import Session, Sessions
 
 BODY_LIMIT = 64 << 10
 FIELDS = 64
 SIGN_INS = (20, 60.0)
-"""Of one address, in so many seconds; tokens that Kubernetes took within the last minute do not
-count."""
+"""Attempts of one address at most, and in how many seconds; tokens that Kubernetes accepted within
+the last minute do not count."""
 COOKIE = "dbbackup-session"
 CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
 SAFE = frozenset({"GET", "HEAD"})
 
 
 def source_of(request: Request) -> str:
-    """The address that the request comes from, as far as a trusted proxy tells it."""
+    """The address of the client, from X-Forwarded-For if a trusted proxy sent the request."""
     return request.client.host if request.client else ""
 
 
 def is_https(request: Request) -> bool:
-    """Also where a proxy in front says so: all that hangs on it is whether the cookie is for https
-    only."""
+    """Also if a proxy says so: it only decides whether the cookie is limited to https."""
     return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", ""))
 
 
@@ -44,15 +43,15 @@ def cookie_name(request: Request) -> str:
 
 
 class Gate:
-    """Knows who is signed in."""
+    """Finds out who makes a request: by token or by session."""
 
     def __init__(self, people: People, sessions: Sessions) -> None:
         self.people, self.sessions = people, sessions
-        self._tries = Limit(*SIGN_INS)
+        self._tries = RateLimit(*SIGN_INS)
 
     async def caller(self, request: Request) -> Caller:
-        """By the Authorization header, else by the session's cookie; Problem 401. A change by
-        cookie must come from our own page: Problem 403."""
+        """The person, by the Authorization header, else by the session's cookie; HttpProblem 401. A
+        change by cookie must come from our own page, else HttpProblem 403."""
         source, header = source_of(request), request.headers.get("authorization")
         if header is not None:
             scheme, _, token = header.partition(" ")
@@ -65,13 +64,13 @@ class Gate:
             raise not_signed_in("Your session has ended." if cookie else "Sign in first.")
         try:
             session.person = await self.people.review(session.token)
-        except Problem as problem:
+        except HttpProblem as problem:
             if problem.status == 401:
                 self.sessions.end(cookie)
-                raise Problem(401, "TokenExpired", EXPIRED, problem.hint) from None
+                raise HttpProblem(401, "TokenExpired", EXPIRED, problem.hint) from None
             raise
         caller = Caller(session.person, source, session)
-        request.state.caller = caller  # for the page that tells what went wrong
+        request.state.caller = caller  # for the page that shows an error
         if request.method not in SAFE:
             await self._own_page(request, caller, session)
         return caller
@@ -84,7 +83,7 @@ class Gate:
             why = None if same_token(given, session.csrf) else "it lacks the page's token"
         if why is not None:
             refuse("request", caller.person.name, caller.source, request.url.path, why)
-            raise Problem(403, "CrossSiteRequest", f"The request was refused: {why}.", "Load the page again, then repeat the action.")
+            raise HttpProblem(403, "CrossSiteRequest", f"The request was refused: {why}.", "Load the page again, then repeat the action.")
 
     async def _review(self, token: str, source: str) -> Any:
         known = self.people.known(token)
@@ -95,18 +94,18 @@ class Gate:
             raise too_many("attempts to sign in", wait)
         try:
             return await self.people.review(token)
-        except Problem as problem:
+        except HttpProblem as problem:
             if problem.status == 401:
                 refuse("sign-in", audit.UNKNOWN, source, "", problem.message)
             raise
 
     async def sign_in(self, request: Request, token: str) -> str:
-        """The new session's cookie; Problem where Kubernetes does not know the token, or the
+        """The new session's cookie; HttpProblem if Kubernetes does not accept the token, or the
         request comes from another site."""
         source = source_of(request)
         if (why := same_origin(request.headers)) is not None:
             refuse("sign-in", audit.UNKNOWN, source, "", why)
-            raise Problem(403, "CrossSiteRequest", f"The sign-in was refused: {why}.", "Open the console's own page and sign in there.")
+            raise HttpProblem(403, "CrossSiteRequest", f"The sign-in was refused: {why}.", "Open the console's own page and sign in there.")
         person = await self._review(token, source)
         audit.record(Line("sign-in", person.name, VIA, "succeeded", source=source))
         return self.sessions.begin(person, token)
@@ -129,7 +128,7 @@ def drop_cookie(request: Request, response: Response) -> None:
 
 
 async def read_body(request: Request) -> bytes:
-    """At most BODY_LIMIT bytes, or Problem 413; may be called again."""
+    """At most BODY_LIMIT bytes, or HttpProblem 413; may be called again."""
     known: bytes | None = getattr(request.state, "body", None)
     if known is not None:
         return known
@@ -137,30 +136,30 @@ async def read_body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > BODY_LIMIT:
-            raise Problem(413, "TooLarge", f"The request is larger than {BODY_LIMIT >> 10} KiB.", "Send less.")
+            raise HttpProblem(413, "TooLarge", f"The request is larger than {BODY_LIMIT >> 10} KiB.", "Send less.")
     request.state.body = bytes(body)
     return bytes(body)
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a form; empty ones are left out. Problem 415 or 422."""
+    """The fields of a form; empty ones are left out. HttpProblem 415 or 422."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
-        raise Problem(415, "UnsupportedMediaType", "The request must be a form.", "Send application/x-www-form-urlencoded.")
+        raise HttpProblem(415, "UnsupportedMediaType", "The request must be a form.", "Send application/x-www-form-urlencoded.")
     try:
         pairs = parse_qsl((await read_body(request)).decode(), max_num_fields=FIELDS, keep_blank_values=False)
     except ValueError:
-        raise Problem(422, "Invalid", "The form cannot be read.", "Send fewer fields, in UTF-8.") from None
+        raise HttpProblem(422, "Invalid", "The form cannot be read.", "Send fewer fields, in UTF-8.") from None
     return {key: value.strip() for key, value in pairs if value.strip()}
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """A JSON object; Problem 415 or 422."""
+    """A JSON object; HttpProblem 415 or 422."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Problem(415, "UnsupportedMediaType", "The request must be JSON.", "Send it with Content-Type: application/json.")
+        raise HttpProblem(415, "UnsupportedMediaType", "The request must be JSON.", "Send it with Content-Type: application/json.")
     try:
         value = json.loads(await read_body(request))
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise Problem(422, "Invalid", "The body is not a JSON object.", "Correct it and try again.")
+        raise HttpProblem(422, "Invalid", "The body is not a JSON object.", "Correct it and try again.")
     return value

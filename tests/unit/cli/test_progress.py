@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from dbbackup.cli import output, progress
-from dbbackup.cli.progress import BAR_WIDTH, Download, bar, clock_text, downloading, redrawn
+from dbbackup.cli.progress import BAR_WIDTH, ByteCounter, bar, clock_text, downloading, redrawn
 
 
 class Terminal(io.StringIO):
@@ -48,21 +48,21 @@ def test_clock(seconds: float, text: str) -> None:
 
 def test_a_downloads_line() -> None:
     now = 0.0
-    download = Download(100 << 20, "x.sql", lambda: now)
-    assert download.line().endswith("0 B of 100 MiB, 0 B/s, -:--:--")
+    counter = ByteCounter(100 << 20, "x.sql", lambda: now)
+    assert counter.line().endswith("0 B of 100 MiB, 0 B/s, -:--:--")
     while now < 30:
         now += 1
-        download.add(1 << 20)
-    assert download.line().endswith("30 MiB of 100 MiB, 1 MiB/s, 0:01:10")
-    download.add(-(20 << 20))
-    assert "10 MiB of 100 MiB, 0 B/s" in download.line(), "bytes taken back are no negative rate"
+        counter.add(1 << 20)
+    assert counter.line().endswith("30 MiB of 100 MiB, 1 MiB/s, 0:01:10")
+    counter.add(-(20 << 20))
+    assert "10 MiB of 100 MiB, 0 B/s" in counter.line(), "bytes taken back are no negative rate"
 
 
 def test_lines_for_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
-    download = Download(4096, "x.sql", lambda: now)
+    counter = ByteCounter(4096, "x.sql", lambda: now)
     for now in (5.0, 9.9, 10.0, 12.0):  # noqa: B007 - the clock reads it
-        download.add_and_say(1024)
+        counter.add_and_say(1024)
     assert capsys.readouterr().err == "x.sql: 3 KiB of 4 KiB (75 %)\n"
 
 

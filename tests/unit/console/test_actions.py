@@ -14,7 +14,7 @@ from dbbackup.api.specs import parse_backup, parse_restore
 from dbbackup.console import actions
 from dbbackup.console.actions import BackupRequest, Change, DeleteRequest, RestoreRequest, parse
 from dbbackup.console.people import Person, Right
-from dbbackup.console.problems import Problem
+from dbbackup.console.problems import HttpProblem
 from dbbackup.console.resources import BACKUPS, KINDS
 from dbbackup.console.service import Caller
 
@@ -69,7 +69,7 @@ def test_a_restore() -> None:
     ],
 )
 def test_what_cannot_be_is_refused_by_name(model: Any, given: dict[str, Any], field: str) -> None:
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(HttpProblem) as refused:
         parse(model, given)
     assert refused.value.status == 422
     assert refused.value.message.startswith(f"{field}:")
@@ -77,10 +77,10 @@ def test_what_cannot_be_is_refused_by_name(model: Any, given: dict[str, Any], fi
 
 def test_a_restore_and_a_deletion_want_the_name_typed() -> None:
     for confirm in ("", "APP", "one"):
-        with pytest.raises(Problem, match="target database"):
+        with pytest.raises(HttpProblem, match="target database"):
             actions.create_restore("shop", parse(RestoreRequest, {**RESTORE, "confirm": confirm}), "anna")
     for confirm in ("", "One"):
-        with pytest.raises(Problem, match="not that of the backup"):
+        with pytest.raises(HttpProblem, match="not that of the backup"):
             actions.delete_backup("shop", "one", parse(DeleteRequest, {"confirm": confirm}))
     assert actions.delete_backup("shop", "one", parse(DeleteRequest, {"confirm": ""}), preview=True).verb == "delete"
 
@@ -132,7 +132,7 @@ async def test_finalizers_of_others_stay() -> None:
 async def test_another_of_the_same_name_is_not_deleted() -> None:
     kube = FakeKube()
     kube.put(backup("one"))
-    with pytest.raises(Problem, match="another one"):
+    with pytest.raises(HttpProblem, match="replaced since"):
         await performed(kube, actions.delete_backup("shop", "one", parse(DeleteRequest, {"confirm": "one", "uid": "uid-before"})))
     assert kube.writes == []
 
@@ -143,5 +143,5 @@ async def test_a_conflict_is_tried_again() -> None:
     await performed(kube, actions.pin("shop", "one", pinned=True))
     assert [write[0] for write in kube.writes] == ["patch"]
     kube.conflicts = 99
-    with pytest.raises(Problem, match="changed meanwhile"):
+    with pytest.raises(HttpProblem, match="changed meanwhile"):
         await performed(kube, actions.pin("shop", "one", pinned=False))

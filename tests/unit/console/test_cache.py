@@ -11,7 +11,7 @@ import pytest
 from tests.unit.support.console_world import Raw, backup, obj
 
 from dbbackup.console import cache as caching
-from dbbackup.console.cache import Cache
+from dbbackup.console.cache import RowCache
 from dbbackup.console.resources import KINDS
 from dbbackup.kube import ApiError, Resource
 
@@ -52,9 +52,9 @@ def at(version: str, item: Raw) -> Raw:
     return item
 
 
-async def follow(server: Server, namespaces: tuple[str, ...] = ()) -> Cache:
+async def follow(server: Server, namespaces: tuple[str, ...] = ()) -> RowCache:
     """The cache once everything was told."""
-    cache, anything = Cache(), server
+    cache, anything = RowCache(), server
     kube: Any = anything
     task = asyncio.create_task(cache.follow(kube, namespaces))
     for _ in range(200):
@@ -73,7 +73,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caching, "FIRST_PAUSE", 0.0)
 
 
-def names(cache: Cache) -> list[str]:
+def names(cache: RowCache) -> list[str]:
     return [row.name for row in cache.backups()]
 
 
@@ -118,11 +118,11 @@ async def test_namespaces_are_followed_each_by_itself() -> None:
 
 
 def test_nothing_is_ready_before_it_was_listed() -> None:
-    assert not Cache().ready
+    assert not RowCache().ready
 
 
 def test_the_newest_come_first() -> None:
-    cache = Cache()
+    cache = RowCache()
     for hour in (3, 9, 5):
         cache.put(backup(f"h{hour}", created=f"2026-11-24T{hour:02}:00:00Z"))
     assert names(cache) == ["h9", "h5", "h3"]

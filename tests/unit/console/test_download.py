@@ -15,7 +15,7 @@ from tests.unit.support.console_world import Answer, World, backup, obj, signed_
 from tests.unit.support.memory_storage import Memory
 
 from dbbackup.console import download
-from dbbackup.console.config import Config
+from dbbackup.console.config import ConsoleConfig
 from dbbackup.contract.manifest import Manifest, Part, StoredObject
 from dbbackup.storage.codec import compressor
 
@@ -58,7 +58,7 @@ async def world(
     monkeypatch.setattr(download, "_connect", connect)
     found = {"artifact": {"key": KEY, "bucket": "b", "manifestSha256": hashlib.sha256(told).hexdigest()}, **status}
     storage = obj("BackupStorage", "default", spec={"s3": {"bucket": "b", "credentialsSecretRef": {"name": "s3"}}})
-    config = Config(download_namespaces=frozenset({"shop"}), max_downloads=2)
+    config = ConsoleConfig(download_namespaces=frozenset({"shop"}), max_downloads=2)
     async with signed_in(backup("nightly", status=found), storage, config=config) as made:
         made.kube.secret("shop", "s3", accessKeyId="id", secretAccessKey="key")
         yield made, bucket
@@ -197,7 +197,7 @@ async def test_what_is_no_download(status: dict[str, Any], code: int, told: str,
 
 async def test_secrets_are_read_only_where_the_chart_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(monkeypatch, *artifact()) as (made, bucket):
-        monkeypatch.setattr(made.service, "config", Config())
+        monkeypatch.setattr(made.service, "config", ConsoleConfig())
         answer = await fetch(made)
         assert answer.status == 403
         assert "console.downloadNamespaces" in answer.text
@@ -250,5 +250,5 @@ def test_the_last_chunk_waits_for_the_end() -> None:
             yield name.encode()
         seen.append("end")
 
-    found = [(chunk, seen[-1]) for chunk in download.held_back(chunks())]
+    found = [(chunk, seen[-1]) for chunk in download.hold_back_last(chunks())]
     assert found == [(b"a", "b"), (b"b", "c"), (b"c", "end")]

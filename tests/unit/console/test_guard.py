@@ -1,4 +1,4 @@
-"""What a request must hold, how often it may come, who is signed in, and what the console is told
+"""What a request must hold, how often it may come, who is signed in, and what the console is found
 by its environment."""
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from dbbackup.console import config
-from dbbackup.console.guard import KEYS, Limit, same_origin, same_token
-from dbbackup.console.people import Person, Remembered
+from dbbackup.console.guard import KEYS, RateLimit, same_origin, same_token
+from dbbackup.console.people import Person, TimedCache
 from dbbackup.console.sessions import IDLE_SECONDS, MOST, Sessions
 from dbbackup.process import ConfigError
 
@@ -61,7 +61,7 @@ class Clock:
 
 def test_a_limit_refills_evenly() -> None:
     clock = Clock()
-    limit = Limit(2, 10, clock)
+    limit = RateLimit(2, 10, clock)
     assert [limit.take("a") for _ in range(3)] == [0, 0, 5]
     assert limit.take("b") == 0, "each key has its own"
     clock.now = 4.9
@@ -71,7 +71,7 @@ def test_a_limit_refills_evenly() -> None:
 
 
 def test_a_limit_remembers_so_many_only() -> None:
-    limit = Limit(1, 10, Clock())
+    limit = RateLimit(1, 10, Clock())
     for key in range(KEYS + 5):
         limit.take(str(key))
     assert len(limit._left) == KEYS
@@ -79,7 +79,7 @@ def test_a_limit_remembers_so_many_only() -> None:
 
 def test_answers_are_forgotten() -> None:
     clock = Clock()
-    known: Remembered[bool] = Remembered(10, 2, clock)
+    known: TimedCache[bool] = TimedCache(10, 2, clock)
     known.put("a", True)
     clock.now = 9
     assert known.get("a") is True
@@ -132,7 +132,7 @@ def test_people_are_told_apart_by_their_groups_too() -> None:
 
 
 def test_configuration() -> None:
-    told = config.read(
+    found = config.read(
         {
             "DBBACKUP_NAMESPACES": "a, b",
             "DBBACKUP_CONSOLE_DOWNLOAD_NAMESPACES": "a",
@@ -141,8 +141,8 @@ def test_configuration() -> None:
             "DBBACKUP_CONSOLE_TRUSTED_PROXIES": "10.0.0.0/8,::1",
         }
     )
-    assert told == config.Config(("a", "b"), frozenset({"a"}), 2, timedelta(minutes=90), ("10.0.0.0/8", "::1"))
-    assert config.read({}) == config.Config()
+    assert found == config.ConsoleConfig(("a", "b"), frozenset({"a"}), 2, timedelta(minutes=90), ("10.0.0.0/8", "::1"))
+    assert config.read({}) == config.ConsoleConfig()
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,7 @@ async def test_who_may_do_nothing_is_told_so() -> None:
         page = await world.get("/backups")
         assert page.status == 200
         assert "No backups yet" in page.text
-        assert "Ask an administrator" in page.text
+        assert "ask an administrator" in page.text
         assert "one<" not in page.text
 
 
@@ -288,7 +288,7 @@ async def test_a_viewer_is_offered_no_action() -> None:
         assert "a-delete" not in page.text
         assert "a-download" in page.text
     async with signed_in(backup("one"), rights={"anna": {"get databasebackups shop"}}) as world:
-        assert "You may look at this backup" in (await world.get("/namespaces/shop/backups/one")).text
+        assert "You may view this backup" in (await world.get("/namespaces/shop/backups/one")).text
 
 
 async def test_kubernetes_is_asked_about_the_whole_person() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from dbbackup.console.app import build
-from dbbackup.console.cache import Cache
-from dbbackup.console.config import Config
+from dbbackup.console.cache import RowCache
+from dbbackup.console.config import ConsoleConfig
 from dbbackup.console.download import Downloads
 from dbbackup.console.people import People
 from dbbackup.console.resources import KINDS
@@ -130,15 +130,15 @@ class Answer:
 
 
 class World:
-    def __init__(self, kube: FakeKube, config: Config | None = None) -> None:
+    def __init__(self, kube: FakeKube, config: ConsoleConfig | None = None) -> None:
         self.kube = kube
-        self.cache = Cache()
+        self.cache = RowCache()
         for item in kube.objects.values():
             if "kind" in item:
                 self.cache.put(item)
         anything: Any = kube
         self.people = People(anything)
-        self.service = Service(anything, self.cache, self.people, config or Config())
+        self.service = Service(anything, self.cache, self.people, config or ConsoleConfig())
         self.downloads = Downloads(self.service)
         self.sessions = Sessions(3600)
         self.app = build(self.service, self.sessions, self.downloads)
@@ -209,7 +209,7 @@ class World:
 
 
 @asynccontextmanager
-async def signed_in(*objects: Raw, config: Config | None = None, **kube: Any) -> AsyncIterator[World]:
+async def signed_in(*objects: Raw, config: ConsoleConfig | None = None, **kube: Any) -> AsyncIterator[World]:
     fake = FakeKube(**kube)
     fake.put(*objects)
     world = World(fake, config)

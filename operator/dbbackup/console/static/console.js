@@ -1,4 +1,4 @@
-// What the page does beyond links and forms, each of which works without it: shortcuts, copying, typed confirmation, bounded polling.
+// Links and forms work without this script. It adds shortcuts, copying, typed confirmation and bounded polling.
 (function () {
   "use strict";
   const LIVE_MINUTES = 60;
@@ -83,13 +83,13 @@
     if (button.dataset.copy) copy(button);
   });
 
-  // Polling stops in a hidden tab, and after an hour: a page that was forgotten asks nobody anything.
+  // Polling stops in a hidden tab, and after an hour: a forgotten page sends no requests.
   const began = Date.now();
   document.addEventListener("htmx:beforeRequest", (event) => {
     const live = event.target.matches("[data-live]");
     if (live && (document.hidden || Date.now() - began > LIVE_MINUTES * 60000)) event.preventDefault();
   });
-  // Nothing is swapped in from under a pointer that is about to press.
+  // Nothing is replaced while the pointer is pressed on it.
   let pressed = false;
   document.addEventListener("pointerdown", () => { pressed = true; });
   document.addEventListener("pointerup", () => { setTimeout(() => { pressed = false; }, 300); });
@@ -97,8 +97,8 @@
     if (pressed && event.target.matches("[data-live]")) event.detail.shouldSwap = false;
   });
   document.addEventListener("htmx:afterSettle", () => {
-    const told = find("[data-announce]");
-    if (told) announce(told.dataset.announce);
+    const changed = find("[data-announce]");
+    if (changed) announce(changed.dataset.announce);
   });
   document.addEventListener("DOMContentLoaded", confirmations);
   if (document.readyState !== "loading") confirmations();

@@ -1,4 +1,4 @@
-// Before the page is drawn, so that it does not flash: what the person chose, else what their system says.
+// Runs before the page is drawn, so that it does not flash: the person's choice, else that of their system.
 (function () {
   "use strict";
   var chosen = null;
