@@ -96,7 +96,7 @@ def restore_source(
     if sum(source is not None for source in (backup_name, schedule, key)) != 1:
         raise CliError("what should be restored?", CliExit.USAGE, "Name a backup, or --schedule NAME for its newest one, or --key KEY of the bucket.")
     if (before or source_database) and schedule is None:
-        raise CliError("--before and --source-database go with --schedule", CliExit.USAGE)
+        raise CliError("--before and --source-database need --schedule", CliExit.USAGE)
     if backup_name is not None:
         return {"backupRef": {"name": backup_name}}
     if schedule is not None:

@@ -194,7 +194,7 @@ def test_what_a_restore_shows() -> None:
 def test_what_a_deletion_shows() -> None:
     obj: Raw = {"kind": "DatabaseBackup", "metadata": {"name": "a", "annotations": {"dbbackup.io/pin": "x"}}, "spec": {}}
     obj["status"] = {"phase": "Completed", "jobName": "j", "size": "1 MiB", "artifact": {"key": "k"}}
-    assert "the artifact k (1 MiB) are deleted" in delete.deletion_text(obj, keep_artifact=False)
+    assert "the artifact k (1 MiB) will be deleted" in delete.deletion_text(obj, keep_artifact=False)
     assert "It is pinned." in delete.deletion_text(obj, keep_artifact=False)
     assert "the artifact k stays" in delete.deletion_text(obj, keep_artifact=True)
     obj["status"] = {"phase": "Failed"}

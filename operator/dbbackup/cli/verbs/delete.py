@@ -60,15 +60,15 @@ def deletion_text(obj: Raw, keep_artifact: bool) -> str:
     """What the deletion removes, shown before the question."""
     name, status = obj["metadata"]["name"], obj.get("status") or {}
     if obj["kind"] == "DatabaseRestore":
-        return f"{name}: the record of this restore is deleted; the database stays as it is"
+        return f"{name}: the record of this restore will be deleted; the database stays as it is"
     key = (status.get("artifact") or {}).get("key")
     if keep_artifact or not _holds_artifact(obj):
-        return f"{name}: the object is deleted" + (
+        return f"{name}: the object will be deleted" + (
             f"; the artifact {clean(key)} stays in the bucket" if key and keep_artifact else "; it has no artifact"
         )
     pinned = " It is pinned." if PIN in (obj["metadata"].get("annotations") or {}) else ""
     what = f"the artifact {clean(key)} ({status.get('size', 'size unknown')})" if key else "everything it has stored"
-    return f"{name}: the object and {paint(what, 'red', bold=True, err=True)} are deleted for good.{pinned}"
+    return f"{name}: the object and {paint(what, 'red', bold=True, err=True)} will be deleted for good.{pinned}"
 
 
 def _delete(kube: Kubectl, obj: Raw, keep_artifact: bool, timeout: float | None) -> None:

@@ -72,7 +72,7 @@ def _print(finding: Finding) -> None:
 
 
 def examine(kube: Kubectl, values: Raw) -> Iterator[Finding]:
-    """Yields findings as they come. What cannot be checked is a finding too, and the rest goes on.
+    """Yields findings as they come. A failed check is a finding too, and the other checks continue.
     CliError if the cluster cannot be reached."""
     yield checks.kubernetes(kube.raw("/version"))
     yield Finding("ok", "you", f"{kube.user or 'unknown to the cluster'}, namespace {kube.namespace}")

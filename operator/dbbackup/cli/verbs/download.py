@@ -30,7 +30,7 @@ STDOUT = "-"
 @click.argument("name", type=flags.BACKUP, required=False)
 @click.option("--key", metavar="KEY", help="The key of an artifact in the bucket, instead of a backup's name.")
 @click.option(
-    "--storage", type=flags.STORAGE, metavar="NAME", default="default", show_default=True, help="With --key: the BackupStorage that holds it."
+    "--storage", type=flags.STORAGE, metavar="NAME", default="default", show_default=True, help="With --key: the BackupStorage with the artifact."
 )
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="The file to write; - for stdout. [default: NAME.sql or NAME.dump]")
 @click.option("--raw", is_flag=True, help="Download the artifact as it is stored, compressed.")

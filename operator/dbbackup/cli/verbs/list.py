@@ -155,7 +155,7 @@ def _stored(ctx: click.Context, values: Raw) -> int:
     kube = access(ctx)
     for flag in ("all_namespaces", "restores", "selector", "phase"):
         if values[flag]:
-            raise click.UsageError(f"--storage does not go with --{flag.replace('_', '-')}: a bucket contains artifacts, not objects")
+            raise click.UsageError(f"--storage cannot be used with --{flag.replace('_', '-')}: a bucket contains artifacts, not objects")
     storage = kube.get("BackupStorage", values["storage"])
     with open_client(kube, storage, values["image"]) as client:
         lines = client.whole(wire.ARTIFACTS).splitlines()

@@ -41,7 +41,7 @@ class Target:
 @click.option("--before", metavar="TIME", help="With --schedule: the newest before this time, such as 2026-11-20T14:30:00Z.")
 @click.option("--source-database", metavar="NAME", help="With a --schedule of several databases: the one to restore.")
 @click.option("--key", metavar="KEY", help="The key of an artifact in the bucket, instead of a backup.")
-@click.option("--storage", type=flags.STORAGE, metavar="NAME", help="With --key: the BackupStorage that holds it.  [default: default]")
+@click.option("--storage", type=flags.STORAGE, metavar="NAME", help="With --key: the BackupStorage with the artifact.  [default: default]")
 @flags.database
 @click.option("--name", metavar="NAME", help="Name of the DatabaseRestore. Without it, the target's name and the time.")
 @click.option("--replace", is_flag=True, help="Replace what the backup contains. Without it, a target that is not empty is refused.")
@@ -135,9 +135,9 @@ def _confirmed(kube: Kubectl, source: Raw, source_obj: Raw | None, into: Raw, va
     for line in restore_text(source, source_obj, target, into, values, datetime.now(UTC)):
         say_err(line)
     if target.name:
-        confirm("Type the name of the target database to go on", target.name)
+        confirm("Type the name of the target database to continue", target.name)
         return {**into, "name": target.name}
-    typed = ask("Type the name of the target database; the restore goes into no other")
+    typed = ask("Type the name of the target database; the restore cannot go into any other")
     if not typed:
         raise CliError("no name was typed: nothing was done", CliExit.REFUSED)
     return {**into, "name": typed}
@@ -194,8 +194,8 @@ def _looked_at(kube: Kubectl, storage: Raw, into: Raw, image: str | None) -> Tar
     database = report.get("database")
     if database is None:
         raise pods.failure_of(report.get("failure") or {})
-    holds = f"contains {count(database['tables'], 'table')}, {size_text(database['sizeBytes'])}; PostgreSQL {database['serverVersion']}"
-    return Target(database["name"], database["identity"], holds)
+    state = f"contains {count(database['tables'], 'table')}, {size_text(database['sizeBytes'])}; PostgreSQL {database['serverVersion']}"
+    return Target(database["name"], database["identity"], state)
 
 
 def _known(kube: Kubectl, into: Raw, why: str) -> Target:
