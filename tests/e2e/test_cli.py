@@ -50,7 +50,7 @@ def no_pods(tenant: Tenant) -> None:
 
 def test_create_list_describe_logs(plugin: Plugin, tenant: Tenant, source: Database) -> None:
     made = plugin("create", "first", "--secret", "db", "--label", "team=shop", "--ttl", "7d", "--wait")
-    assert made.out == "", "what it does while it waits is told on stderr"
+    assert made.out == "", "progress goes to stderr"
     assert re.search(rf"Completed first: {re.escape(source.identity)}, \d", made.err), made.both
     obj = tenant.get("dbb", "first")
     user = json.loads(tenant.run("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
@@ -59,11 +59,11 @@ def test_create_list_describe_logs(plugin: Plugin, tenant: Tenant, source: Datab
     assert obj["spec"]["ttl"] == "7d"
 
     unnamed = plugin("create", "--secret", "db", "--format", "custom").out.strip()
-    assert re.fullmatch(r"db-\d{8}-\d{6}", unnamed), "its name is all that stdout tells"
+    assert re.fullmatch(r"db-\d{8}-\d{6}", unnamed), "stdout has its name and nothing else"
     tenant.completed(tenant.get("dbb", unnamed))
     failed = plugin("create", "bad", "--secret", "nowhere", "--wait", code=1)
     assert "SecretMissing" in failed.err
-    assert "Create the Secret" in failed.err, "the hint is told"
+    assert "Create the Secret" in failed.err, "the hint is printed"
 
     lines = plugin("list").out.splitlines()
     assert lines[0].split() == ["NAME", "PHASE", "DATABASE", "SIZE", "DURATION", "EXPIRES", "AGE"]
@@ -79,12 +79,12 @@ def test_create_list_describe_logs(plugin: Plugin, tenant: Tenant, source: Datab
     assert plugin("list", "--database", "no-such").err.startswith("no backups in namespace")
 
     story = plugin("describe", "first").out
-    for told in (f"DatabaseBackup {tenant.name}/first", source.identity, f"created by {user}", "the run began", "done after", "Ready=True"):
-        assert told in story
+    for text in (f"DatabaseBackup {tenant.name}/first", source.identity, f"created by {user}", "the run began", "done after", "Ready=True"):
+        assert text in story
     assert story.index("created by") < story.index("the run began") < story.index("done after")
     story = plugin("describe", "backup/bad").out
-    for told in ("Why it failed: SecretMissing", "What to do:", "Warning" if "Warning" in story else "!", "The end of its log"):
-        assert told in story
+    for text in ("Why it failed: SecretMissing", "What to do:", "Warning" if "Warning" in story else "!", "The end of its log"):
+        assert text in story
     assert plugin.json("describe", "first")["metadata"]["name"] == "first"
 
     assert "SecretMissing" in plugin("logs", "bad").out
@@ -115,7 +115,7 @@ def test_names_that_are_not_there(plugin: Plugin, tenant: Tenant) -> None:
 
 
 def test_what_cannot_be_used_is_told_and_makes_nothing(plugin: Plugin, tenant: Tenant) -> None:
-    for arguments, told in (
+    for arguments, message in (
         (("create",), "--secret"),
         (("create", "x", "--secret", "db", "--format", "tar"), "tar"),
         (("create", "x", "--secret", "db", "--ttl", "tomorrow"), "must be a duration"),
@@ -129,7 +129,7 @@ def test_what_cannot_be_used_is_told_and_makes_nothing(plugin: Plugin, tenant: T
         (("create", "--nonsense"), "nonsense"),
         (("download",), "--key"),
     ):
-        assert told in plugin(*arguments, code=2).err
+        assert message in plugin(*arguments, code=2).err
     assert tenant.objects("dbb") == []
     assert tenant.objects("dbs") == []
 
@@ -167,8 +167,8 @@ def test_schedules(plugin: Plugin, tenant: Tenant, source: Database) -> None:
     assert plugin("list", "--schedule", "nightly", "-o", "name").out.strip().endswith(name)
 
     due = plugin("schedule", "next", "nightly", "--count", "3").out.splitlines()
-    told = tenant.get("dbs", "nightly")["status"]["nextScheduleTime"]
-    assert due[0].split(" UTC")[0] == told.replace("T", " ").rstrip("Z"), "as the operator itself counts"
+    due_next = tenant.get("dbs", "nightly")["status"]["nextScheduleTime"]
+    assert due[0].split(" UTC")[0] == due_next.replace("T", " ").rstrip("Z"), "as the operator itself counts"
     assert len(due) == 3
     assert "03:00:00 Europe/Berlin" in due[0]
 
@@ -187,8 +187,8 @@ def test_a_restore_shows_what_it_does_and_asks(plugin: Plugin, tenant: Tenant, s
     wrong = plugin.terminal("restore", "good", "--replace", answers=[("Type the name of the target database", "production")])
     shown = ESCAPES.sub("", wrong.out)
     assert wrong.code == 4, shown
-    for told in ("backup good", source.identity, "replaces", "is backed up first", "contains", "PostgreSQL 15"):
-        assert told in shown
+    for text in ("backup good", source.identity, "replaces", "is backed up first", "contains", "PostgreSQL 15"):
+        assert text in shown
     assert tenant.objects("dbr") == []
     assert "no terminal" in plugin("restore", "good", "--replace", code=4).err
     no_pods(tenant)
@@ -339,8 +339,8 @@ def test_a_person_who_may_only_look(plugin: Plugin, tenant: Tenant, source: Data
 def test_doctor(plugin: Plugin, tenant: Tenant, source: Database) -> None:
     plugin("schedule", "create", "nightly", "@daily", "--secret", "db")
     good = plugin("doctor").out
-    for told in ("is ready, version " + __version__, "checked just now", f"{source.identity} answers: PostgreSQL 15", "no problem"):
-        assert told in good, good
+    for text in ("is ready, version " + __version__, "checked just now", f"{source.identity} answers: PostgreSQL 15", "no problem"):
+        assert text in good, good
     source.execute("CREATE TABLE secret_one (x int)", f'REVOKE ALL ON secret_one FROM "{source.owner}"', superuser=True)
     source.execute(f"ALTER ROLE \"{source.owner}\" PASSWORD 'another'", superuser=True)
     bad = plugin("doctor", "--secret", "db", "--secret", "none", code=1).out

@@ -30,9 +30,9 @@ def artifact_of(world: World, name: str = "first") -> str:
 
 
 def test_who_they_are(world: World) -> None:
-    told = world.client("admin").get("/api/v1/me").json
-    assert told["name"] == f"system:serviceaccount:{world.shop.name}:anna"
-    assert "system:authenticated" in told["groups"]
+    person = world.client("admin").get("/api/v1/me").json
+    assert person["name"] == f"system:serviceaccount:{world.shop.name}:anna"
+    assert "system:authenticated" in person["groups"]
 
 
 @pytest.mark.parametrize("who", ["admin", "editor", "viewer"])
@@ -140,15 +140,15 @@ def test_an_artifact_that_is_damaged_or_gone(world: World) -> None:
 
 
 def test_secrets_of_other_namespaces_stay_closed(world: World) -> None:
-    """Who may download there is told what to set: the console has no right on the Secrets."""
+    """The answer says what to set: the console has no right on the Secrets."""
     token = account(world.other, "otto", "admin")
     answer = world.console.person(token).get(f"/api/v1/namespaces/{world.other.name}/backups/theirs/download")
     assert (answer.status, answer.json["error"]["reason"]) == (403, "DownloadsNotEnabled")
     assert "console.downloadNamespaces" in answer.json["error"]["hint"]
     mine = f"system:serviceaccount:{world.console.kube.name}:{consoles.NAME}"
     for space, may in ((world.shop.name, "yes"), (world.other.name, "no"), (SHARED, "no")):
-        told = world.shop.cluster.kubectl("auth", "can-i", "get", "secrets", "-n", space, "--as", mine, check=False).splitlines()[-1]
-        assert told == may, space
+        allowed = world.shop.cluster.kubectl("auth", "can-i", "get", "secrets", "-n", space, "--as", mine, check=False).splitlines()[-1]
+        assert allowed == may, space
 
 
 def test_a_deletion_takes_the_artifact(world: World) -> None:
@@ -221,8 +221,8 @@ def test_what_was_done_and_refused_is_in_the_log(world: World) -> None:
     client.get(f"{world.api}/backups/first/download")
     who = f"system:serviceaccount:{world.shop.name}"
     lines = world.console.audit()
-    told = {(line["action"], line["outcome"], line["who"]) for line in lines if line.get("namespace") == world.shop.name}
-    assert {("delete", "refused", f"{who}:vi"), ("download", "refused", f"{who}:vi")} <= told
+    audited = {(line["action"], line["outcome"], line["who"]) for line in lines if line.get("namespace") == world.shop.name}
+    assert {("delete", "refused", f"{who}:vi"), ("download", "refused", f"{who}:vi")} <= audited
     assert all(line["via"] == "console" and line["source"] for line in lines)
     assert all(line["level"] == "warning" and line["security"] for line in lines if line["outcome"] == "refused")
     assert not any(token in str(lines) for token in world.tokens.values())

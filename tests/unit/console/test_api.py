@@ -66,10 +66,10 @@ OBJECTS = [
 async def test_answers_are_as_the_document_says(plural: str) -> None:
     components = {"components": document()["components"]}
     async with signed_in(*OBJECTS) as world:
-        told = json.loads((await world.request("GET", f"/api/v1/{plural}", **AUTH)).body)
+        answer = json.loads((await world.request("GET", f"/api/v1/{plural}", **AUTH)).body)
         listed = operations()["GET", f"/api/v1/{plural}"]["responses"]["200"]["content"]["application/json"]["schema"]
-        jsonschema.validate(told, {**listed, **components})
-        assert told["total"] == len(told["items"]) >= 1
+        jsonschema.validate(answer, {**listed, **components})
+        assert answer["total"] == len(answer["items"]) >= 1
         one = json.loads((await world.request("GET", f"/api/v1/namespaces/shop/{plural}/one", **AUTH)).body)
         single = operations()["GET", f"/api/v1/namespaces/{{namespace}}/{plural}/{{name}}"]["responses"]["200"]["content"]["application/json"][
             "schema"
@@ -80,9 +80,9 @@ async def test_answers_are_as_the_document_says(plural: str) -> None:
 
 async def test_filters_of_the_api() -> None:
     async with signed_in(*OBJECTS) as world:
-        told = json.loads((await world.request("GET", "/api/v1/backups?state=Failed&namespace=shop&q=bad", **AUTH)).body)
-        assert [item["name"] for item in told["items"]] == ["bad"]
-        assert told["items"][0]["badges"] == ["Failed"]
+        answer = json.loads((await world.request("GET", "/api/v1/backups?state=Failed&namespace=shop&q=bad", **AUTH)).body)
+        assert [item["name"] for item in answer["items"]] == ["bad"]
+        assert answer["items"][0]["badges"] == ["Failed"]
 
 
 async def test_a_backup_is_made_with_a_token_alone() -> None:

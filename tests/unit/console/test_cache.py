@@ -53,7 +53,7 @@ def at(version: str, item: Raw) -> Raw:
 
 
 async def follow(server: Server, namespaces: tuple[str, ...] = ()) -> RowCache:
-    """The cache once everything was told."""
+    """The cache once it has read every event."""
     cache, anything = RowCache(), server
     kube: Any = anything
     task = asyncio.create_task(cache.follow(kube, namespaces))

@@ -47,8 +47,8 @@ async def world(
     """A signed-in person, a Completed backup whose artifact lies in a bucket in memory, credentials
     at hand."""
     bucket = memory or Memory()
-    told = manifest.to_bytes()
-    bucket.objects = {f"{KEY}/manifest.json": told, f"{KEY}/{manifest.artifact.name}": body}
+    document = manifest.to_bytes()
+    bucket.objects = {f"{KEY}/manifest.json": document, f"{KEY}/{manifest.artifact.name}": body}
     asked: list[Any] = []
 
     def connect(*arguments: Any) -> Memory:
@@ -56,7 +56,7 @@ async def world(
         return bucket
 
     monkeypatch.setattr(download, "_connect", connect)
-    found = {"artifact": {"key": KEY, "bucket": "b", "manifestSha256": hashlib.sha256(told).hexdigest()}, **status}
+    found = {"artifact": {"key": KEY, "bucket": "b", "manifestSha256": hashlib.sha256(document).hexdigest()}, **status}
     storage = obj("BackupStorage", "default", spec={"s3": {"bucket": "b", "credentialsSecretRef": {"name": "s3"}}})
     config = ConsoleConfig(download_namespaces=frozenset({"shop"}), max_downloads=2)
     async with signed_in(backup("nightly", status=found), storage, config=config) as made:
@@ -145,8 +145,8 @@ async def test_a_damaged_later_part_breaks_the_stream(raw: str, monkeypatch: pyt
         assert (body if raw else SQL).startswith(answer.body)
         if raw:
             assert len(answer.body) <= len(body) // PART * PART
-        told = [vars(record)["audited"] for record in caplog.records if "audited" in vars(record)]
-        assert [line["outcome"] for line in told] == ["allowed", "failed"]
+        audited = [vars(record)["audited"] for record in caplog.records if "audited" in vars(record)]
+        assert [line["outcome"] for line in audited] == ["allowed", "failed"]
 
 
 @pytest.mark.parametrize("said", [len(SQL) - 1, len(SQL) + 1])
@@ -178,7 +178,7 @@ async def test_a_stream_that_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "told"),
+    ("status", "code", "reason"),
     [
         ({"phase": "Running"}, 409, "NotCompleted"),
         ({"phase": "Failed"}, 409, "NotCompleted"),
@@ -187,11 +187,11 @@ async def test_a_stream_that_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> No
         ({"artifact": {"key": KEY, "bucket": "another"}}, 404, "ArtifactMissing"),
     ],
 )
-async def test_what_is_no_download(status: dict[str, Any], code: int, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_no_download(status: dict[str, Any], code: int, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(monkeypatch, *artifact(), **status) as (made, bucket):
         answer = await fetch(made)
         assert answer.status == code
-        assert f'"{told}"' in answer.text
+        assert f'"{reason}"' in answer.text
         assert bucket.asked == []
 
 

@@ -261,8 +261,8 @@ async def test_no_change_in_another_namespace() -> None:
 
 async def test_lists_show_what_may_be_listed() -> None:
     async with signed_in(backup("mine"), backup("theirs", "secret")) as world:
-        told = json.loads((await world.get("/api/v1/backups")).body)
-        assert [item["name"] for item in told["items"]] == ["mine"]
+        listed = json.loads((await world.get("/api/v1/backups")).body)
+        assert [item["name"] for item in listed["items"]] == ["mine"]
         page = await world.get("/backups")
         assert "mine" in page.text
         assert "theirs" not in page.text
@@ -318,8 +318,8 @@ async def test_what_is_done_is_audited(caplog: pytest.LogCaptureFixture) -> None
             await world.post("/backups/new", {"namespace": "shop", "secret": "app-db", "name": "two"})
             await world.post("/namespaces/shop/backups/one/delete", {"confirm": "one", "uid": "uid-shop-one"})
         lines = [vars(record)["audited"] for record in caplog.records if "audited" in vars(record)]
-        told = [(line["action"], line["outcome"], line["who"], line["namespace"], line["name"], line["source"]) for line in lines]
-        assert told == [
+        audited = [(line["action"], line["outcome"], line["who"], line["namespace"], line["name"], line["source"]) for line in lines]
+        assert audited == [
             ("create", "succeeded", "anna", "shop", "two", "10.0.0.1"),
             ("delete", "succeeded", "anna", "shop", "one", "10.0.0.1"),
         ]
