@@ -2,8 +2,8 @@
 without YAML. It needs no rights but the person's own, and must start fast: see below.
 
 In: the command line, and whatever `kubectl` on the PATH returns; this package never talks to the
-API server itself. Out: objects created or patched through kubectl, files, text on stdout (what was
-asked for) and stderr (everything else), and an exit code of `errors.CliExit`.
+API server itself. Out: objects created or patched through kubectl, files, text on stdout (the
+result) and stderr (everything else), and an exit code of `errors.CliExit`.
 
 Read in this order:
 

@@ -36,15 +36,15 @@ class Capability:
     what: str
     rights: tuple[tuple[str, str, str], ...]
 
-    def questions(self, namespace: str) -> list[dict[str, str]]:
+    def access_reviews(self, namespace: str) -> list[dict[str, str]]:
         """As `resourceAttributes` of SelfSubjectAccessReviews."""
-        asked = []
+        reviews = []
         for verb, group, resource in self.rights:
             name, _, subresource = resource.partition("/")
-            asked.append(
+            reviews.append(
                 {"namespace": namespace, "verb": verb, "group": group, "resource": name} | ({"subresource": subresource} if subresource else {})
             )
-        return asked
+        return reviews
 
 
 _OWN = "dbbackup.io"

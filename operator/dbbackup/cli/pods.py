@@ -23,7 +23,7 @@ from dbbackup.contract.errors import REASONS
 from dbbackup.contract.mounts import DATABASE_CA, DATABASE_SECRET, ENVIRONMENT
 
 TOOL_VALUE = "kubectl"
-"""Of the label TOOL: the pods that this plugin has created."""
+"""The value of the label TOOL on pods that this plugin has created."""
 START_SECONDS = 120.0
 REACH_SECONDS = 60
 _STUCK = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull")

@@ -1,5 +1,5 @@
 """Progress on stderr: at a terminal one line that is redrawn in place, elsewhere a line every ten
-seconds. stdout keeps what was asked for and nothing else."""
+seconds. stdout contains only the result."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _write(text: str) -> None:
 
 
 def _columns() -> int:
-    """Of the terminal behind stderr: stdout may be a pipe."""
+    """The width of the terminal behind stderr: stdout may be a pipe."""
     with suppress(OSError, ValueError):
         return int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size(sys.stderr.fileno()).columns or 80
     return 80

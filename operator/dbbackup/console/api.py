@@ -102,9 +102,9 @@ class Api:
 
     async def _delete_backup(self, request: Request) -> ASGIApp:
         caller, path = await self._caller(request), request.path_params
-        asked = {"confirm": "", **{key: value for key, value in request.query_params.items() if key != "dryRun"}}
+        fields = {"confirm": "", **{key: value for key, value in request.query_params.items() if key != "dryRun"}}
         return await self._do(
-            request, caller, actions.delete_backup(path["namespace"], path["name"], parse(DeleteRequest, asked), preview=dry_run(request))
+            request, caller, actions.delete_backup(path["namespace"], path["name"], parse(DeleteRequest, fields), preview=dry_run(request))
         )
 
     async def _pin(self, request: Request) -> ASGIApp:

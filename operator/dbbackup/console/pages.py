@@ -141,19 +141,19 @@ class Pages:
 
     async def _may(self, caller: Caller, kind: str, namespace: str, name: str) -> Mapping[str, bool]:
         """Which actions the page offers."""
-        asked: Mapping[str, Sequence[Right]] = {}
+        needed: Mapping[str, Sequence[Right]] = {}
         if kind == "DatabaseBackup":
             change = Right("patch", BACKUPS, namespace, name)
-            asked = {
+            needed = {
                 "pin": [change],
                 "delete": [change, Right("delete", BACKUPS, namespace, name)],
                 "restore": [Right("create", RESTORES, namespace)],
                 "download": [Right("get", BACKUPS, namespace, name, "download")],
             }
         elif kind == "DatabaseBackupSchedule":
-            asked = {"schedule": [Right("patch", SCHEDULES, namespace, name)]}
-        answers = await asyncio.gather(*(self.service.may(caller, *rights) for rights in asked.values()))
-        return dict(zip(asked, answers, strict=True))
+            needed = {"schedule": [Right("patch", SCHEDULES, namespace, name)]}
+        answers = await asyncio.gather(*(self.service.may(caller, *rights) for rights in needed.values()))
+        return dict(zip(needed, answers, strict=True))
 
     def _changes(self, kind: str, namespace: str, name: str, found: Raw, may: Mapping[str, bool]) -> dict[str, Change]:
         """The actions that need no form, for `Copy as YAML`."""

@@ -342,7 +342,7 @@ def test_the_doctor_on_rights() -> None:
     [able, unable] = checks.capabilities(allowed)
     assert "download" not in able.message
     assert "download (lacks delete pods)" in unable.message
-    asked = checks.CAPABILITIES[4].questions("ns")
+    asked = checks.CAPABILITIES[4].access_reviews("ns")
     assert {"namespace": "ns", "verb": "create", "group": "", "resource": "pods", "subresource": "portforward"} in asked
 
 

@@ -94,9 +94,9 @@ def examine(kube: Kubectl, values: Raw) -> Iterator[Finding]:
 
 
 def _rights(kube: Kubectl) -> list[list[bool]]:
-    questions = [capability.questions(kube.namespace) for capability in checks.CAPABILITIES]
-    answers = iter(kube.may([right for group in questions for right in group]))
-    return [list(islice(answers, len(group))) for group in questions]
+    reviews = [capability.access_reviews(kube.namespace) for capability in checks.CAPABILITIES]
+    answers = iter(kube.may([right for group in reviews for right in group]))
+    return [list(islice(answers, len(group))) for group in reviews]
 
 
 def _guarded(about: str, action: Callable[[], list[Finding]]) -> Iterator[Finding]:
