@@ -94,11 +94,11 @@ def test_the_pod_fits_the_restricted_standard(full: list[Object]) -> None:
 
 
 def test_it_understands_what_the_chart_tells_it(plain: list[Object], full: list[Object]) -> None:
-    def told(objects: list[Object]) -> config.Config:
+    def told(objects: list[Object]) -> config.ConsoleConfig:
         [container] = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
         return config.read({entry["name"]: entry["value"] for entry in container["env"]})
 
-    assert told(plain) == config.Config()
+    assert told(plain) == config.ConsoleConfig()
     read = told(full)
     assert (read.namespaces, read.download_namespaces, read.max_downloads) == (("shop", "blog"), frozenset({"shop"}), 2)
     assert (read.session_lifetime.total_seconds(), read.trusted_proxies) == (3600, ("10.0.0.0/8",))
