@@ -58,6 +58,15 @@ def test_a_machine_that_is_wrong_is_not_believed(off: timedelta) -> None:
     assert abs(machine.wrong) <= 0.5, "and not between two answers either"
 
 
+@pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5, 0.999])
+def test_the_half_of_a_second_that_a_header_leaves_out_is_added(fraction: float) -> None:
+    """A header says the second that has begun: half of it has passed, on an average."""
+    machine = Machine(timedelta(hours=1))
+    machine.true = START.replace(microsecond=0) + timedelta(seconds=fraction)
+    machine.hear()
+    assert machine.wrong == pytest.approx(0.5 - fraction, abs=1e-5)
+
+
 def test_a_step_of_the_machines_clock_changes_nothing() -> None:
     machine = Machine()
     machine.hear()

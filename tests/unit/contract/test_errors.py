@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from tests.root import ROOT
 
-from dbbackup.contract.errors import REASONS, ExitCode, Failure, ReasonName, known_reason
+from dbbackup.contract.errors import FINAL_EXIT_CODES, REASONS, ExitCode, Failure, ReasonName, known_reason
 
 SOURCE = ROOT / "operator" / "dbbackup"
 RAISED = re.compile(r'Failure\(\s*"(\w+)"')
@@ -29,7 +29,8 @@ def test_each_says_what_it_means_and_what_to_do() -> None:
 def test_exit_codes_say_what_to_retry() -> None:
     for code in ExitCode:
         assert 0 <= code <= 125
-        assert code.retryable == (code not in range(20, 30))
+        assert code.retryable == (code not in (20, 21, 22, 23, 24, 25))
+    assert list(FINAL_EXIT_CODES) == [20, 21, 22, 23, 24, 25, 26, 27, 28, 29]
     assert REASONS["StorageUnavailable"].retryable
     assert REASONS["DatabaseUnreachable"].retryable
     assert REASONS["Timeout"].exit_code == ExitCode.TIMEOUT

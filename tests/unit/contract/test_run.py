@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,6 +71,20 @@ def test_a_report_always_fits(message: str, warnings: list[str]) -> None:
     assert read.artifact.key == "k" * 1000
     assert read.failure
     assert read.failure.reason == "DumpFailed"
+
+
+@pytest.mark.parametrize("letter", ["a", "ü", "数"])
+def test_a_report_of_exactly_the_limit_stays_whole(letter: str) -> None:
+    """The kubelet cuts after 4096 bytes, whatever they are the letters of."""
+    room = 4096 - len(report().to_json().encode())
+    width = len(letter.encode())
+    message = letter * (room // width) + "." * (room % width)
+    text = report(message).fit()
+    assert len(text.encode()) == REPORT_LIMIT == 4096
+    assert Report.model_validate_json(text) == report(message)
+    cut = Report.model_validate_json(report(message + ".").fit())
+    assert cut.failure
+    assert cut.failure.message.endswith("…")
 
 
 def test_the_warnings_that_are_left_out_are_counted() -> None:

@@ -86,6 +86,15 @@ def test_situations(jobs: list[Any], pods: list[Any], phase: str, reason: str) -
     assert (state.phase == "Reported") <= (state.report is not None)
 
 
+@pytest.mark.parametrize(("code", "phase"), [(19, "Retrying"), (20, "Lost"), (29, "Lost"), (30, "Retrying")])
+def test_codes_from_20_to_29_end_the_job_and_no_others(code: int, phase: str) -> None:
+    """The Job's own policy says the same: with another bound the operator would wait for a pod that
+    never comes, or give up one that runs."""
+    [rule] = [rule for rule in JOB["spec"]["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
+    assert (code in rule["onExitCodes"]["values"]) == (phase == "Lost")
+    assert seen([JOB], [pod(code=code)]).phase == phase
+
+
 RESTORE = job_of(restore_obj())
 
 
