@@ -151,7 +151,8 @@ class Report(Model):
 
     `finding` is there only in the report of a check that could look, and not before 0.2.
     `uncleared` says that the run failed and could not remove what it had stored, so a check Job
-    must.
+    must. Like every later field it is absent where it says nothing: an operator of 0.1 refuses a
+    report with a field that it does not know.
     """
 
     version: Literal[1] = 1
@@ -170,7 +171,7 @@ class Report(Model):
     bytes_read: int | None = None
     warnings: tuple[str, ...] = ()
     finding: Finding | None = None
-    uncleared: bool = False
+    uncleared: bool | None = None
 
     def fit(self) -> str:
         """JSON of at most REPORT_LIMIT bytes and WARNINGS warnings: it cuts texts, never

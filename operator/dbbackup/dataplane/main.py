@@ -125,7 +125,7 @@ def _build_report(context: Run, failure: Failure | None) -> Report:
         if failure and reason
         else None,
         warnings=tuple(redact(warning) for warning in context.warnings),
-        uncleared=failure is not None and bool(context.uncleared),
+        uncleared=True if failure is not None and context.uncleared else None,
         **{field.name: getattr(context.facts, field.name) for field in fields(Facts)},
     )
 

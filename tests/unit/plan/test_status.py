@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 import pytest
 from pydantic import BaseModel
 from tests.unit.support.crds import PLURALS, problems, root_schema
+from tests.unit.support.models import example
 from tests.unit.support.plan_world import T0, backup_obj, facts, job_of, restore_obj
 
 from dbbackup.contract.report import Progress, Report
@@ -20,24 +20,13 @@ from dbbackup.plan.facts import Facts, LogView
 from dbbackup.plan.observe import RunState
 
 LONG = "x" * 40_000
+M = TypeVar("M", bound=BaseModel)
 
 
-def longest(annotation: Any) -> Any:
-    """A value of that type, as long as it may get where nothing bounds it."""
-    if annotation is str:
-        return LONG
-    if annotation in (int, bool, datetime):
-        return {int: 2**62, bool: True, datetime: T0}[annotation]
-    if get_origin(annotation) is Literal:
-        return max(get_args(annotation), key=lambda choice: len(str(choice)))
-    if get_origin(annotation) is tuple:
-        return tuple(longest(get_args(annotation)[0]) for _ in range(40))
-    if get_origin(annotation) in (Union, UnionType):
-        return longest(next(choice for choice in get_args(annotation) if choice is not type(None)))
-    assert issubclass(annotation, BaseModel), annotation
-    return annotation.model_validate(
-        {name: 100 if name == "percent" else longest(field.annotation) for name, field in annotation.model_fields.items()}
-    )
+def longest(model: type[M]) -> M:
+    """Filled in, with texts longer than the CRDs take."""
+    filled: M = example(model, text=LONG, number=2**62, many=40)
+    return filled
 
 
 REPORT: Report = longest(Report)

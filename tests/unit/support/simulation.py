@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import heapq
+import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -39,6 +40,7 @@ from dbbackup.contract.report import (
     InventoryItem,
     InventoryReport,
     ManifestSummary,
+    PagesReport,
     PrunedItem,
     Report,
     RestoredReport,
@@ -455,6 +457,8 @@ class World:
     logs: dict[str, list[str]] = field(default_factory=dict)
     silent: bool = False
     """What Jobs wrote into their logs cannot be had."""
+    written: Callable[[Any], Any] = lambda document: document
+    """Makes of a JSON document that is written what the version of its writer writes."""
     jobs: list[RunSpec] = field(default_factory=list)
     """The run spec of every Job, in order."""
     actions: int = 0
@@ -755,7 +759,7 @@ class World:
         self.logs[self.pod_of(job)] = lines
         ended = {
             "exitCode": 10 if failure else 0,
-            "message": report.fit(),
+            "message": json.dumps(self.written(json.loads(report.fit()))),
             "startedAt": timestamp(self.now),
             "reason": "Error" if failure else "Completed",
         }
@@ -790,13 +794,20 @@ class World:
             case "prune":
                 return self._prune(spec, lines)
             case "discover":
-                return {"pages": _paged([DiscoveredItem(name=name) for name in self.databases], lines)}
+                return {"pages": self._paged([DiscoveredItem(name=name) for name in self.databases], lines)}
             case "cleanup":
                 assert spec.cleanup is not None
                 self.bucket.pop(spec.cleanup.key or "", None)
                 return {}
             case _:
                 raise AssertionError(spec.run)
+
+    def _paged(self, items: Sequence[Model], lines: list[str]) -> PagesReport:
+        """The items as pages in the log."""
+        pager = pages.Pager(lambda number, text: lines.append(f'{{"event": "page", "page": {number}, "items": "{text}"}}'))
+        for item in items:
+            pager.add(_Written(item=item, written=self.written))
+        return pager.end()
 
     def _dump(self, spec: RunSpec) -> Raw:
         assert spec.database is not None
@@ -832,7 +843,7 @@ class World:
             oldest=min(times, default=None),
             newest=max(times, default=None),
         )
-        return {"inventory": report, "pages": _paged(items, lines)}
+        return {"inventory": report, "pages": self._paged(items, lines)}
 
     def _prune(self, spec: RunSpec, lines: list[str]) -> Raw:
         assert spec.prune is not None
@@ -857,7 +868,7 @@ class World:
             assert identity in newest, f"{key} was the last of {identity}, and is removed"
             assert newest[identity] > summary.owner.created_at, f"{key} was the newest of {identity}, and is removed"
             self.deleted.append(key)
-        return {"pages": _paged(pruned, lines)}
+        return {"pages": self._paged(pruned, lines)}
 
 
 def _at_once(work: Coroutine[Any, Any, Any]) -> Any:
@@ -889,11 +900,14 @@ async def _together(looks: list[Coroutine[Any, Any, None]]) -> None:
             raise result
 
 
-def _paged(items: list[Any], lines: list[str]) -> Any:
-    pager = pages.Pager(lambda number, text: lines.append(f'{{"event": "page", "page": {number}, "items": "{text}"}}'))
-    for item in items:
-        pager.add(cast("Model", item))
-    return pager.end()
+class _Written(Model):
+    """An item as the version of its writer puts it into a page."""
+
+    item: Model
+    written: Callable[[Any], Any]
+
+    def model_dump(self, **options: Any) -> Any:
+        return self.written(self.item.model_dump(**options))
 
 
 def spec_of(job: Raw) -> RunSpec:
