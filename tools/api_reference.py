@@ -52,18 +52,18 @@ def _object(name: str, schema: Schema) -> Iterator[str]:
     yield "| field | type | meaning |"
     yield "| --- | --- | --- |"
     for field, child in schema["properties"].items():
-        said = [child.get("description", "")]
+        meaning = [child.get("description", "")]
         if field in schema.get("required", ()) and name.endswith("Request"):
-            said.append("Required.")
+            meaning.append("Required.")
         elif child.get("default") is not None:
-            said.append(f"Default `{str(child['default']).lower() if isinstance(child['default'], bool) else child['default']}`.")
-        yield f"| `{field}` | {_cell(_type(child))} | {_cell(' '.join(filter(None, said)))} |"
+            meaning.append(f"Default `{str(child['default']).lower() if isinstance(child['default'], bool) else child['default']}`.")
+        yield f"| `{field}` | {_cell(_type(child))} | {_cell(' '.join(filter(None, meaning)))} |"
     yield ""
 
 
 def reference(notice: str) -> str:
-    """`notice` says that the file is made."""
-    whole = document()
+    """The whole page. `notice` is the sentence that says that the file is generated."""
+    api = document()
     lines = [
         f"<!-- {notice} Source: operator/dbbackup/console/api.py -->",
         "# The console's HTTP API",
@@ -76,17 +76,15 @@ def reference(notice: str) -> str:
         "",
         "## Paths",
     ]
-    for path, methods in whole["paths"].items():
+    for path, methods in api["paths"].items():
         for method, operation in methods.items():
             lines += _operation(method, path, operation)
     lines.append("## Objects")
-    for name, schema in whole["components"]["schemas"].items():
+    for name, schema in api["components"]["schemas"].items():
         if name != "Problem":
             lines += _object(name, schema)
     lines.append("## Answers")
     lines += ["| code | meaning |", "| --- | --- |"]
-    known = {
-        code: answer["description"] for methods in whole["paths"].values() for op in methods.values() for code, answer in op["responses"].items()
-    }
+    known = {code: answer["description"] for methods in api["paths"].values() for op in methods.values() for code, answer in op["responses"].items()}
     lines += [f"| {code} | {text} |" for code, text in sorted(known.items()) if code not in ("200", "201")]
     return "\n".join(lines) + "\n"

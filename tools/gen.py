@@ -1,5 +1,5 @@
-"""Writes everything that is derived from something else, so that nothing is kept twice by hand. Run
-by `make gen`.
+"""Writes every file that is derived from others, so that nothing is kept twice by hand. Run by
+`make gen`.
 
     crds/source/*.yaml  -> charts/.../files/crds/*.yaml, docs/reference.md
     contract.errors.REASONS -> docs/failure-reasons.md
@@ -67,7 +67,7 @@ def freeze(node: Any, kind: str) -> Any:
     """Turns `$immutable` into a rule of the parent: `self.x == oldSelf.x` alone would fail on an
     absent field, and then block status writes too.
 
-    `$mutable` on the parent drops the markers of its properties: a schedule's template is no run.
+    `$mutable` on the parent drops the markers of its properties: a schedule's template may change.
     """
     if isinstance(node, list):
         return [freeze(item, kind) for item in node]
@@ -99,7 +99,7 @@ def freeze(node: Any, kind: str) -> Any:
 
 @functools.cache
 def crd(plural: str) -> Schema:
-    """The CustomResourceDefinition of one kind, complete. Not to be changed."""
+    """The CustomResourceDefinition of one kind, complete. Callers share it: do not change it."""
     shared = load(SOURCE / "shared.yaml")
     spec = load(SOURCE / f"{plural}.yaml")
     spec = freeze(copy.deepcopy(expand(spec, shared)), spec["names"]["kind"])
@@ -131,7 +131,7 @@ def dump(data: Any) -> str:
 
 
 def type_text(schema: Schema) -> str:
-    """The type of a field as the reference says it."""
+    """The type of a field, as the reference shows it."""
     if schema.get("x-kubernetes-int-or-string"):
         return "integer or string"
     if schema.get("type") == "array":
@@ -145,25 +145,25 @@ def type_text(schema: Schema) -> str:
 
 def limits_text(schema: Schema, required: bool) -> str:
     """Default, choices and limits of a field."""
-    said = ["required"] if required else []
+    limits = ["required"] if required else []
     if "default" in schema and schema["default"] not in ({}, {"observedGeneration": -1}):
         default = schema["default"]
-        said.append(f"default `{default if isinstance(default, str) else json.dumps(default)}`")
+        limits.append(f"default `{default if isinstance(default, str) else json.dumps(default)}`")
     if "enum" in schema:
-        said.append("one of " + ", ".join(f"`{value}`" for value in schema["enum"]))
+        limits.append("one of " + ", ".join(f"`{value}`" for value in schema["enum"]))
     if "minimum" in schema or "maximum" in schema:
         low, high = schema.get("minimum"), schema.get("maximum")
-        said.append(f"{low} to {high}" if low is not None and high is not None else f"at least {low}" if low is not None else f"at most {high}")
+        limits.append(f"{low} to {high}" if low is not None and high is not None else f"at least {low}" if low is not None else f"at most {high}")
     if "maxItems" in schema:
-        said.append(f"at most {schema['maxItems']} items")
-    said += [rule["message"] for rule in schema.get("x-kubernetes-validations", []) if "oldSelf" not in rule["rule"]]
-    said += [rule["message"] for rule in schema.get("items", {}).get("x-kubernetes-validations", [])]
-    return "; ".join(said)
+        limits.append(f"at most {schema['maxItems']} items")
+    limits += [rule["message"] for rule in schema.get("x-kubernetes-validations", []) if "oldSelf" not in rule["rule"]]
+    limits += [rule["message"] for rule in schema.get("items", {}).get("x-kubernetes-validations", [])]
+    return "; ".join(limits)
 
 
 def rows(path: str, schema: Schema, opaque: tuple[str, ...] = ()) -> Iterator[str]:
-    """Table rows of every field below `schema`. What lies below an `opaque` path is not repeated:
-    it is Kubernetes' own, or stands elsewhere."""
+    """Table rows of every field below `schema`. Fields below an `opaque` path are left out: they
+    are Kubernetes' own, or documented elsewhere."""
     for name, child in schema.get("properties", {}).items():
         here = f"{path}.{name}"
         limits = limits_text(child, name in schema.get("required", []))
@@ -249,22 +249,22 @@ def reasons() -> str:
 
 
 def value_rows(text: str) -> Iterator[str]:
-    """Table rows of values.yaml: each `# -- ` comment tells about the key below it."""
+    """Table rows of values.yaml: each `# -- ` comment describes the key below it."""
     values = yaml.safe_load(text)
     path: list[tuple[int, str]] = []
-    said = ""
+    description = ""
     for line in text.splitlines():
         if match := re.match(r"\s*# -- (.*)", line):
-            said = match[1]
+            description = match[1]
         elif match := re.match(r"(\s*)([A-Za-z]\w*):", line):
             depth = len(match[1])
             path = [(indent, key) for indent, key in path if indent < depth] + [(depth, match[2])]
-            if said:
+            if description:
                 value = values
                 for _, key in path:
                     value = value[key]
-                yield f"| `{'.'.join(key for _, key in path)}` | `{json.dumps(value)}` | {said} |"
-            said = ""
+                yield f"| `{'.'.join(key for _, key in path)}` | `{json.dumps(value)}` | {description} |"
+            description = ""
 
 
 def chart_readme() -> str:
@@ -309,14 +309,14 @@ def monitoring() -> str:
 def chart_yaml() -> str:
     """Chart.yaml with the kinds for Artifact Hub, at its end."""
     mark = "  # What follows: generated by `make gen` from crds/source.\n"
-    told = []
+    kinds = []
     for plural in KINDS:
         spec = crd(plural)["spec"]
         version = spec["versions"][0]
         kind, description = spec["names"]["kind"], version["schema"]["openAPIV3Schema"]["description"]
         name = f"{plural}.{spec['group']}"
-        told.append({"kind": kind, "version": version["name"], "name": name, "displayName": kind, "description": description})
-    lines = "".join(f"    {line}\n" for line in yaml.dump(told, sort_keys=False, width=140, allow_unicode=True).splitlines())
+        kinds.append({"kind": kind, "version": version["name"], "name": name, "displayName": kind, "description": description})
+    lines = "".join(f"    {line}\n" for line in yaml.dump(kinds, sort_keys=False, width=140, allow_unicode=True).splitlines())
     return (CHART / "Chart.yaml").read_text().partition(mark)[0] + mark + "  artifacthub.io/crds: |\n" + lines
 
 

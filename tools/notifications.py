@@ -1,4 +1,4 @@
-"""What docs/notifications.md and its schema tell of a webhook's fields, from the type that is
+"""The fields of a webhook, for docs/notifications.md and its schema: made from the type that is
 sent."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def schema(notice: str) -> str:
 
 
 def page(path: Path) -> str:
-    """docs/notifications.md, with the table of fields as it is now."""
+    """docs/notifications.md, with a new table of fields."""
     text = path.read_text()
     table = "\n".join(["| field | type | meaning |", "| --- | --- | --- |", *_rows("", Payload.model_json_schema(by_alias=True))])
     return text.split(START)[0] + START + table + "\n" + END + text.split(END)[1]

@@ -1,5 +1,5 @@
-"""docs/img/*.png: the console's page in a real browser, over objects that are always the same, at a
-time that is always the same.
+"""docs/img/*.png: the console's page in a real browser, with the same objects and the same time in
+each run.
 
 python -m tools.screenshots        needs Debian's chromium and its DejaVu fonts
 """

@@ -41,14 +41,14 @@ print("\\n".join(sorted(module.__file__ for name, module in sys.modules.items() 
 
 
 def own_files() -> dict[str, bytes]:
-    """Our modules that the plugin imports, whatever it is asked to do, and no others."""
+    """Our modules that any verb of the plugin imports, and no others."""
     found = subprocess.run([sys.executable, "-c", _IMPORT_ALL], env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, check=True).stdout
     paths = [Path(line) for line in found.split()]
     return {str(path.relative_to(SOURCE)): path.read_bytes() for path in paths}
 
 
 def library_files() -> dict[str, bytes]:
-    """Without what only one kind of machine could run, and with their licences."""
+    """The libraries' files with their licences, without those that run on one platform only."""
     found = {}
     for name in LIBRARIES:
         for entry in metadata.files(name) or ():
@@ -63,8 +63,8 @@ def library_files() -> dict[str, bytes]:
 
 
 def archive(files: dict[str, bytes]) -> bytes:
-    """The same bytes for the same files: no times, one order. Its start knows by a digest what it
-    has unpacked before."""
+    """The zip file. The same files give the same bytes: no times, one order. The start code knows
+    by a digest whether these files are unpacked already."""
     digest = hashlib.sha256()
     for name, data in sorted(files.items()):
         digest.update(f"{name}\0{len(data)}\0".encode() + data)

@@ -1,10 +1,10 @@
-"""Starts the kubectl plugin from its single file: unpacked once into the person's cache, since
-Python compiles what lies in a zip at every start.
+"""Starts the kubectl plugin from its single file: unpacked once into the user's cache, since
+Python compiles modules inside a zip again at every start.
 
-Where there is no place for a cache of one's own it runs from the zip, a tenth of a second slower.
+If there is no private place for a cache, it runs from the zip, a tenth of a second slower.
 """
 
-# It tells an old Python what it lacks, and imports as little as it can before it starts.
+# It runs on an old Python too, to say what is missing, and imports little before it starts.
 # ruff: noqa: PTH103, PTH104, PTH111, PTH112, PTH118, PLC0415, UP036
 
 import os
@@ -14,21 +14,21 @@ import sys
 DIGEST = "@DIGEST@"
 
 
-def own(path):
-    """Whether it is a directory of this user's that nobody else can write to."""
+def is_private(path):
+    """Whether it is a directory of this user that no other user can write to."""
     found = os.lstat(path)
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 def unpacked(archive):
-    """Where the modules lie, whole; None where they cannot be unpacked."""
+    """The directory with the complete modules; None if they cannot be unpacked."""
     base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "kubectl-dbbackup")
     target = os.path.join(base, DIGEST)
     try:
         if os.path.isdir(target):
-            return target if own(base) and own(target) else None
+            return target if is_private(base) and is_private(target) else None
         os.makedirs(base, mode=0o700, exist_ok=True)
-        if not own(base):
+        if not is_private(base):
             return None
         import tempfile
         import zipfile
@@ -42,7 +42,7 @@ def unpacked(archive):
             import shutil
 
             shutil.rmtree(made, ignore_errors=True)
-        return target if own(target) else None
+        return target if is_private(target) else None
     except OSError:
         return None
 

@@ -119,8 +119,8 @@ def test_lint(helm: Helm, case: str) -> None:
 
 @pytest.mark.parametrize("case", list(NONSENSE))
 def test_nonsense_is_refused_by_name(helm: Helm, case: str) -> None:
-    values, told = NONSENSE[case]
-    assert told in helm.refused(values)
+    values, message = NONSENSE[case]
+    assert message in helm.refused(values)
 
 
 def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
@@ -273,17 +273,17 @@ def test_the_charts_version_is_the_packages() -> None:
 
 
 def test_the_operator_understands_what_the_chart_tells_it(rendered: list[Object]) -> None:
-    told = environment(rendered)
-    read = config.read(told)
-    assert read.settings.image == told["DBBACKUP_IMAGE"]
-    assert read.settings.job_defaults == json.loads(told["DBBACKUP_JOB_DEFAULTS"])
-    assert ",".join(read.namespaces) == told["DBBACKUP_NAMESPACES"]
-    assert str(read.settings.max_concurrent or "") == told["DBBACKUP_MAX_CONCURRENT"]
-    assert read.settings.sweep_after == timedelta(seconds=parse_duration(told["DBBACKUP_SWEEP_AFTER"]))
+    env = environment(rendered)
+    read = config.read(env)
+    assert read.settings.image == env["DBBACKUP_IMAGE"]
+    assert read.settings.job_defaults == json.loads(env["DBBACKUP_JOB_DEFAULTS"])
+    assert ",".join(read.namespaces) == env["DBBACKUP_NAMESPACES"]
+    assert str(read.settings.max_concurrent or "") == env["DBBACKUP_MAX_CONCURRENT"]
+    assert read.settings.sweep_after == timedelta(seconds=parse_duration(env["DBBACKUP_SWEEP_AFTER"]))
     assert read.port == 8080
     assert logging.getLevelNamesMapping()[read.log_level] == logging.INFO
     known = set(re.findall(r'"(DBBACKUP_\w+)"', inspect.getsource(config))) - {"DBBACKUP_PORT"}
-    assert {name for name in told if name.startswith("DBBACKUP_")} == known
+    assert {name for name in env if name.startswith("DBBACKUP_")} == known
 
 
 def test_limit_of_concurrent_runs(helm: Helm, default: list[Object]) -> None:
@@ -300,10 +300,10 @@ def test_defaults_of_jobs(helm: Helm, default: list[Object]) -> None:
     assert json.loads(environment(default)["DBBACKUP_JOB_DEFAULTS"]) == {
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
     }
-    told = json.loads(environment(helm.template(MANY["jobs"]))["DBBACKUP_JOB_DEFAULTS"])
-    assert told["imagePullSecrets"] == [{"name": "registry"}]
-    assert told["resources"]["limits"] == {"cpu": 2, "memory": "2Gi"}
-    assert (told["serviceAccountName"], told["priorityClassName"], told["nodeSelector"]) == ("backup", "low", {"pool": "batch"})
+    job = json.loads(environment(helm.template(MANY["jobs"]))["DBBACKUP_JOB_DEFAULTS"])
+    assert job["imagePullSecrets"] == [{"name": "registry"}]
+    assert job["resources"]["limits"] == {"cpu": 2, "memory": "2Gi"}
+    assert (job["serviceAccountName"], job["priorityClassName"], job["nodeSelector"]) == ("backup", "low", {"pool": "batch"})
 
 
 def test_openshift_chooses_the_user(helm: Helm) -> None:

@@ -94,12 +94,12 @@ def test_the_pod_fits_the_restricted_standard(full: list[Object]) -> None:
 
 
 def test_it_understands_what_the_chart_tells_it(plain: list[Object], full: list[Object]) -> None:
-    def told(objects: list[Object]) -> config.ConsoleConfig:
+    def configuration(objects: list[Object]) -> config.ConsoleConfig:
         [container] = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
         return config.read({entry["name"]: entry["value"] for entry in container["env"]})
 
-    assert told(plain) == config.ConsoleConfig()
-    read = told(full)
+    assert configuration(plain) == config.ConsoleConfig()
+    read = configuration(full)
     assert (read.namespaces, read.download_namespaces, read.max_downloads) == (("shop", "blog"), frozenset({"shop"}), 2)
     assert (read.session_lifetime.total_seconds(), read.trusted_proxies) == (3600, ("10.0.0.0/8",))
 
@@ -149,7 +149,7 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"enable": True}, "enable"),
         ({"downloadNamespaces": ["*"]}, "/console/downloadNamespaces/0"),
@@ -159,5 +159,5 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
         ({"ingress": {"enabled": True}}, "/console/ingress/host"),
     ],
 )
-def test_nonsense_is_refused_by_name(values: dict[str, Any], told: str, helm: Helm) -> None:
-    assert told in helm.refused({"console": values})
+def test_nonsense_is_refused_by_name(values: dict[str, Any], message: str, helm: Helm) -> None:
+    assert message in helm.refused({"console": values})

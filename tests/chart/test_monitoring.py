@@ -136,8 +136,8 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
 
 @pytest.mark.parametrize("case", list(NONSENSE))
 def test_nonsense_is_refused_by_name(helm: Helm, case: str) -> None:
-    values, told = NONSENSE[case]
-    assert told in helm.refused({"metrics": values})
+    values, message = NONSENSE[case]
+    assert message in helm.refused({"metrics": values})
 
 
 # Alerts

@@ -70,7 +70,7 @@ def _with(sink: Object, **more: Any) -> Object:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"notifications": [{"name": "ops", "type": "webhook"}]}, "/notifications/0"),
         (_with(WEBHOOK, url="https://x"), "/notifications/0"),
@@ -89,8 +89,8 @@ def _with(sink: Object, **more: Any) -> Object:
         ({"admissionPolicy": {"trustedUsers": ["a'] || true"]}}, "/admissionPolicy/trustedUsers/0"),
     ],
 )
-def test_nonsense_is_refused(helm: Helm, values: Object, told: str) -> None:
-    assert told in helm.refused(values)
+def test_nonsense_is_refused(helm: Helm, values: Object, message: str) -> None:
+    assert message in helm.refused(values)
 
 
 def test_two_sinks_of_one_name_are_refused(helm: Helm) -> None:

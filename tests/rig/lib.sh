@@ -44,7 +44,7 @@ make_cgroups() { # CGROUP: below every controller of version 1, or the one tree 
   local mount
   for mount in $(cgroup_mounts); do
     mkdir -p "$mount$1"
-    # A new cpuset holds nothing until it is told.
+    # A new cpuset is empty and unusable until it is filled.
     [ ! -f "$mount$1/cpuset.cpus" ] || [ -n "$(cat "$mount$1/cpuset.cpus")" ] || {
       cat "$mount/cpuset.cpus" >"$mount$1/cpuset.cpus"
       cat "$mount/cpuset.mems" >"$mount$1/cpuset.mems"

@@ -83,7 +83,7 @@ app.kubernetes.io/component: console
 {{- end -}}
 {{- end -}}
 
-{{/* The Secrets of `notifications`, as files <sink>/url and <sink>/key. One that is missing holds up no start: the operator tells when it is needed. */}}
+{{/* The Secrets of `notifications`, as files <sink>/url and <sink>/key. A missing one does not stop the operator from starting: it reports it when it is needed. */}}
 {{- define "dbbackup.notifications.sources" -}}
 {{- $names := dict -}}
 {{- range .Values.notifications -}}

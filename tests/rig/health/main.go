@@ -98,11 +98,11 @@ func main() {
 	lines.Buffer(nil, 1<<24)
 	out := json.NewEncoder(os.Stdout)
 	for lines.Scan() {
-		told, err := answer(lines.Bytes())
+		reply, err := answer(lines.Bytes())
 		if err != nil {
-			told = map[string]string{"error": err.Error()}
+			reply = map[string]string{"error": err.Error()}
 		}
-		if err := out.Encode(told); err != nil {
+		if err := out.Encode(reply); err != nil {
 			os.Exit(1)
 		}
 	}
