@@ -59,7 +59,9 @@ def all_models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 for module in pkgutil.iter_modules(contract.__path__):
     importlib.import_module(f"{contract.__name__}.{module.name}")
-CONTRACT = sorted((model for model in all_models(Model) if model.__module__.startswith("dbbackup.")), key=lambda model: model.__qualname__)
+CONTRACT = sorted(
+    (model for model in all_models(Model) if model.__module__.startswith(f"{contract.__name__}.")), key=lambda model: model.__qualname__
+)
 """Every model that one process writes and another reads."""
 
 
