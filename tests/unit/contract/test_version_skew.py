@@ -257,8 +257,6 @@ def test_no_spec_refuses_what_it_does_not_know(model: type[BaseModel]) -> None:
 
 # The first version
 
-TREE = "6ce88a2c575b128c8fdc7a243df9b6f60adbe835"
-"""The files of the last commit of 0.1.0: tests/upgrade takes them by the same id."""
 FIRST_KINDS: tuple[RunKind, ...] = ("backup", "restore", "check", "cleanup")
 
 
@@ -281,11 +279,10 @@ First = dict[str, dict[str, list[str]]]
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> First:
     """What 0.1 writes, and what of this version's it refuses."""
-    found = subprocess.run(["git", "-C", ROOT, "archive", TREE, "operator/dbbackup"], check=False, capture_output=True)
-    if found.returncode:
-        pytest.skip(f"the first version's source (git tree {TREE}) is not in this clone")
+    tree = subprocess.run([ROOT / "tests" / "upgrade" / "first-tree.sh"], check=True, capture_output=True, text=True).stdout.strip()
+    source = subprocess.run(["git", "-C", ROOT, "archive", tree, "operator/dbbackup"], check=True, capture_output=True).stdout
     folder = tmp_path_factory.mktemp("first")
-    subprocess.run(["tar", "-x", "-C", folder], input=found.stdout, check=True)
+    subprocess.run(["tar", "-x", "-C", folder], input=source, check=True)
     manifest = example(Manifest).model_copy(update={"owner": OWNER, "expires_at": None, "schedule": None})
     records = [example(model).model_copy(update={"owner": OWNER}) for model in (TransactionRecord, Tombstone)]
     ours = {
