@@ -273,7 +273,7 @@ def _settles(check: Report, known: Report | None) -> bool:
     A check from before 0.2 put its finding into the message, so its failure proves nothing. If the
     run itself has reported a failure, a check that could not look does not make it unknown.
     """
-    if check.failure is None or check.finding in ("TookEffect", "NoEffect"):
+    if check.failure is None or check.finding == "NoEffect":
         return True
     return check.failure.reason == "OutcomeUnknown" and known is None
 

@@ -297,6 +297,7 @@ def test_a_lost_run_is_settled_by_a_check_and_never_guessed() -> None:
     ("finding", "reason", "wanted"),
     [
         ("NoEffect", "RunLost", "RunLost"),
+        ("TookEffect", "Timeout", "OutcomeUnknown"),  # a contradiction: no restore that happened is called Failed
         ("Unknown", "OutcomeUnknown", "OutcomeUnknown"),
         (None, "StorageUnavailable", "OutcomeUnknown"),
         (None, "RunLost", "OutcomeUnknown"),  # of before 0.2, or a check that was lost in the same way
