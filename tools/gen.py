@@ -237,7 +237,7 @@ def reasons() -> str:
         "spec cannot be changed: when the cause is fixed, create a new object under a new name, with the field changed that the cure names.",
         "",
         "In each of these cases except `OutcomeUnknown`, nothing was published in the bucket and nothing in a restore's target changed.",
-        "If a message says `what the run has left could not be removed`, then objects without a manifest, which are no backup, are still in the",
+        "If a message says `the files of the run could not be removed`, then objects without a manifest, which are no backup, are still in the",
         "bucket, or an empty database that the restore created is still on the server.",
     ]
     for code, title in GROUPS.items():

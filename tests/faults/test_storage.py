@@ -81,7 +81,7 @@ def test_it_stays_away_and_the_backup_fails_in_time(tenant: Tenant, database: Da
     one = cut_in_mid_upload(tenant, database(15), bucket, proxied_s3, deletion="Delete")
     ended = tenant.failed(one, "StorageUnavailable", 600)
     assert proxied_s3.host in ended["status"]["failure"]["message"]
-    assert "what the run has left could not be removed" in ended["status"]["failure"]["message"]
+    assert "the files of the run could not be removed" in ended["status"]["failure"]["message"]
     assert bucket.keys() == []
     key = ended["status"]["artifact"]["key"]
     assert f"the upload of {key}" in ended["status"]["failure"]["logTail"], "what could not be cleared away is told"

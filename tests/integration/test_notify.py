@@ -425,7 +425,7 @@ async def test_a_heart_beats_again_and_again(receiver: Callable[..., Receiver]) 
     assert {(method, body) for method, _, _, body in server.requests} == {("GET", b"")}
 
 
-@pytest.mark.parametrize(("status", "ill"), [({"consecutiveFailures": 1}, None), ({}, "the queue has stood still")])
+@pytest.mark.parametrize(("status", "ill"), [({"consecutiveFailures": 1}, None), ({}, "the queue has made no progress")])
 async def test_it_stops_where_something_is_wrong(
     receiver: Callable[..., Receiver], caplog: pytest.LogCaptureFixture, status: Raw, ill: str | None
 ) -> None:

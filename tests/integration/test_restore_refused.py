@@ -122,12 +122,12 @@ def test_extensions_and_their_schema_do_not_fill_a_target(job: Job, postgres: Po
 
 DEPENDANTS = {
     "CREATE VIEW newer AS SELECT text FROM parent": "view public.newer needs",
-    "CREATE VIEW first AS SELECT id FROM seen": "view public.first needs view public.seen",
-    "CREATE TABLE stays (mood mood)": "column mood of table public.stays needs type public.mood",
-    "CREATE TABLE stays (a int DEFAULT one())": "default value for column a of table public.stays needs function public.one()",
-    "CREATE FUNCTION newer() RETURNS SETOF parent LANGUAGE sql AS 'SELECT * FROM parent'": "function public.newer() needs type public.parent",
-    "CREATE TABLE stays () INHERITS (parent)": "table public.stays needs table public.parent",
-    "CREATE TABLE stays (a int CHECK (a > one()))": "constraint stays_a_check on table public.stays needs function public.one()",
+    "CREATE VIEW first AS SELECT id FROM seen": "view public.first is not in the artifact and depends on view public.seen",
+    "CREATE TABLE stays (mood mood)": "column mood of table public.stays is not in the artifact and depends on type public.mood",
+    "CREATE TABLE stays (a int DEFAULT one())": "default value for column a of table public.stays is not in the artifact and depends on function public.one()",
+    "CREATE FUNCTION newer() RETURNS SETOF parent LANGUAGE sql AS 'SELECT * FROM parent'": "function public.newer() is not in the artifact and depends on type public.parent",
+    "CREATE TABLE stays () INHERITS (parent)": "table public.stays is not in the artifact and depends on table public.parent",
+    "CREATE TABLE stays (a int CHECK (a > one()))": "constraint stays_a_check on table public.stays is not in the artifact and depends on function public.one()",
     "CREATE MATERIALIZED VIEW newer AS SELECT count(*) FROM child": "materialized view public.newer needs",
 }
 
@@ -146,12 +146,12 @@ def test_replace_names_dependants_outside_the_artifact(job: Job, postgres: Postg
 
 
 CHANGED = {
-    "DROP VIEW seen; CREATE TABLE seen ()": "table public.seen has the name of a view of the artifact",
-    "DROP TABLE child; CREATE VIEW child AS SELECT 1": "view public.child has the name of a table of the artifact",
-    "DROP TABLE child; CREATE INDEX child ON parent (text)": "index public.child has the name of a table of the artifact",
-    "DROP TABLE child; CREATE TYPE child AS ENUM ()": "type public.child has the name of a table of the artifact",
-    "ALTER TYPE mood RENAME TO old; CREATE TABLE mood ()": "type public.mood has the name of a type of the artifact",
-    "CREATE TYPE aged AS ENUM ()": "type public.aged has the name of a domain of the artifact",
+    "DROP VIEW seen; CREATE TABLE seen ()": "table public.seen has the same name as a view in the artifact, but is of another kind",
+    "DROP TABLE child; CREATE VIEW child AS SELECT 1": "view public.child has the same name as a table in the artifact, but is of another kind",
+    "DROP TABLE child; CREATE INDEX child ON parent (text)": "index public.child has the same name as a table in the artifact, but is of another kind",
+    "DROP TABLE child; CREATE TYPE child AS ENUM ()": "type public.child has the same name as a table in the artifact, but is of another kind",
+    "ALTER TYPE mood RENAME TO old; CREATE TABLE mood ()": "type public.mood has the same name as a type in the artifact, but is of another kind",
+    "CREATE TYPE aged AS ENUM ()": "type public.aged has the same name as a domain in the artifact, but is of another kind",
 }
 
 

@@ -186,7 +186,9 @@ def test_rows_that_the_artifact_lacks_are_reported(job: Job, postgres: Postgres,
     ended = restore(job, backup, source, on_existing="Replace")
     assert ended.code == 0, ended.log
     assert postgres.execute("SELECT count(*) FROM child", source) == [(0,)]
-    assert ended.report.warnings == ("public.child: its 200 rows are gone, as the artifact lacks the rows of this table; the safety backup has them",)
+    assert ended.report.warnings == (
+        "public.child: its 200 rows are gone, because the artifact holds only its definition; the safety backup has them",
+    )
     assert restore(job, safety_of(job, ended), source, on_existing="Replace", safety_backup=False).code == 0
     assert postgres.execute("SELECT count(*) FROM child", source) == [(200,)]
 
@@ -210,7 +212,7 @@ def test_grants_keep_who_made_them_where_that_can_be(job: Job, postgres: Postgre
         assert postgres.dump(database) == before
         assert ended.report.warnings == ()
     else:
-        assert ended.report.warnings == (f"grants by {first}, {second} come back as the owner's: they could not be made in that role's name",)
+        assert ended.report.warnings == (f"grants that {first}, {second} had made are now the owner's, as this user may not act as that role",)
         rights = f"has_table_privilege('{third}', 't', 'SELECT'), has_column_privilege('{third}', 't', 'a', 'UPDATE')"
         assert postgres.execute(f"SELECT {rights}, has_table_privilege('{second}', 't', 'SELECT WITH GRANT OPTION')", database) == [(True,) * 3]
 

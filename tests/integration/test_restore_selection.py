@@ -96,4 +96,4 @@ def test_a_view_outside_the_selection_is_in_the_way(job: Job, postgres: Postgres
         ended = restore(job, backup, everything, on_existing="Replace", tables=("app.users",))
     assert ended.reason == "DependentObjects"
     assert ended.report.failure
-    assert "view app.active needs table app.users" in ended.report.failure.message
+    assert "view app.active is not in the artifact and depends on table app.users" in ended.report.failure.message

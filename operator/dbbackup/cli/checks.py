@@ -115,7 +115,10 @@ def operator(deployments: Sequence[Raw], own_version: str) -> list[Finding]:
     if len(deployments) > 1:
         found.append(
             Finding(
-                "warning", "operator", f"{len(deployments)} operators run in this cluster", "Each must watch its own namespaces (watch.namespaces)."
+                "warning",
+                "operator",
+                f"{len(deployments)} operators run in this cluster",
+                "Give each its own list in the chart's value `namespaces`.",
             )
         )
     return found
@@ -176,7 +179,7 @@ def storage(obj: Raw, now: datetime, *, tried: bool) -> list[Finding]:
 
 def _held(about: str, conditions: Iterable[Raw]) -> Finding:
     hint = "Check whether it is intended; the annotation dbbackup.io/approve-prune approves it: docs/retention.md."
-    return Finding("warning", about, f"an expiry waits for approval: {(find(conditions, 'PruneHeld') or {}).get('message')}", hint)
+    return Finding("warning", about, f"the removal of backups waits for approval: {(find(conditions, 'PruneHeld') or {}).get('message')}", hint)
 
 
 def schedule(obj: Raw, now: datetime) -> list[Finding]:

@@ -94,7 +94,9 @@ def restore_source(
 ) -> Draft:
     """spec.source: exactly one of a backup, a schedule and a key."""
     if sum(source is not None for source in (backup_name, schedule, key)) != 1:
-        raise CliError("what should be restored?", CliExit.USAGE, "Name a backup, or --schedule NAME for its newest one, or --key KEY of the bucket.")
+        raise CliError(
+            "it is not clear what to restore", CliExit.USAGE, "Name a backup, or --schedule NAME for its newest one, or --key KEY of the bucket."
+        )
     if (before or source_database) and schedule is None:
         raise CliError("--before and --source-database need --schedule", CliExit.USAGE)
     if backup_name is not None:

@@ -69,7 +69,7 @@ def run(spec: RunSpec, paths: Paths | None = None, reporter: Reporter | None = N
         failure = failure or _defect(context, error)
     if failure and context.committing:
         with suppress(Exception):
-            context.reporter.error(f"the outcome is not known, so the next attempt or a check looks: {failure}")
+            context.reporter.error(f"the outcome is not known; the next attempt or a check Job will find it out: {failure}")
         return ExitCode.TRANSIENT
     return _report(context, failure)
 
@@ -175,7 +175,7 @@ def _bounded(context: Run) -> Iterator[None]:
     end by itself."""
     stop = context.stop
     seconds = context.spec.timeout_seconds
-    timeout = _timer(seconds, lambda: stop.set(Failure("Timeout", f"the run was not done after {seconds} seconds")))
+    timeout = _timer(seconds, lambda: stop.set(Failure("Timeout", f"the run did not finish within its timeout of {seconds} s")))
     timers = [timeout]
 
     def limit_clearing_up() -> None:
@@ -221,5 +221,7 @@ def _give_up(context: Run) -> None:
     code: int = failure.reason.exit_code
     if not context.committing:
         left = f": {'; '.join(sorted(context.uncleared))}" if context.uncleared else ""
-        code = _report(context, Failure(failure.reason.name, f"{failure.message}; clearing up was not done in time{left}", failure.hint))
+        code = _report(
+            context, Failure(failure.reason.name, f"{failure.message}; what it had stored could not be removed in time{left}", failure.hint)
+        )
     os._exit(code)

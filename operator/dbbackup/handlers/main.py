@@ -69,7 +69,7 @@ class Operator:
 
     def alive(self) -> str | None:
         age = asyncio.get_running_loop().time() - self.queue.heartbeat
-        return f"the queue has stood still for {age:.0f} s" if self._primed and age > STANDSTILL_SECONDS else None
+        return f"the queue has made no progress for {age:.0f} s" if self._primed and age > STANDSTILL_SECONDS else None
 
     def ready(self) -> str | None:
         if not self._primed:

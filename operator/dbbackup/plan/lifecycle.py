@@ -165,7 +165,7 @@ def _retrying(facts: Facts, state: RunState) -> Decision:
     why = "its pod went away"
     if state.report is not None and state.report.failure is not None:
         why = f"{state.report.failure.reason}: {state.report.failure.message}"
-    message = f"attempt {state.attempts} failed, another follows: {why}"
+    message = f"attempt {state.attempts} failed and will be repeated: {why}"
     note = Note("Retrying", cut(message, 900), warning=True, key=str(state.attempts))
     return Decision(
         status=statuses.running(facts, state, "Retrying", message), notes=(note,), holds_slot=True, requeue=facts.settings.progress_interval
@@ -292,10 +292,10 @@ def _unsettled(facts: Facts, run: PlannedRun, state: RunState, reason: str, mess
     so. A failure that the run has reported still counts."""
     if state.report is not None and state.report.failure is not None:
         failure = state.report.failure
-        text = f"{failure.message}; what the run has left could not be removed: {problem}"
+        text = f"{failure.message}; the files of the run could not be removed: {problem}"
         report = state.report.model_copy(update={"failure": failure.model_copy(update={"message": text})})
         return finish(facts, state, report, run.spec)
-    text = f"{reason}: {message}; and it could not be checked what became of the run: {problem}"
+    text = f"{reason}: {message}; no check could find out whether the run took effect: {problem}"
     unknown = statuses.failure("OutcomeUnknown", text, UNSEEN_BACKUP if run.kind == "backup" else None)
     note = Note("Failed", f"OutcomeUnknown: {text}", warning=True)
     return Decision(status=statuses.failed(facts, state, unknown), notes=(note,), delete=tuple(facts.jobs))

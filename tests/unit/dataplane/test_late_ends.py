@@ -152,7 +152,7 @@ def test_a_run_that_hangs_while_it_clears_up_says_what_is_left(tmp_path: Path, m
     report = Report.model_validate_json((tmp_path / "report").read_text())
     assert report.uncleared
     assert report.failure
-    assert report.failure.message == "too long; clearing up was not done in time: database db:5432/app, which this restore had created"
+    assert report.failure.message == "too long; what it had stored could not be removed in time: database db:5432/app, which this restore had created"
 
 
 def _leave(codes: list[int], code: int) -> None:

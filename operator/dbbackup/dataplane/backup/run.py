@@ -67,7 +67,7 @@ def _adopt(run: Run, storage: Storage, key: str) -> SealedArtifact | None:
     found = find_artifact(storage, key, run.spec.owner)
     if not found:
         return None
-    run.reporter.info(f"an earlier attempt sealed {key}; nothing is done again")
+    run.reporter.info(f"an earlier attempt completed {key}: it is used, and no new dump is made")
     return SealedArtifact(key, *found)
 
 

@@ -53,7 +53,7 @@ class DumpTransfer:
                 if attempt == ATTEMPTS:
                     raise locked.failure from None
                 self._run.reporter.info(
-                    f"a statement that wants an exclusive lock came between; another snapshot is taken ({locked.failure.message})"
+                    f"another session waits for an exclusive lock, so pg_dump could not lock a table; trying again with a new snapshot ({locked.failure.message})"
                 )
         raise AssertionError
 
@@ -65,7 +65,7 @@ class DumpTransfer:
                 f"dumped objects refer to objects that are left out, so the target of a restore must hold these already: {listed(outside, 20)}"
             )
         if unmatched := snapshot.selection.unmatched:
-            self._run.warn(f"no table matches {listed(unmatched, 20)}: these patterns left nothing out")
+            self._run.warn(f"excludeTables and excludeTableData: no table matches {listed(unmatched, 20)}")
 
     def _dump(self, snapshot: Snapshot, source: SourceDescription, client: Client) -> StoredObject:
         algorithm = self._options.compression.algorithm

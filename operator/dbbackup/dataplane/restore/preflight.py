@@ -227,9 +227,15 @@ def _superuser(server: TargetServer, needs: ArtifactNeeds) -> Iterable[Preflight
     if server.privileged:
         return
     if needs.contents.event_triggers:
-        yield PreflightProblem("RequiresSuperuser", f"{server.user} is not a superuser: event triggers {listed(needs.contents.event_triggers)}")
+        yield PreflightProblem(
+            "RequiresSuperuser",
+            f"only a superuser can create the event triggers {listed(needs.contents.event_triggers)}, and {server.user} is not one",
+        )
     if needs.contents.superuser_publications:
-        yield PreflightProblem("RequiresSuperuser", f"{server.user} is not a superuser: publications {listed(needs.contents.superuser_publications)}")
+        yield PreflightProblem(
+            "RequiresSuperuser",
+            f"only a superuser can create the publications {listed(needs.contents.superuser_publications)}, and {server.user} is not one",
+        )
 
 
 def _privileges(facts: TargetFacts) -> Iterable[PreflightProblem]:
@@ -261,11 +267,18 @@ def _ownership(facts: TargetFacts, replaced: Replaced) -> Iterable[PreflightProb
 
 
 def _dependants(replaced: Replaced) -> Iterable[PreflightProblem]:
-    other_kinds = [f"{root.identity} has the name of a {root.drop.kind.lower()} of the artifact" for root in replaced.roots if not root.fits]
+    other_kinds = [
+        f"{root.identity} has the same name as a {root.drop.kind.lower()} in the artifact, but is of another kind"
+        for root in replaced.roots
+        if not root.fits
+    ]
     if other_kinds:
         yield PreflightProblem("DependentObjects", listed(other_kinds))
     if replaced.outside:
-        yield PreflightProblem("DependentObjects", listed([f"{d.description} needs {d.needs}" for d in replaced.outside]))
+        yield PreflightProblem(
+            "DependentObjects",
+            listed([f"{d.description} is not in the artifact and depends on {d.needs}, which would be replaced" for d in replaced.outside]),
+        )
     if replaced.partitions:
         yield PreflightProblem(
             "DependentObjects", f"partitions that the artifact lacks would be dropped with their tables: {listed(replaced.partitions)}"
@@ -303,7 +316,7 @@ def refuse(problems: Sequence[PreflightProblem], who: str) -> None:
         raise Failure(first, f"{who}: {ordered[0].message}; nothing was touched")
     numbered = "; ".join(f"{number}. {problem.reason}: {problem.message}" for number, problem in enumerate(ordered, 1))
     hints = " ".join(dict.fromkeys(REASONS[problem.reason].hint for problem in ordered))
-    raise Failure(first, f"{who}: {len(ordered)} reasons why the restore would fail, nothing was touched: {numbered}", hints)
+    raise Failure(first, f"{who}: the restore would fail for {len(ordered)} reasons, nothing was touched: {numbered}", hints)
 
 
 def extension_order(wanted: Sequence[ExtensionEntry], states: Sequence[ExtensionState]) -> list[ExtensionEntry]:

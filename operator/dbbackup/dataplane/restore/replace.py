@@ -178,7 +178,7 @@ class Replacement:
                 comment = sql.quote(key.comment, self._connection)
                 self._run(f"COMMENT ON CONSTRAINT {key.name} ON {key.table} IS {comment}")
         grantors = ", ".join(sorted(others))
-        regranted = [f"grants by {grantors} come back as the owner's: they could not be made in that role's name"] if others else []
+        regranted = [f"grants that {grantors} had made are now the owner's, as this user may not act as that role"] if others else []
         return [*self._lost(), *regranted]
 
     def _run_as(self, role: str, statement: str) -> bool:

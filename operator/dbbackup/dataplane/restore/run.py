@@ -231,7 +231,7 @@ class Restore:
         row = connection.execute(sql.SQL("SELECT pg_catalog.count(*) FROM ONLY {}").format(name)).fetchone()
         if row and row[0]:
             kept = "; the safety backup has them" if self._run.facts.safety_backup else ""
-            self._run.warn(f"{table.schema_}.{table.name}: its {row[0]} rows are gone, as the artifact lacks the rows of this table{kept}")
+            self._run.warn(f"{table.schema_}.{table.name}: its {row[0]} rows are gone, because the artifact holds only its definition{kept}")
 
     def _compare(self, restored: Restored) -> None:
         """Compares the server's row counts with the manifest's, table by table."""

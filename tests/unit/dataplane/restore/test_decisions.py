@@ -173,7 +173,7 @@ def test_owners_dependants_and_partitions() -> None:
     assert "NotOwner: app does not own table a.theirs (boss)" in expected
     assert "NotOwner: app does not own table b.t (other), whose foreign keys" in expected
     assert "NotOwner: app cannot give replaced objects back to their owners team" in expected
-    assert "DependentObjects: view a.v needs table a.mine" in expected
+    assert "DependentObjects: view a.v is not in the artifact and depends on table a.mine" in expected
     assert "DependentObjects: partitions that the artifact lacks would be dropped with their tables: a.p2" in expected
     assert "a.mine (app)" not in expected
 
@@ -188,7 +188,7 @@ def test_all_problems_are_reported_under_the_most_important_reason() -> None:
         preflight.refuse(problems, "db")
     assert caught.value.reason.name == "NotOwner"
     assert caught.value.message == (
-        "db: 3 reasons why the restore would fail, nothing was touched: 1. NotOwner: theirs; 2. RoleMissing: gone; 3. TooManyLocks: locks"
+        "db: the restore would fail for 3 reasons, nothing was touched: 1. NotOwner: theirs; 2. RoleMissing: gone; 3. TooManyLocks: locks"
     )
     assert caught.value.hint.count(".") >= 3
 
