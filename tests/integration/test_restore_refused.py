@@ -121,37 +121,37 @@ def test_extensions_and_their_schema_do_not_fill_a_target(job: Job, postgres: Po
 
 
 DEPENDANTS = {
-    "CREATE VIEW newer AS SELECT text FROM parent": "view public.newer needs",
-    "CREATE VIEW first AS SELECT id FROM seen": "view public.first is not in the artifact and depends on view public.seen",
-    "CREATE TABLE stays (mood mood)": "column mood of table public.stays is not in the artifact and depends on type public.mood",
-    "CREATE TABLE stays (a int DEFAULT one())": "default value for column a of table public.stays is not in the artifact and depends on function public.one()",
-    "CREATE FUNCTION newer() RETURNS SETOF parent LANGUAGE sql AS 'SELECT * FROM parent'": "function public.newer() is not in the artifact and depends on type public.parent",
-    "CREATE TABLE stays () INHERITS (parent)": "table public.stays is not in the artifact and depends on table public.parent",
-    "CREATE TABLE stays (a int CHECK (a > one()))": "constraint stays_a_check on table public.stays is not in the artifact and depends on function public.one()",
-    "CREATE MATERIALIZED VIEW newer AS SELECT count(*) FROM child": "materialized view public.newer needs",
+    "CREATE VIEW newer AS SELECT text FROM parent": ("view public.newer", ""),
+    "CREATE VIEW first AS SELECT id FROM seen": ("view public.first", "view public.seen"),
+    "CREATE TABLE stays (mood mood)": ("column mood of table public.stays", "type public.mood"),
+    "CREATE TABLE stays (a int DEFAULT one())": ("default value for column a of table public.stays", "function public.one()"),
+    "CREATE FUNCTION newer() RETURNS SETOF parent LANGUAGE sql AS 'SELECT * FROM parent'": ("function public.newer()", "type public.parent"),
+    "CREATE TABLE stays () INHERITS (parent)": ("table public.stays", "table public.parent"),
+    "CREATE TABLE stays (a int CHECK (a > one()))": ("constraint stays_a_check on table public.stays", "function public.one()"),
+    "CREATE MATERIALIZED VIEW newer AS SELECT count(*) FROM child": ("materialized view public.newer", ""),
 }
 
 
 def test_replace_names_dependants_outside_the_artifact(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
     backup = job.backup()
-    for made, expected in DEPENDANTS.items():
+    for made, (dependant, replaced) in DEPENDANTS.items():
         target = new_database(f'TEMPLATE "{source}"')
         postgres.execute(made, target)
         with untouched(postgres, target):
             ended = restore(job, backup, target, on_existing="Replace")
         assert ended.reason == "DependentObjects", made + ended.log
         assert ended.report.failure
-        assert expected in ended.report.failure.message
+        assert f"{dependant} is not in the artifact and depends on {replaced}" in ended.report.failure.message
     assert nothing_written(job)
 
 
 CHANGED = {
-    "DROP VIEW seen; CREATE TABLE seen ()": "table public.seen has the same name as a view in the artifact, but is of another kind",
-    "DROP TABLE child; CREATE VIEW child AS SELECT 1": "view public.child has the same name as a table in the artifact, but is of another kind",
-    "DROP TABLE child; CREATE INDEX child ON parent (text)": "index public.child has the same name as a table in the artifact, but is of another kind",
-    "DROP TABLE child; CREATE TYPE child AS ENUM ()": "type public.child has the same name as a table in the artifact, but is of another kind",
-    "ALTER TYPE mood RENAME TO old; CREATE TABLE mood ()": "type public.mood has the same name as a type in the artifact, but is of another kind",
-    "CREATE TYPE aged AS ENUM ()": "type public.aged has the same name as a domain in the artifact, but is of another kind",
+    "DROP VIEW seen; CREATE TABLE seen ()": ("table public.seen", "view"),
+    "DROP TABLE child; CREATE VIEW child AS SELECT 1": ("view public.child", "table"),
+    "DROP TABLE child; CREATE INDEX child ON parent (text)": ("index public.child", "table"),
+    "DROP TABLE child; CREATE TYPE child AS ENUM ()": ("type public.child", "table"),
+    "ALTER TYPE mood RENAME TO old; CREATE TABLE mood ()": ("type public.mood", "type"),
+    "CREATE TYPE aged AS ENUM ()": ("type public.aged", "domain"),
 }
 
 
@@ -159,14 +159,14 @@ def test_replace_names_what_has_changed_its_kind(job: Job, postgres: Postgres, s
     before = new_database(f'TEMPLATE "{source}"')
     postgres.execute("CREATE DOMAIN aged AS int", source)
     backup = job.backup()
-    for made, expected in CHANGED.items():
+    for made, (found, wanted) in CHANGED.items():
         target = new_database(f'TEMPLATE "{before}"')
         postgres.load(made, target)
         with untouched(postgres, target):
             ended = restore(job, backup, target, on_existing="Replace")
         assert ended.reason == "DependentObjects", made + ended.log
         assert ended.report.failure
-        assert expected in ended.report.failure.message
+        assert f"{found} has the same name as a {wanted} in the artifact, but is of another kind" in ended.report.failure.message
     assert nothing_written(job)
 
 

@@ -53,7 +53,8 @@ class DumpTransfer:
                 if attempt == ATTEMPTS:
                     raise locked.failure from None
                 self._run.reporter.info(
-                    f"another session waits for an exclusive lock, so pg_dump could not lock a table; trying again with a new snapshot ({locked.failure.message})"
+                    "another session waits for an exclusive lock, so pg_dump could not lock a table; "
+                    f"trying again with a new snapshot ({locked.failure.message})"
                 )
         raise AssertionError
 
