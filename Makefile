@@ -44,7 +44,7 @@ cluster-down: ## stops it; PURGE=1 also forgets its state
 image: ## the operator's image, given to the cluster where that is up; PGDG=1: clients of every major, from apt.postgresql.org
 	@tests/rig/operator-image.sh
 
-gen: $(READY) ## whatever is derived: CRDs, chart copies, references; GEN=--check only compares
+gen: $(READY) ## generates derived files: CRDs, chart copies, references; GEN=--check only compares
 	@$(PYTHON) tools/gen.py $(GEN)
 
 e2e: $(READY) ## end-to-end tests alone; K=expression chooses
@@ -61,7 +61,7 @@ bench: $(READY) ## the demo's times, and the data plane against pg_dump
 	@tests/rig/prepare.sh
 	@PYTHONPATH=operator $(PYTHON) -m tests.bench $(ARGS)
 
-mutants: $(READY) ## mistakes are made in the code, unit tests should notice; ONLY=plan/cron (a path below operator/dbbackup), MINUTES=60, JOBS=
+mutants: $(READY) ## makes small mistakes in the code, which unit tests should notice; ONLY=plan/cron (a path below operator/dbbackup), MINUTES=60, JOBS=
 	@$(PYTHON) tools/mutants.py --minutes $(or $(MINUTES),60) $(if $(JOBS),--jobs $(JOBS)) $(ONLY)
 
 lock: $(UV) ## newest versions that pyproject.toml allows, with their hashes; UPGRADE= keeps those that are locked

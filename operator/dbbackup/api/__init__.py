@@ -1,6 +1,6 @@
 """The project's API objects as the code sees them. Pure: no module here does I/O.
 
-In come objects as the API server returns them: plain dicts (`objects.Raw`). Out go typed specs,
+Input: objects as the API server returns them: plain dicts (`objects.Raw`). Output: typed specs,
 facts about an object, conditions for its status, and the parts of a run spec. The operator, the
 console, the plugin and the metrics use this package; only `specs` and `targets` need pydantic.
 

@@ -1,8 +1,8 @@
 """`kubectl dbbackup`, the kubectl plugin: what people and scripts do with backups and restores,
 without YAML. It needs no rights but the person's own, and must start fast: see below.
 
-In: the command line, and whatever `kubectl` on the PATH returns; this package never talks to the
-API server itself. Out: objects created or patched through kubectl, files, text on stdout (the
+Input: the command line, and whatever `kubectl` on the PATH returns; this package never talks to the
+API server itself. Output: objects created or patched through kubectl, files, text on stdout (the
 result) and stderr (everything else), and an exit code of `errors.CliExit`.
 
 Read in this order:

@@ -1,14 +1,14 @@
 """What runs inside a Job: one process, one run, one report. It never imports the Kubernetes client.
 
-In comes a `contract.run.RunSpec` from the environment, and Secrets as mounted files (`paths`). Out
-go log lines, one `contract.report.Report` as the termination message, and an exit code that says
-whether a retry can help. `main` chooses the module for the kind of run and calls its
+Input: a `contract.run.RunSpec` from the environment, and Secrets as mounted files (`paths`).
+Output: log lines, one `contract.report.Report` as the termination message, and an exit code that
+says whether a retry can help. `main` chooses the module for the kind of run and calls its
 `execute(run)`: this sets the fields of `run.facts` or raises `Failure`. Whatever happens, `main`
 writes the report.
 
 Read in this order: `main` (start, timeout, SIGTERM, report), `context` (what each run gets: `Run`,
 `Stop`), `logs` and `redaction` (lines without secrets), `bucket` (the run's storage and the
-artifacts in it). Then the rooms:
+artifacts in it). Then the subpackages:
 
 - `backup`: a database -> an artifact
 - `restore`: an artifact -> a database, in one transaction
@@ -17,6 +17,6 @@ artifacts in it). Then the rooms:
 - `postgres`: connections, client versions, the advisory lock, table patterns
 - `sql`: the SQL of a plain dump, split and filtered
 
-A room imports only rooms that stand below it in pyproject.toml's layers: a backup knows nothing of
-a restore.
+A subpackage imports only subpackages that stand below it in pyproject.toml's layers: a backup
+knows nothing of a restore.
 """

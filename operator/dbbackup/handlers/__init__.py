@@ -1,7 +1,7 @@
 """The operator process: it watches the API server, asks `plan` what to do, and does it.
 
-In come watch events and whole lists from Kubernetes, and the configuration from the environment.
-Out go Jobs, statuses, finalizers and Events, audit lines, notifications and metrics. What to do is
+Input: watch events and whole lists from Kubernetes, and the configuration from the environment.
+Output: Jobs, statuses, finalizers and Events, audit lines, notifications and metrics. What to do is
 decided in `plan`, which is pure; this package does the I/O.
 
 Read in this order, which is the way of one change through the operator:
@@ -13,7 +13,7 @@ Read in this order, which is the way of one change through the operator:
 - `reconcile`: gathers `Facts`, calls the kind's `decide`, carries out the `Decision`.
 - `write`: the writes themselves, each idempotent.
 - `follow`: logs of running pods, which feed `Facts`.
-- `observers`: how audit log (`auditing`), notifications (`notify`) and metrics (`telemetry`) learn
-  what happens, without a part in any decision.
+- `observers`: tells the audit log (`auditing`), notifications (`notify`) and metrics (`telemetry`)
+  what happened; none of them influences a decision.
 - `config`, `health`: the environment; probes and /metrics.
 """

@@ -1,7 +1,7 @@
 """The operator's metrics for Prometheus. No module here talks to the API server.
 
-In come the objects that the operator's cache holds, and calls that report what the process does: a
-finished reconciliation, an answer of the API server, the end of a run. Out goes the page for
+Input: the objects that the operator's cache holds, and calls that report what the process does: a
+finished reconciliation, an answer of the API server, the end of a run. Output: the page for
 /metrics, as bytes. `handlers.telemetry` connects the two.
 
 Read in this order:

@@ -7,7 +7,7 @@ Compression and upload are those of `storage`. Then RESTORE.md (`restore_note`) 
 manifest are written: without a manifest there is no backup. Any failure before that removes what
 was stored.
 
-What comes in: `RunSpec.database` and `RunSpec.backup`. What goes out: `artifact`, `database` and
+Input: `RunSpec.database` and `RunSpec.backup`. Output: `artifact`, `database` and
 `bytes_read` in `run.facts`. An attempt that finds an artifact which an earlier attempt of the same
 object sealed reports that one instead of dumping again.
 

@@ -1,10 +1,10 @@
 """PostgreSQL as every kind of run needs it: connections, client programs, locks.
 
-In comes a `run.DatabaseTarget` with its mounted Secret; `conninfo.load_conninfo` makes a `Conninfo`
-of it, by the key conventions of five operators. `connection.connect` opens a session whose settings
-no server or pooler default can change; `connection.child_environment` gives the same connection to
-pg_dump. Errors of libpq, the server and pg_dump become a `Failure` with a reason in
-`connection.to_failure` and `classify`.
+Input: a `run.DatabaseTarget` with its mounted Secret; `conninfo.load_conninfo` makes a `Conninfo`
+of it, by the key conventions of four operators and Service Binding. Output: `connection.connect`
+opens a session whose settings no server or pooler default can change;
+`connection.child_environment` gives the same connection to pg_dump. Errors of libpq, the
+server and pg_dump become a `Failure` with a reason in `connection.to_failure` and `classify`.
 
 Read in this order: `conninfo`, `connection`, `clients` (which pg_dump or pg_restore fits which
 server), `locks` (runs on one database exclude each other), `table_patterns` (`schema.table` in the

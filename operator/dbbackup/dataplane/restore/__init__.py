@@ -1,7 +1,7 @@
 """Restores an artifact into a database, in one transaction: all of it or nothing.
 
-What comes in: `RunSpec.database` and `RunSpec.restore`, whose key names the artifact's directory.
-What goes out: `artifact`, `database`, `safety_backup`, `restored` and `bytes_read` in `run.facts`.
+Input: `RunSpec.database` and `RunSpec.restore`, whose key names the artifact's directory.
+Output: `artifact`, `database`, `safety_backup`, `restored` and `bytes_read` in `run.facts`.
 A Failure means that the target is unchanged, except OutcomeUnknown.
 
 The steps, in the order in which `run` takes them:

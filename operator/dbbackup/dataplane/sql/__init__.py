@@ -1,6 +1,6 @@
 """The SQL that pg_dump writes, as a stream: no database, no I/O.
 
-In come chunks of bytes of a plain dump, of any size. `splitter.Splitter` makes pieces of them:
+Input: chunks of bytes of a plain dump, of any size. Output: pieces, made by `splitter.Splitter`:
 statements, COPY headers, COPY data with its number of rows, meta-commands of psql. The `data` of
 all pieces, joined, is the input again, and memory holds one statement but never a whole row.
 `filter.Filter` then removes or rewrites single statements, so that the result restores in one

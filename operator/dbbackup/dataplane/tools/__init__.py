@@ -5,7 +5,7 @@
 - `reach`: connects to a database as a run would, and reports its identity, its version and which
   tables its user may not read.
 
-What comes in: `RunSpec.serve`, or `RunSpec.database`. What goes out: HTTP responses that the client
+Input: `RunSpec.serve`, or `RunSpec.database`. Output: HTTP responses that the client
 can check against digests, or `run.facts.database` with warnings. The pods are made by the same code
 as the Jobs, so a cluster that can run a backup can run these too.
 

@@ -7,7 +7,7 @@
 - `prune`: deletes many artifacts, only where their manifests name the expected owners.
 - `discover`: lists the databases of a server, for a schedule that selects them by patterns.
 
-What comes in: the part of `RunSpec` with the run's name. What goes out: fields of `run.facts`;
+Input: the part of `RunSpec` with the run's name. Output: fields of `run.facts`;
 lists leave as pages in the log (`contract.pages`), because a termination message holds only 4 KiB.
 `parallel` runs the requests to the storage, several at a time.
 
