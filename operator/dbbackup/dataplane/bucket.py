@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from dbbackup.contract.errors import Failure
@@ -13,7 +13,7 @@ from dbbackup.contract.report import ArtifactReport, DatabaseReport
 from dbbackup.contract.run import Owner
 from dbbackup.dataplane.context import Run
 from dbbackup.storage.base import Storage
-from dbbackup.storage.mounted_secret import await_secret
+from dbbackup.storage.mounted_secret import await_secret, read_key
 
 _LARGE = 1 << 20
 """Larger manifests are read one at a time across all threads: the Job's memory is small, and some
@@ -64,6 +64,9 @@ def open_bucket(run: Run, *, create: bool | None = None) -> Storage:
         return open_storage(target, secret_dir=str(paths.storage_secret), ca_dir=str(paths.storage_ca))
 
     storage = await_secret(connect, paths.secret_grace)
+    if target.credentials_secret:
+        with suppress(Failure):  # what cannot be read any more was good a moment ago
+            run.reporter.secret(read_key(str(paths.storage_secret), target.credentials_secret, target.secret_access_key_key))
     storage.ensure_bucket(target.create_bucket if create is None else create)
     return storage
 

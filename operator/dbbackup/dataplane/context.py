@@ -44,7 +44,8 @@ class Stop:
             callbacks = list(self._callbacks)
         self._event.set()
         for callback in callbacks:
-            callback()
+            with suppress(Exception):  # each must be called, whatever the others do
+                callback()
 
     def check(self) -> None:
         if self.failure:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
@@ -85,6 +86,7 @@ class Reporter:
 
     def _write(self, event: LogEvent) -> None:
         line = event.model_dump_json(by_alias=True, exclude_none=True)
-        with self._lock:
+        # A log that cannot be written never decides a run. Missing pages are noticed by digest.
+        with self._lock, suppress(OSError, ValueError):
             self._stream.write(line + "\n")
             self._stream.flush()

@@ -67,6 +67,11 @@ def run(spec: RunSpec, paths: Paths | None = None, reporter: Reporter | None = N
             failure = _attempt(context)
     except BaseException as error:  # noqa: BLE001 - whatever happens, a report is left
         failure = failure or _defect(context, error)
+    with suppress(Exception):
+        if failure and context.facts.restored:  # committed: what broke afterwards cannot change that
+            warning = f"the restore was committed; afterwards this failed: {failure}"
+            failure = None
+            context.warn(warning)
     if failure and context.committing:
         with suppress(Exception):
             context.reporter.error(f"the outcome is not known; the next attempt or a check Job will find it out: {failure}")
@@ -102,14 +107,15 @@ def _report(context: Run, failure: Failure | None) -> int:
         failure = failure or _defect(context, error)
         report = _least_report(context, failure)
     code = failure.reason.exit_code if failure else ExitCode.OK
-    with suppress(Exception):
-        context.reporter.report(report, context.reporter.redact(str(failure)) if failure else "Succeeded")
     try:
         context.paths.termination_log.write_text(report.fit())
     except Exception as error:  # noqa: BLE001
+        code = code or ExitCode.INTERNAL
         with suppress(Exception):
             context.reporter.error(f"the termination message could not be written: {error}")
-        return code or ExitCode.INTERNAL
+    # The last line, and not before the report: a reader of the log that hangs must not hold it up.
+    with suppress(Exception):
+        context.reporter.report(report, context.reporter.redact(str(failure)) if failure else "Succeeded")
     return code
 
 
@@ -215,11 +221,12 @@ def _on_sigterm(action: Callable[[], None]) -> Iterator[None]:
 def _give_up(context: Run) -> None:
     """The run was stopped and has not ended: report what is known and leave, without a report where
     a COMMIT or a seal may have taken effect."""
+    committing = context.committing  # before what a COMMIT that ends meanwhile sets
     if context.facts.restored:  # committed: what is still under way can't change that
         os._exit(_report(context, None))
     failure = context.stop.failure or Failure("Timeout", "the run did not end")
     code: int = failure.reason.exit_code
-    if not context.committing:
+    if not committing:
         left = f": {'; '.join(sorted(context.uncleared))}" if context.uncleared else ""
         code = _report(
             context, Failure(failure.reason.name, f"{failure.message}; what it had stored could not be removed in time{left}", failure.hint)

@@ -3,11 +3,14 @@ and decides nothing; `main` puts them into one `Observers`, which everything els
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 
 from dbbackup.api.objects import Raw
 from dbbackup.handlers.cache import Key
 from dbbackup.plan.facts import Note
+
+log = logging.getLogger("dbbackup.observers")
 
 
 class Observer:
@@ -51,7 +54,8 @@ class Observer:
 
 
 class Observers(Observer):
-    """Passes each call on to every observer, in the order in which they were added."""
+    """Passes each call on to every observer, in the order in which they were added. One that raises
+    has a defect: it is logged, and the others and the caller go on."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = list(observers)
@@ -59,43 +63,46 @@ class Observers(Observer):
     def add(self, observer: Observer) -> None:
         self._observers.append(observer)
 
-    def shown(self, obj: Raw, *, deleted: bool = False) -> None:
+    def _each(self, call: Callable[[Observer], object]) -> None:
         for observer in self._observers:
-            observer.shown(obj, deleted=deleted)
+            try:
+                call(observer)
+            except Exception:
+                log.exception("a defect of %s", type(observer).__name__)
+
+    def shown(self, obj: Raw, *, deleted: bool = False) -> None:
+        self._each(lambda observer: observer.shown(obj, deleted=deleted))
 
     def listed(self, objects: Sequence[Raw]) -> None:
-        for observer in self._observers:
-            observer.listed(objects)
+        self._each(lambda observer: observer.listed(objects))
 
     def gone(self, key: Key, uid: str) -> None:
-        for observer in self._observers:
-            observer.gone(key, uid)
+        self._each(lambda observer: observer.gone(key, uid))
 
     def creating(self, key: Key) -> None:
-        for observer in self._observers:
-            observer.creating(key)
+        self._each(lambda observer: observer.creating(key))
 
     def not_created(self, key: Key) -> None:
-        for observer in self._observers:
-            observer.not_created(key)
+        self._each(lambda observer: observer.not_created(key))
 
     def deleting(self, uid: str, reason: str) -> None:
-        for observer in self._observers:
-            observer.deleting(uid, reason)
+        self._each(lambda observer: observer.deleting(uid, reason))
 
     def amend(self, obj: Raw, status: Raw, notes: Sequence[Note]) -> Raw:
-        for observer in self._observers:
-            status = observer.amend(obj, status, notes)
-        return status
+        amended = status
+
+        def amend(observer: Observer) -> None:
+            nonlocal amended
+            amended = observer.amend(obj, amended, notes)
+
+        self._each(amend)
+        return amended
 
     def status_written(self, before: Raw, after: Raw) -> None:
-        for observer in self._observers:
-            observer.status_written(before, after)
+        self._each(lambda observer: observer.status_written(before, after))
 
     def reconciled(self, key: Key, seconds: float, failed: bool) -> None:
-        for observer in self._observers:
-            observer.reconciled(key, seconds, failed)
+        self._each(lambda observer: observer.reconciled(key, seconds, failed))
 
     def answered(self, verb: str, resource: str, code: int, seconds: float) -> None:
-        for observer in self._observers:
-            observer.answered(verb, resource, code, seconds)
+        self._each(lambda observer: observer.answered(verb, resource, code, seconds))

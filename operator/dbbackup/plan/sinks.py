@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from dbbackup.api.units import parse_duration
 from dbbackup.contract.model import Model
@@ -28,6 +28,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class SecretKey(Model):
+    model_config = ConfigDict(extra="forbid")  # people write it
+
     name: str
     key: str
 
@@ -35,6 +37,8 @@ class SecretKey(Model):
 class Sink(Model):
     """One receiver. If `url` is empty, it is read from the file `url`. A webhook with a `secretRef`
     is signed with the content of the file `key`. `every` and `grace` are for heartbeats."""
+
+    model_config = ConfigDict(extra="forbid")  # people write it
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
     type: Literal["webhook", "slack", "heartbeat"]

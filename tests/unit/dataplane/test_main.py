@@ -14,10 +14,10 @@ import pytest
 
 from dbbackup.contract.errors import ExitCode, Failure
 from dbbackup.contract.mounts import ENVIRONMENT
-from dbbackup.contract.report import REPORT_LIMIT, DatabaseReport, Report
+from dbbackup.contract.report import REPORT_LIMIT, DatabaseReport, Report, RestoredReport
 from dbbackup.contract.run import Owner, RunSpec, StorageTarget
 from dbbackup.dataplane import main
-from dbbackup.dataplane.context import Run
+from dbbackup.dataplane.context import Run, Stop
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths
 
@@ -117,6 +117,49 @@ def test_a_run_whose_parts_misbehave_leaves_a_report(
     found, report = left(execute, stream())
     assert (found, report.failure and report.failure.reason) == (code, reason)
     assert report.outcome == ("Failed" if reason else "Succeeded")
+
+
+def crash(_run: Run) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def stop(run: Run) -> None:
+    run.stop.set(Failure("Terminated", "stopped"))
+    run.stop.check()
+
+
+@pytest.mark.parametrize("end", [fail, crash, stop, leave])
+def test_what_breaks_after_the_commit_does_not_make_a_restore_failed(left: Callable[..., tuple[int, Report]], end: Callable[[Run], None]) -> None:
+    def execute(run: Run) -> None:
+        run.facts.restored = RestoredReport(tables=1, rows=2)
+        end(run)
+
+    code, report = left(execute)
+    assert (code, report.outcome, report.failure) == (0, "Succeeded", None)
+    assert report.warnings[0].startswith("the restore was committed; afterwards this failed: ")
+
+
+def test_a_commit_whose_end_is_not_known_leaves_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def execute(run: Run) -> None:
+        run.committing = True
+        crash(run)
+
+    monkeypatch.setattr(main, "import_module", lambda _: SimpleNamespace(execute=execute))
+    assert main.run(SPEC, Paths(termination_log=tmp_path / "report"), Reporter(io.StringIO())) == ExitCode.TRANSIENT
+    assert not (tmp_path / "report").exists()
+
+
+def test_every_stop_callback_is_called_though_one_raises() -> None:
+    called: list[str] = []
+
+    def broken() -> None:
+        raise ValueError
+
+    halt = Stop()
+    halt.on_stop(broken)
+    halt.on_stop(lambda: called.append("second"))
+    halt.set(Failure("Terminated", "stopped"))
+    assert called == ["second"]
 
 
 def test_what_the_run_has_found_is_in_its_report(left: Callable[..., tuple[int, Report]]) -> None:

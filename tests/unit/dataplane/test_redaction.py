@@ -44,6 +44,11 @@ def test_a_secret_within_another_leaves_no_rest() -> None:
     assert redact("it is secret-1-and-more, not secret-1") == f"it is {MASK}, not {MASK}"
 
 
+@pytest.mark.parametrize("form", ["PASSWORD {}", "Password for user app: {}", "password = {}", "app:{}%40", "({})"])
+def test_letters_that_form_no_word_are_masked_anywhere(form: str) -> None:
+    assert "kQzVjxWpbNmT" not in Redactor("kQzVjxWpbNmT")(form.format("kQzVjxWpbNmT"))
+
+
 @pytest.mark.parametrize("short", ["db1", "x7!q", "app_1"])
 def test_a_short_secret_is_masked_as_a_word_and_tears_no_word_apart(short: str) -> None:
     assert Redactor("app_1")("user app_1, pod app_12 of myapp_1: app_1.") == f"user {MASK}, pod app_12 of myapp_1: {MASK}."
@@ -57,5 +62,14 @@ def test_a_common_word_is_masked_only_where_a_value_stands(word: str) -> None:
         assert redact(f"{reason.meaning} {reason.hint}").count(MASK) == 0, reason.name
     message = f"the {word} was lost; the container of {word}-x ended: everything was rolled back"
     assert redact(message) == message
-    for form in (f"password={word} x", f"'{word}'", f'"{word}"', f"postgresql://u:{word}@h/d", f"password: {word}", f"?password={word}&a"):
+    for form in (
+        f"password={word} x",
+        f"password = {word}",
+        f"PASSWORD {word}",
+        f"'{word}'",
+        f'"{word}"',
+        f"postgresql://u:{word}@h/d",
+        f"password: {word}",
+        f"?password={word}&a",
+    ):
         assert word not in redact(form).replace("password", ""), form

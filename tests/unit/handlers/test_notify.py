@@ -269,6 +269,8 @@ def test_a_sink_takes_what_it_asks_for() -> None:
         ([{"name": "ops", "type": "slack", "url": "https://x"}] * 2, "two sinks have that name"),
         ([{"name": "ops", "type": "heartbeat", "url": "https://x", "every": "often"}], "0.every"),
         ([{"name": "ops", "type": "webhook", "url": "https://x", "events": ["disaster"]}], "0.events"),
+        ([{"name": "ops", "type": "webhook", "url": "https://x", "namespace": ["shop"]}], "0.namespace"),
+        ([{"name": "ops", "type": "webhook", "url": "https://x", "secretRef": {"name": "a", "key": "b", "kye": "c"}}], "kye"),
     ],
 )
 def test_sinks_that_cannot_be_used_are_refused_without_their_urls(value: Any, wanted: str) -> None:

@@ -40,7 +40,7 @@ def created_database(run: Run, info: Conninfo, storage: Storage, like: SourceDat
         unknown = isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"
         if unknown or run.facts.restored:
             creation.forget()
-        else:
+        elif not run.committing:  # else a check finds out, and needs the record
             creation.undo()
         raise
     creation.forget()

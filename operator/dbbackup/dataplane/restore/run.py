@@ -182,14 +182,16 @@ class Restore:
         except BaseException as error:
             if isinstance(error, Failure) and error.reason.name == "TooManyLocks" and self._server:
                 error.message += f": {self._server.locks_wanted(self._locks)}"
-            if not (isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"):
+            # An exception of our own during COMMIT proves nothing: without a report a check looks.
+            unsettled = self._run.committing and not isinstance(error, Failure)
+            if not unsettled and not (isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"):
                 transaction.abort()
                 if not given_up:
                     with suppress(Failure):
                         self._storage.delete([record])
+            self._run.committing = unsettled
             raise
-        finally:
-            self._run.committing = False
+        self._run.committing = False
 
     def _restore(self, connection: Connection, source: ArtifactSource, head: DumpHead) -> Restored:
         """Everything between BEGIN and COMMIT."""

@@ -8,7 +8,7 @@ transaction; where that cannot be found out, it is OutcomeUnknown.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -129,7 +129,10 @@ def _settle(run: Run) -> str | None:
     """None where the restore was committed, and the run's report describes it; else why nothing
     changed. Failure where the outcome is unknown."""
     storage = open_bucket(run, create=False)
-    _find_safety_backup(run, storage)
+    try:
+        _find_safety_backup(run, storage)
+    except Failure as failure:
+        run.warn(f"it could not be seen whether there is a safety backup: {failure}")
     key = transaction_key(run.spec.storage.prefix, run.spec.owner)
     record = _record(storage, key, run.spec.owner)
     if record is None:
@@ -138,12 +141,18 @@ def _settle(run: Run) -> str | None:
         raise Failure("OutcomeUnknown", f"{key} is the record of another restore")
     run.reporter.transaction(record.xid)
     if not _committed(run, record):
-        storage.delete([key])
+        _forget(storage, key)
         return f"its transaction {record.xid} was rolled back, the target is unchanged{_clear_database(run, storage)}"
     run.facts.restored = RestoredReport(tables=record.tables, rows=record.rows, bytes=record.bytes)
     run.facts.artifact = _artifact(run, storage, record.artifact_key)
-    storage.delete([creation_key(run.spec.storage.prefix, run.spec.owner)])
+    _forget(storage, creation_key(run.spec.storage.prefix, run.spec.owner))
     return None
+
+
+def _forget(storage: Storage, record: str) -> None:
+    """A record that cannot be removed does no harm: what it says is known by now."""
+    with suppress(Failure):
+        storage.delete([record])
 
 
 def _record(storage: Storage, key: str, owner: Owner) -> TransactionRecord | None:
