@@ -287,7 +287,7 @@ def test_a_truncate_after_the_snapshot_takes_nothing_away(
     thread.join()
     assert ended.code == 0, ended.log
     assert job.manifest(ended).rows == 1
-    assert "another snapshot is taken" in ended.log
+    assert "trying again with a new snapshot" in ended.log
     assert ended.report.warnings == ("excludeTables and excludeTableData: no table matches typo",), "reported once, whatever the number of snapshots"
 
 
