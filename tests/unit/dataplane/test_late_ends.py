@@ -25,11 +25,12 @@ from dbbackup.contract.run import BackupOptions, Owner, RunSpec, StorageTarget
 from dbbackup.dataplane import main
 from dbbackup.dataplane.backup.run import BackupRun
 from dbbackup.dataplane.backup.transfer import DumpTransfer
-from dbbackup.dataplane.context import Run, Stop
+from dbbackup.dataplane.context import Facts, Run, Stop
 from dbbackup.dataplane.logs import Reporter
 from dbbackup.dataplane.paths import Paths
 from dbbackup.dataplane.postgres.conninfo import Conninfo
-from dbbackup.dataplane.restore.run import differences
+from dbbackup.dataplane.restore import run as restore_module
+from dbbackup.dataplane.restore.run import Restore, differences
 from dbbackup.dataplane.restore.transaction import OpenTransaction, Transaction
 from dbbackup.storage.base import ObjectInfo, UploadInfo
 from dbbackup.storage.s3 import S3Storage
@@ -153,6 +154,70 @@ def test_a_run_that_hangs_while_it_clears_up_says_what_is_left(tmp_path: Path, m
     assert report.uncleared
     assert report.failure
     assert report.failure.message == "too long; what it had stored could not be removed in time: database db:5432/app, which this restore had created"
+
+
+def test_a_commit_that_ends_while_the_run_gives_up_is_left_to_a_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its result is set just after it was looked for, and just before `committing` ends."""
+    run = run_of(tmp_path, "restore")
+    run.stop.set(Failure("Timeout", "too long"))
+
+    class Ending:
+        committing = True
+        stop, spec, paths, reporter, started_at, warnings, uncleared = run.stop, run.spec, run.paths, run.reporter, NOW, (), ()
+
+        @property
+        def facts(self) -> Facts:
+            self.committing = False
+            return Facts()
+
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", lambda code: _leave(codes, code))
+    with pytest.raises(SystemExit):
+        main._give_up(cast("Any", Ending()))
+    assert codes == [ExitCode.TIMEOUT]
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "unsettled"),
+    [(ValueError("our own"), True), (BrokenPipeError(32, "stdout"), True), (Failure("RestoreFailed", "the server refused the COMMIT"), False)],
+)
+def test_an_exception_of_our_own_during_commit_proves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, unsettled: bool
+) -> None:
+    """A check then finds out: the record of the transaction stays, and so does `committing`."""
+    run, bucket, aborted = run_of(tmp_path, "restore"), Bucket(), []
+
+    class Committing:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def begin(self, _seconds: int) -> OpenTransaction:
+            return OpenTransaction("4711", 1, "1")
+
+        def commit(self) -> None:
+            raise error
+
+        def abort(self) -> None:
+            aborted.append(True)
+
+    restore = Restore.__new__(Restore)
+    for name, value in {
+        "_run": run,
+        "_info": INFO,
+        "_storage": bucket,
+        "_options": SimpleNamespace(lock_timeout_seconds=1),
+        "_plan": SimpleNamespace(contents=SimpleNamespace(tables=())),
+        "_server": None,
+        "_record": lambda _opened: SimpleNamespace(to_json=lambda: "{}"),
+        "_restore": lambda *_: SimpleNamespace(rows={}, bytes=0),
+    }.items():
+        setattr(restore, name, value)
+    monkeypatch.setattr(restore_module, "Transaction", Committing)
+    with pytest.raises(type(error)):
+        restore._transact(cast("Any", None), cast("Any", None), cast("Any", None))
+    assert (run.committing, len(bucket.objects), bool(aborted)) == (unsettled, int(unsettled), not unsettled)
+    assert run.facts.restored is None
 
 
 def _leave(codes: list[int], code: int) -> None:

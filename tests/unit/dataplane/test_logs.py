@@ -71,6 +71,18 @@ def test_progress_is_rare(stream: io.StringIO) -> None:
     assert lines(stream)[-1]["progress"]["bytesRead"] == 99
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("I/O operation on closed file")])
+def test_a_log_that_cannot_be_written_never_fails_a_run(error: Exception) -> None:
+    class Broken(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise error
+
+    reporter = Reporter(Broken())
+    reporter.info("x")
+    reporter.key("k")
+    reporter.transaction("1")
+
+
 def test_lines_of_many_threads_stay_whole(stream: io.StringIO) -> None:
     reporter = Reporter(stream)
 

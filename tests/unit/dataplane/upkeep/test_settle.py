@@ -8,9 +8,11 @@ from typing import Any, cast
 
 import pytest
 
+from dbbackup.contract.errors import Failure
 from dbbackup.contract.keys import directory, leaf
 from dbbackup.contract.run import Owner
 from dbbackup.dataplane.bucket import find_directories
+from dbbackup.dataplane.upkeep import settle
 from dbbackup.storage.base import ObjectInfo, UploadInfo
 
 NOW = datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)
@@ -43,3 +45,15 @@ def test_an_artifacts_directory_is_found_by_its_leaf_at_its_own_depth_only(prefi
     ]
     bucket = Bucket([*others, f"{stored}/manifest.json", f"{stored}/dump.sql"], [*others, f"{begun}/dump.sql"])
     assert find_directories(cast("Any", bucket), prefix, OWNER) == [stored, begun]
+
+
+def test_a_record_that_cannot_be_removed_does_not_hide_the_outcome() -> None:
+    asked: list[list[str]] = []
+
+    class Refusing:
+        def delete(self, keys: list[str]) -> None:
+            asked.append(keys)
+            raise Failure("StorageAccessDenied", "no")
+
+    settle._forget(cast("Any", Refusing()), "=restores/x.json")
+    assert asked == [["=restores/x.json"]]
