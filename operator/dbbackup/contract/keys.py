@@ -3,6 +3,7 @@ models, so that the plugin may use it.
 
 <prefix>/<namespace>/<server>/<database>/<UTC time>-<object name>-<short UID>/
     dump.sql.zst | dump.custom.zst   the artifact
+    catalog.jsonl.gz                 every object of the dump, for a restore
     RESTORE.md                       the stock commands that restore it
     manifest.json                    written last: no manifest, no backup
 <prefix>/<namespace>/=restores/      records of restores' transactions
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "manifest.json"
+CATALOG = "catalog.jsonl.gz"
 RESTORE_NOTE = "RESTORE.md"
 # No server's directory can have one of these names: a server's name holds an underscore.
 RESTORES = "=restores"
@@ -36,7 +38,7 @@ _COMPONENT = re.compile(r"(?!\.)[A-Za-z0-9._=-]+")
 _LEAF = re.compile(r"(\d{8}T\d{6}Z)-(.+)-([0-9a-f]{8})")
 
 
-OWN_NAMES = DUMPS | {RESTORE_NOTE, MANIFEST}
+OWN_NAMES = DUMPS | {RESTORE_NOTE, CATALOG, MANIFEST}
 """Names of the objects in an artifact's directory."""
 
 

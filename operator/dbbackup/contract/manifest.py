@@ -40,6 +40,15 @@ class StoredObject(Model):
     parts: tuple[Part, ...]
 
 
+class CatalogFile(Model):
+    """The artifact's catalog (`contract.catalog`): a name in the directory, stored bytes, SHA-256
+    of these."""
+
+    name: str
+    size: Size
+    sha256: Sha256
+
+
 class TableEntry(Model):
     """`rows` is exact; absent where counting was off or the relation has no rows of its own."""
 
@@ -111,7 +120,7 @@ class Options(Model):
 
 class Manifest(Model):
     """manifest.json. `dump_bytes` counts the uncompressed artifact; `pg_dump_version` is that of
-    the client that made it.
+    the client that made it. `catalog` lists the dump's objects; artifacts of 0.1 lack it.
 
     `expires_at` (absent: never) and `schedule` apply once the object that made it is gone. Readers
     ignore fields that they do not know.
@@ -131,6 +140,7 @@ class Manifest(Model):
     options: Options = Options()
     objects: Annotated[tuple[StoredObject, ...], Field(min_length=1)]
     contents: Contents
+    catalog: CatalogFile | None = None
     dump_bytes: int
     rows: int | None = None
     expires_at: datetime | None = None

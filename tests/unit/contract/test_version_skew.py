@@ -283,7 +283,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> First:
     source = subprocess.run(["git", "-C", ROOT, "archive", tree, "operator/dbbackup"], check=True, capture_output=True).stdout
     folder = tmp_path_factory.mktemp("first")
     subprocess.run(["tar", "-x", "-C", folder], input=source, check=True)
-    manifest = example(Manifest).model_copy(update={"owner": OWNER, "expires_at": None, "schedule": None})
+    manifest = example(Manifest).model_copy(update={"owner": OWNER, "expires_at": None, "schedule": None, "catalog": None})
     records = [example(model).model_copy(update={"owner": OWNER}) for model in (TransactionRecord, Tombstone)]
     ours = {
         "reports": WITHOUT_NEWS + WITH_NEWS,
