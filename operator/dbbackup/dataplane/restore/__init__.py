@@ -6,8 +6,8 @@ A Failure means that the target is unchanged, except OutcomeUnknown.
 
 The steps, in the order in which `run` takes them:
 
-1. `plan` decides what is restored; a selection reads the archive's `archive_toc` and applies
-   `selection`.
+1. `plan` decides what is restored; a selection reads the archive's table of contents and
+   applies `selection`.
 2. `databases` creates the database where that was asked for.
 3. `source` turns the artifact into verified pieces of SQL; `dump_head` and `drop_section` read from
    its start which objects it replaces.

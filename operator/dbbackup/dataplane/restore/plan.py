@@ -15,10 +15,10 @@ from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres import clients
 from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.restore import selection
-from dbbackup.dataplane.restore.archive_toc import TocEntry, TocError, read_toc
 from dbbackup.dataplane.restore.drop_section import DroppedObject
 from dbbackup.dataplane.restore.source import ArtifactSource
 from dbbackup.dataplane.restore.target import find_roots
+from dbbackup.dataplane.sql.archive_toc import TocEntry, TocError, read_toc
 from dbbackup.storage.base import Storage
 from dbbackup.text import listed
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents
 from dbbackup.dataplane.postgres import table_patterns
-from dbbackup.dataplane.restore.archive_toc import TocEntry
 from dbbackup.dataplane.restore.drop_section import DroppedObject, parse_drop_statement
+from dbbackup.dataplane.sql.archive_toc import TocEntry
 
 RELATIONS = frozenset({"TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"})
 _BY_TAG = frozenset({"DEFAULT", "CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "TRIGGER", "RULE", "POLICY"})

@@ -17,7 +17,6 @@ from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents, ExtensionEntry, Manifest, Part, SourceDatabase, StoredObject, TableEntry
 from dbbackup.contract.run import Owner
 from dbbackup.dataplane.restore import grants, preflight, selection
-from dbbackup.dataplane.restore.archive_toc import TocEntry, TocError, read_toc
 from dbbackup.dataplane.restore.databases import create_statement
 from dbbackup.dataplane.restore.dependants import Dependant, ForeignKey, Replaced
 from dbbackup.dataplane.restore.drop_section import DroppedObject
@@ -27,6 +26,7 @@ from dbbackup.dataplane.restore.preflight import ArtifactNeeds, ExtensionState, 
 from dbbackup.dataplane.restore.replace import drop_statements
 from dbbackup.dataplane.restore.statement_errors import describe, statement_failure
 from dbbackup.dataplane.restore.target import Root
+from dbbackup.dataplane.sql.archive_toc import TocEntry, TocError, read_toc
 
 SOURCE = SourceDatabase(
     identity="db:5432/app", host="db", port=5432, name="app", server_version="15.4", server_version_num=150004, size_bytes=1, encoding="UTF8",
@@ -298,12 +298,12 @@ ENTRIES = [
     TocEntry(2, "EXTENSION", "", "citext", "", "DROP EXTENSION citext;", ()),
     TocEntry(3, "TYPE", "a", "mood", "", "DROP TYPE a.mood;", (1,)),
     TocEntry(4, "FUNCTION", "a", "tf()", "", "DROP FUNCTION a.tf();", (1,)),
-    TocEntry(5, "TABLE", "a", "t", "", "DROP TABLE a.t;", (1, 2, 3)),
+    TocEntry(5, "TABLE", "a", "t", "", "DROP TABLE a.t;", (1, 2, 3), tableoid=1259, oid=16401),
     TocEntry(6, "SEQUENCE", "a", "t_id_seq", "", "DROP SEQUENCE a.t_id_seq;", (1, 5)),
     TocEntry(7, "SEQUENCE OWNED BY", "a", "t_id_seq", "", "", (6,)),
     TocEntry(8, "DEFAULT", "a", "t id", "", "ALTER TABLE a.t ALTER COLUMN id DROP DEFAULT;", (6, 5)),
     TocEntry(9, "TABLE", "a", "t more", "", 'DROP TABLE a."t more";', (1,)),
-    TocEntry(10, "TABLE DATA", "a", "t", "", "", (5,)),
+    TocEntry(10, "TABLE DATA", "a", "t", "", "", (5,), "COPY a.t (id) FROM stdin;\n", oid=16401),
     TocEntry(11, "TABLE DATA", "a", "t more", "", "", (9,)),
     TocEntry(12, "SEQUENCE SET", "a", "t_id_seq", "", "", (6,)),
     TocEntry(13, "CONSTRAINT", "a", "t t_pkey", "", "ALTER TABLE ONLY a.t DROP CONSTRAINT t_pkey;", (5,)),
@@ -417,8 +417,8 @@ def archive(version: tuple[int, int], entries: Sequence[TocEntry]) -> bytes:
     head += b"\0" if version >= (1, 15) else integer(0)
     head += b"".join(integer(1) for _ in range(7)) + text("db") + text("15.4") + text("17.2") + integer(len(entries))
     for e in entries:
-        head += integer(e.id) + integer(1) + text("1259") + text("1") + text(e.tag) + text(e.kind) + integer(3) + text(e.definition) + text(e.drop)
-        head += text("") + text(e.schema) + text(None)
+        head += integer(e.id) + integer(1) + text(str(e.tableoid)) + text(str(e.oid)) + text(e.tag) + text(e.kind) + integer(3)
+        head += text(e.definition) + text(e.drop) + text(e.copy) + text(e.schema) + text(None)
         head += text("heap") if version >= (1, 14) else b""
         head += integer(114) if version >= (1, 16) else b""
         head += text("owner") + text("false") + b"".join(text(str(need)) for need in e.needs) + text(None) + b"\2" + bytes(8)

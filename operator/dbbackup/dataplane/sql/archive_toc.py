@@ -7,6 +7,7 @@ without the dependencies, which say what belongs to a table.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 MAGIC = b"PGDMP"
@@ -29,7 +30,8 @@ class _Short(Exception):
 class TocEntry:
     """One object of the archive. `kind`: TABLE, TABLE DATA, FK CONSTRAINT, ...; `tag` is the
     object's name, for parts of a table often `table part`; `needs`: ids of the entries that it
-    depends on."""
+    depends on. `copy` is the COPY statement of a TABLE DATA. `tableoid` and `oid` name the object
+    in the source as pg_depend does; TABLE DATA has the table's oid and a tableoid of 0."""
 
     id: int
     kind: str
@@ -38,25 +40,50 @@ class TocEntry:
     definition: str
     drop: str
     needs: tuple[int, ...]
+    copy: str = ""
+    tableoid: int = 0
+    oid: int = 0
 
 
 def read_toc(chunks: Iterator[bytes]) -> list[TocEntry]:
     """The entries in their order. Takes no more chunks than it needs."""
-    head = bytearray()
-    due = 0
+    scan = TocScan()
     for chunk in chunks:
-        head += chunk
-        if len(head) >= due:
-            try:
-                return _Reader(bytes(head)).toc()
-            except _Short:
-                due = 2 * len(head)
-        if len(head) > LIMIT:
+        if scan.feed(chunk):
+            break
+    return scan.finish()
+
+
+class TocScan:
+    """Reads the table of contents from the chunks of an archive as they pass. TocError where they
+    are not the start of one."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._due = 0
+        self._entries: list[TocEntry] | None = None
+
+    def feed(self, chunk: bytes) -> bool:
+        """Whether the table of contents is complete; later chunks are ignored."""
+        if self._entries is not None:
+            return True
+        self._head += chunk
+        if len(self._head) >= self._due:
+            self._due = 2 * len(self._head)
+            with suppress(_Short):
+                self._entries = _Reader(bytes(self._head)).toc()
+        if self._entries is None and len(self._head) > LIMIT:
             raise TocError(f"its table of contents is larger than {LIMIT} bytes")
-    try:
-        return _Reader(bytes(head)).toc()
-    except _Short:
-        raise TocError("it ends within its table of contents") from None
+        return self._entries is not None
+
+    def finish(self) -> list[TocEntry]:
+        if self._entries is None:
+            try:
+                self._entries = _Reader(bytes(self._head)).toc()
+            except _Short:
+                raise TocError("it ends within its table of contents") from None
+        self._head.clear()
+        return self._entries
 
 
 class _Reader:
@@ -104,11 +131,10 @@ class _Reader:
     def _entry(self, version: tuple[int, int], offset_size: int) -> TocEntry:
         number = self._int()
         self._int()
-        self._text(), self._text()
+        tableoid, oid = self._text(), self._text()
         tag, kind = self._text(), self._text()
         self._int()
-        definition, drop = self._text(), self._text()
-        self._text()
+        definition, drop, copy = self._text(), self._text(), self._text()
         schema = self._text()
         self._text()
         if version >= (1, 14):
@@ -120,4 +146,5 @@ class _Reader:
         while (need := self._text()) is not None:
             needs.append(int(need))
         self._take(1 + offset_size)
-        return TocEntry(number, kind or "", schema or "", tag or "", definition or "", drop or "", tuple(needs))
+        texts = (kind or "", schema or "", tag or "", definition or "", drop or "")
+        return TocEntry(number, *texts, tuple(needs), copy or "", int(tableoid or 0), int(oid or 0))
