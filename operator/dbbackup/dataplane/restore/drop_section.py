@@ -17,10 +17,13 @@ _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _SAFE = re.compile(r"[a-z_][a-z0-9_$]*")
 _ARGUMENT = re.compile(r'(?:"(?:[^"]|"")*"|[^",])+')
 _MODE_AND_NAME = r'(?:(?:IN|INOUT|VARIADIC) )?(?:(?:"(?:[^"]|"")*"|[^\s",]+) )?'
-_DUMMY_VIEW = re.compile(r"CREATE OR REPLACE VIEW\s|DO \$dbbackup\S*\s+BEGIN\s+IF pg_catalog\.to_regclass")
-_DUMMY_COLUMN = re.compile(r"\bSELECT\s+NULL::", re.IGNORECASE)
+_BLOCK = re.compile(
+    r"DO (\$dbbackup_*\$)\nBEGIN\n(?:IF pg_catalog\.to_regclass\(.*?\) IS NOT NULL THEN\n)?(.*?)(?:\nEXCEPTION WHEN .*|\nEND IF;.*|)\Z", re.DOTALL
+)
+"""The backup's filter puts statements into blocks like this one; those of 0.1 begin with IF."""
+_DUMMY_VIEW = re.compile(r"CREATE OR REPLACE VIEW\s.*\bSELECT(?:\s+NULL::|;)", re.IGNORECASE | re.DOTALL)
 _PART = re.compile(
-    r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?.* DROP (?:CONSTRAINT|DEFAULT)\b"
+    r"ALTER (?:FOREIGN )?TABLE (?:IF EXISTS )?(?:ONLY )?.* DROP (?:CONSTRAINT|DEFAULT)\b"
     r"|ALTER DOMAIN .* DROP CONSTRAINT\b"
     r"|DROP (?:CONSTRAINT|TRIGGER|RULE|POLICY|INDEX|STATISTICS)\s",
     re.DOTALL,
@@ -59,9 +62,11 @@ class DroppedObject:
 def parse_drop_statement(statement: str) -> DroppedObject | bool:
     """The object that a statement of the DROP section drops; True where it drops only a part of an
     object; False where it does not belong to the DROP section."""
+    if block := _BLOCK.match(statement):
+        return parse_drop_statement(block[2])
     if found := _LARGE_OBJECT.match(statement):
         return DroppedObject("LARGE OBJECT", "", found[1])
-    if _PART.match(statement) or (_DUMMY_VIEW.match(statement) and _DUMMY_COLUMN.search(statement)):
+    if _PART.match(statement) or _DUMMY_VIEW.match(statement):
         return True
     found = _DROP.match(statement)
     if not found:

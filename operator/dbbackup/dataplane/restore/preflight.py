@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dbbackup.contract.errors import REASONS, Failure, ReasonName
-from dbbackup.contract.manifest import Contents, ExtensionEntry, Manifest
+from dbbackup.contract.manifest import Contents, Manifest
 from dbbackup.dataplane.postgres.clients import OLDEST_SERVER
 from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.restore.dependants import Replaced
+from dbbackup.dataplane.restore.extensions import ExtensionState, extension_states
 from dbbackup.text import listed
 
 _SLACK = 1.5
@@ -46,13 +47,6 @@ SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current
          'autovacuum_worker_slots', 'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions')
          AND NOT (name = 'autovacuum_max_workers' AND EXISTS (SELECT FROM pg_catalog.pg_settings WHERE name = 'autovacuum_worker_slots')))
 FROM pg_catalog.pg_roles r WHERE r.rolname = CURRENT_USER
-"""
-_EXTENSIONS = """
-SELECT w.name, a.name IS NOT NULL, n.nspname, coalesce(v.superuser, true), coalesce(v.trusted, false), v.requires
-FROM unnest(%s::text[]) w(name)
-LEFT JOIN pg_catalog.pg_available_extensions a ON a.name = w.name
-LEFT JOIN pg_catalog.pg_available_extension_versions v ON v.name = a.name AND v.version = a.default_version
-LEFT JOIN pg_catalog.pg_extension e ON e.extname = w.name LEFT JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
 """
 _ROLES = "SELECT w.name FROM unnest(%s::text[]) w(name) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = w.name)"
 _SCHEMAS = """
@@ -102,17 +96,6 @@ class TargetServer:
 
 
 @dataclass(frozen=True, slots=True)
-class ExtensionState:
-    name: str
-    available: bool
-    schema: str | None
-    """The schema where it is installed; None: it is not installed."""
-    superuser: bool
-    trusted: bool
-    requires: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class ArtifactNeeds:
     """The manifest, and the contents of the part of the artifact that is restored."""
 
@@ -131,9 +114,6 @@ class TargetFacts:
     """Schema -> (exists, the user may create in it)."""
     members_of: frozenset[str] = frozenset()
 
-    def schema_exists(self, name: str) -> bool:
-        return self.schemas.get(name, (False, False))[0]
-
 
 def gather_facts(connection: Connection, needs: ArtifactNeeds, replaced: Replaced) -> TargetFacts:
     row = connection.execute(_SERVER, (_MANAGED,)).fetchone()
@@ -142,12 +122,7 @@ def gather_facts(connection: Connection, needs: ArtifactNeeds, replaced: Replace
     owners = sorted({key.owner for key in replaced.foreign_keys} | {root.owner for root in replaced.roots if root.owner})
     return TargetFacts(
         server=TargetServer(*row),
-        extensions=tuple(
-            ExtensionState(name, available, schema, superuser, trusted, tuple(requires or ()))
-            for name, available, schema, superuser, trusted, requires in connection.execute(
-                _EXTENSIONS, ([e.name for e in needs.contents.extensions],)
-            )
-        ),
+        extensions=extension_states(connection, needs.contents.extensions),
         missing_roles=tuple(name for (name,) in connection.execute(_ROLES, (list(needs.contents.roles),))),
         schemas={name: (exists, create) for name, exists, create in connection.execute(_SCHEMAS, (_schemas(needs),))},
         members_of=frozenset(name for name, member in connection.execute(_MAY_GIVE, (owners,)) if member),
@@ -207,15 +182,10 @@ def _extensions(facts: TargetFacts, needs: ArtifactNeeds) -> Iterable[PreflightP
                 yield PreflightProblem("ExtensionMissing", f"extension {state.name} is in schema {state.schema}, the artifact has it in {schema}")
         elif not state.available:
             yield PreflightProblem("ExtensionMissing", f"extension {state.name} is not installed on the server")
-        elif not may_create(state, facts.server):
+        elif not state.may_create(privileged=facts.server.privileged, create_on_database=facts.server.may_create):
             yield PreflightProblem(
                 "ExtensionMissing", f"extension {state.name} can be created only by a superuser, and {facts.server.user} is not one"
             )
-
-
-def may_create(state: ExtensionState, server: TargetServer) -> bool:
-    """Whether the user can run CREATE EXTENSION for it."""
-    return state.available and (server.privileged or (server.may_create and (state.trusted or not state.superuser)))
 
 
 def _roles(facts: TargetFacts) -> Iterable[PreflightProblem]:
@@ -317,20 +287,3 @@ def refuse(problems: Sequence[PreflightProblem], who: str) -> None:
     numbered = "; ".join(f"{number}. {problem.reason}: {problem.message}" for number, problem in enumerate(ordered, 1))
     hints = " ".join(dict.fromkeys(REASONS[problem.reason].hint for problem in ordered))
     raise Failure(first, f"{who}: the restore would fail for {len(ordered)} reasons, nothing was touched: {numbered}", hints)
-
-
-def extension_order(wanted: Sequence[ExtensionEntry], states: Sequence[ExtensionState]) -> list[ExtensionEntry]:
-    """Extensions that others require come first."""
-    requires = {state.name: state.requires for state in states}
-    by_name = {extension.name: extension for extension in wanted}
-    ordered: dict[str, ExtensionEntry] = {}
-
-    def add(name: str, above: tuple[str, ...]) -> None:
-        for needed in requires.get(name, ()):
-            if needed in by_name and needed not in above:
-                add(needed, (*above, name))
-        ordered.setdefault(name, by_name[name])
-
-    for name in by_name:
-        add(name, ())
-    return list(ordered.values())

@@ -28,11 +28,13 @@ from dbbackup.dataplane.restore.databases import created_database
 from dbbackup.dataplane.restore.dependants import Replaced, examine
 from dbbackup.dataplane.restore.dump_head import DumpHead, read_dump_head
 from dbbackup.dataplane.restore.executor import Executor, Restored
+from dbbackup.dataplane.restore.extensions import creating_statements
 from dbbackup.dataplane.restore.plan import RestorePlan, completed_plan, make_plan
 from dbbackup.dataplane.restore.replace import Replacement
 from dbbackup.dataplane.restore.source import ArtifactSource
 from dbbackup.dataplane.restore.target import find_roots, user_objects
 from dbbackup.dataplane.restore.transaction import OpenTransaction, Transaction
+from dbbackup.dataplane.sql.filter import COMMENT_WARNING
 from dbbackup.storage.base import Storage
 from dbbackup.text import listed
 
@@ -83,7 +85,7 @@ class Restore:
         self._created = created
         self._replacing = options.on_existing == "Replace"
         self._needs = preflight.ArtifactNeeds(manifest, planned.contents)
-        self._extensions: list[str] = []
+        self._extensions: list[bytes] = []
         self._locks = 0
         self._server: preflight.TargetServer | None = None
 
@@ -118,13 +120,7 @@ class Restore:
         self._server = facts.server
         problems = [*preflight.judge(facts, self._needs, replaced), *self._not_empty(connection)]
         preflight.refuse(problems, self._info.who)
-        missing = [state for state in facts.extensions if state.schema is None and preflight.may_create(state, facts.server)]
-        wanted = [e for e in self._plan.contents.extensions if any(state.name == e.name for state in missing)]
-        for extension in preflight.extension_order(wanted, missing):
-            if not facts.schema_exists(extension.schema_):
-                self._extensions.append(_text(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(extension.schema_)), connection))
-            create = sql.SQL("CREATE EXTENSION IF NOT EXISTS {} WITH SCHEMA {}")
-            self._extensions.append(_text(create.format(sql.Identifier(extension.name), sql.Identifier(extension.schema_)), connection))
+        self._extensions = creating_statements(connection, self._plan.contents.extensions, facts.extensions)
         self._run.reporter.info(
             f"preflight passed: {len(replaced.roots)} objects to be replaced; about {self._locks} locks of "
             f"{facts.server.lock_capacity}; free space on the server cannot be queried: the artifact contains {self._manifest.dump_bytes} bytes, "
@@ -203,8 +199,9 @@ class Restore:
             preflight.refuse(self._not_empty(connection), self._info.who)
         executor.run(head.preamble)
         for statement in self._extensions:
-            executor.execute(statement.encode())
-        executor.run(chain(head.first, head.rest))
+            executor.execute(statement)
+        with _comment_warnings(connection, self._run.warn):
+            executor.run(chain(head.first, head.rest))
         if not source.finished:
             raise Failure("InternalError", "the artifact was not read to its end")
         self._compare(executor.restored)
@@ -303,6 +300,22 @@ class Restore:
         )
 
 
+@contextmanager
+def _comment_warnings(connection: Connection, warn: Callable[[str], None]) -> Iterator[None]:
+    """Passes on what the backup's filter made of a COMMENT that the user may not set."""
+
+    def pass_on(diagnostic: psycopg.errors.Diagnostic) -> None:
+        message = diagnostic.message_primary or ""
+        if diagnostic.severity_nonlocalized == "WARNING" and message.startswith(COMMENT_WARNING):
+            warn(message)
+
+    connection.add_notice_handler(pass_on)
+    try:
+        yield
+    finally:
+        connection.remove_notice_handler(pass_on)
+
+
 def differences(fmt: Format, tables: Iterable[TableEntry], restored: Mapping[tuple[str, str], int]) -> list[str]:
     """Pure: tables whose number of restored rows differs from the manifest's.
 
@@ -323,7 +336,3 @@ def _artifact_report(key: str, manifest: Manifest, digest: str) -> ArtifactRepor
     return ArtifactReport(
         key=key, sha256=stored.sha256, manifest_sha256=digest, size_bytes=stored.size, format=manifest.format, compression=manifest.compression
     )
-
-
-def _text(statement: sql.Composed, connection: Connection) -> str:
-    return statement.as_string(connection)

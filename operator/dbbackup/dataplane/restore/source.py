@@ -57,7 +57,7 @@ class ArtifactSource:
         """The artifact as SQL. `finished` becomes True when the iterator ends, and only then: every
         check of the artifact has passed."""
         splitter = Splitter()
-        rules = Filter() if self._argv else None
+        rules = Filter(stored=False) if self._argv else None
         try:
             for chunk in self._sql():
                 self._stop.check()

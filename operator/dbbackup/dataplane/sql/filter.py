@@ -7,13 +7,16 @@ Each rule is for one behaviour of PostgreSQL:
 - `pg_attver` in a column's options belongs to the newer servers that write it; others refuse it.
 - `DROP SCHEMA` and `DROP EXTENSION` would fail, or drop objects that must stay in the target. Every
   other object of the dump is dropped one by one.
-- `COMMENT ON EXTENSION` and `COMMENT ON SCHEMA public` need the owner, which is often another role.
-  The comments are the standard ones.
+- `COMMENT ON EXTENSION` and `COMMENT ON SCHEMA` need the owner, which is often another role: where
+  the server refuses one, a warning says so, unless the comment is already the same. `COMMENT ON
+  SCHEMA public` with the standard comment, from older pg_dumps, would replace another one.
 - `CREATE SCHEMA` becomes `CREATE SCHEMA IF NOT EXISTS`: the schema was not dropped, and `public`
   always exists.
 - `BEGIN` and `COMMIT` around large objects would end the one transaction.
-- A view that pg_dump split in two because of its dependencies is replaced by a dummy in the DROP
-  section. Where the target has no such view, no dummy is created.
+- The DROP section is for a database that holds the objects. `IF EXISTS` makes most of it harmless
+  elsewhere; all other statements of it (dummies of views, `ALTER FOREIGN TABLE`, `ALTER DOMAIN`,
+  what names an access method, ...) are run so that what does not exist is no error. Only for stock
+  tools: our own restore does not run that section.
 - psql before August 2025 refuses `\\restrict` and `\\unrestrict`. They guard psql against
   meta-commands smuggled into a dump (CVE-2025-8714). Here the splitter finds the end of every
   statement, a meta-command fails the backup, and our own restore does not run psql.
@@ -23,28 +26,38 @@ from __future__ import annotations
 
 import re
 
-from dbbackup.dataplane.sql.splitter import Kind, Piece, SqlError, qualified_name
+from dbbackup.dataplane.sql.splitter import Kind, Piece, SqlError, unquote
 
 _DROPPED = re.compile(
-    rb"SET\s+transaction_timeout\b|DROP\s+SCHEMA\b|DROP\s+EXTENSION\b|COMMENT\s+ON\s+EXTENSION\b|COMMENT\s+ON\s+SCHEMA\s+public\s+IS\b"
-    rb"|(?:BEGIN|COMMIT)\s*;\Z",
+    rb"SET\s+transaction_timeout\b|DROP\s+SCHEMA\b|DROP\s+EXTENSION\b"
+    rb"|COMMENT\s+ON\s+SCHEMA\s+public\s+IS\s+'standard public schema';\Z|(?:BEGIN|COMMIT)\s*;\Z",
     re.IGNORECASE,
 )
 _CREATE_SCHEMA = re.compile(rb"CREATE\s+SCHEMA\s+(?!IF\s)", re.IGNORECASE)
 _CREATE_EXTENSION = re.compile(rb'CREATE\s+EXTENSION\b.*\bWITH\s+SCHEMA\s+(?P<schema>"(?:[^"]|"")+"|[^\s;]+)', re.IGNORECASE | re.DOTALL)
-_DUMMY_VIEW = re.compile(rb"CREATE\s+OR\s+REPLACE\s+VIEW\s+(?=\S)", re.IGNORECASE)
-_DUMMY_COLUMNS = re.compile(rb"\sAS\s+SELECT\s+NULL::", re.IGNORECASE)
+_COMMENT = re.compile(rb'COMMENT ON (EXTENSION|SCHEMA) ("(?:[^"]|"")+"|[^\s"]+) IS (.+);\Z', re.DOTALL)
+_SETTING = re.compile(rb"SET\s|SELECT\s+pg_catalog\.set_config\(", re.IGNORECASE)
+_DROPS = re.compile(rb"DROP\s|ALTER\s|CREATE\s+OR\s+REPLACE\s+VIEW\s|SELECT\s+pg_catalog\.lo_unlink\(", re.IGNORECASE)
+_HARMLESS = re.compile(
+    rb"SELECT\s|ALTER\s+TABLE\s+IF\s+EXISTS\s"
+    rb"|DROP\s+(?:TABLE|INDEX|SEQUENCE|VIEW|MATERIALIZED\s+VIEW|FUNCTION|TYPE|TRIGGER|RULE|POLICY)\s+IF\s+EXISTS\s",
+    re.IGNORECASE,
+)
 _COLUMN_OPTIONS = re.compile(rb"(ALTER\s+(?:FOREIGN\s+)?TABLE\b.*\bALTER\s+COLUMN\b.*\bSET\s*\()([^()]*)(\)\s*;)\Z", re.IGNORECASE | re.DOTALL)
 _RESTRICT = re.compile(rb"\\(?:un)?restrict\s")
+COMMENT_WARNING = "the comment on "
+"""How the warning about a comment that was not set begins."""
 _FIRST = frozenset(b"SsDdCcBbAa")
 
 
 class Filter:
-    """Call `apply` with each piece in order: it returns the bytes that stay, or no bytes."""
+    """Call `apply` with each piece in order: it returns the bytes that stay, or no bytes. `stored`:
+    the result is an artifact, which stock tools may restore."""
 
-    def __init__(self) -> None:
-        self._dropping = True
-        self._schemas: set[bytes] = set()
+    def __init__(self, *, stored: bool = True) -> None:
+        self._dropping = stored
+        self._dropped = False
+        self._schemas = {b"public"}
 
     def apply(self, piece: Piece) -> bytes:
         """SqlError for a meta-command: without --create pg_dump writes only \\restrict."""
@@ -62,24 +75,37 @@ class Filter:
         first = text[:6].upper()
         if _DROPPED.match(text):
             return b""
+        if self._dropping and self._in_drop_section(lead, text):
+            return piece.data if _HARMLESS.match(text) else lead + _where_it_exists(text)
         if first == b"CREATE":
             return lead + self._create(text)
         if first[:5] == b"ALTER" and b"pg_attver" in text:
             return self._column_options(lead, text)
+        if first == b"COMMEN" and (comment := _COMMENT.match(text)):
+            return lead + _as_far_as_allowed(comment)
         return piece.data
 
+    def _in_drop_section(self, lead: bytes, text: bytes) -> bool:
+        """The section is between the settings at the start and the first statement that pg_dump
+        writes a comment before."""
+        if not self._dropped and _SETTING.match(text):
+            return False
+        self._dropping = self._dropped = _DROPS.match(text) is not None and b"--" not in lead
+        return self._dropping
+
     def _create(self, text: bytes) -> bytes:
-        if self._dropping:
-            if (view := _DUMMY_VIEW.match(text)) and _DUMMY_COLUMNS.search(text):
-                return _only_if_there(text, view.end())
-            self._dropping = False
         if schema := _CREATE_SCHEMA.match(text):
             self._schemas.add(text[schema.end() :].rstrip(b" ;"))
             return b"CREATE SCHEMA IF NOT EXISTS " + text[schema.end() :]
-        if (extension := _CREATE_EXTENSION.match(text)) and extension["schema"] not in self._schemas | {b"public", b"pg_catalog"}:
+        if (extension := _CREATE_EXTENSION.match(text)) and not self._exists(extension["schema"]):
             self._schemas.add(extension["schema"])
             return b"CREATE SCHEMA IF NOT EXISTS " + extension["schema"] + b";\n" + text
         return text
+
+    def _exists(self, schema: bytes) -> bool:
+        """Whether every database has the schema, or the dump made it before. Nobody may make one of
+        the system's, not even with IF NOT EXISTS."""
+        return schema in self._schemas or is_system_schema(unquote(schema))
 
     @staticmethod
     def _column_options(lead: bytes, text: bytes) -> bytes:
@@ -90,11 +116,33 @@ class Filter:
         return lead + found[1] + b",".join(options).strip() + found[3] if options else b""
 
 
-def _only_if_there(text: bytes, name_at: int) -> bytes:
-    qualified_name(text, name_at)
-    name = re.match(rb'(?:"(?:[^"]|"")+"|[^\s."]+)\.(?:"(?:[^"]|"")+"|[^\s."]+)', text[name_at:])
-    quoted = name[0].replace(b"'", b"''") if name else b""
+def is_system_schema(name: str) -> bool:
+    """Whether the server keeps the name for itself."""
+    return name.startswith("pg_") or name == "information_schema"
+
+
+def _where_it_exists(text: bytes) -> bytes:
+    missing = b"undefined_table OR invalid_schema_name OR undefined_object OR undefined_column OR undefined_function"
+    return _block(text, b"EXCEPTION WHEN " + missing + b" THEN NULL;")
+
+
+def _as_far_as_allowed(comment: re.Match[bytes]) -> bytes:
+    """The statement, so that a user who does not own the object gets a warning, and only where the
+    comment is another one."""
+    kind, name, new = comment.groups()
+    literal = b"E'" + unquote(name).replace("\\", "\\\\").replace("'", "''").encode("utf-8", "surrogateescape") + b"'"
+    catalog, column = (b"pg_extension", b"extname") if kind == b"EXTENSION" else (b"pg_namespace", b"nspname")
+    found = b"(SELECT oid FROM pg_catalog." + catalog + b" WHERE " + column + b" = " + literal + b")"
+    return _block(
+        comment[0],
+        b"EXCEPTION WHEN insufficient_privilege THEN\n"
+        b"IF coalesce(pg_catalog.obj_description(" + found + b", '" + catalog + b"'), '') <> " + new + b" THEN\n"
+        b"RAISE WARNING '" + COMMENT_WARNING.encode() + kind.lower() + b" % was not set: %', " + literal + b", SQLERRM;\nEND IF;",
+    )
+
+
+def _block(text: bytes, exception: bytes) -> bytes:
     tag = b"$dbbackup$"
     while tag in text:
         tag = tag[:-1] + b"_$"
-    return b"DO " + tag + b"\nBEGIN\nIF pg_catalog.to_regclass('" + quoted + b"') IS NOT NULL THEN\n" + text + b"\nEND IF;\nEND\n" + tag + b";"
+    return b"DO " + tag + b"\nBEGIN\n" + text + b"\n" + exception + b"\nEND\n" + tag + b";"

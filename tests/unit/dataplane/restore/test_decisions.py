@@ -20,9 +20,10 @@ from dbbackup.dataplane.restore import grants, preflight, selection
 from dbbackup.dataplane.restore.databases import create_statement
 from dbbackup.dataplane.restore.dependants import Dependant, ForeignKey, Replaced
 from dbbackup.dataplane.restore.drop_section import DroppedObject
+from dbbackup.dataplane.restore.extensions import ExtensionState, extension_order
 from dbbackup.dataplane.restore.grants import GrantInventory, ObjectGrants, PublishedTable
 from dbbackup.dataplane.restore.ordering import components
-from dbbackup.dataplane.restore.preflight import ArtifactNeeds, ExtensionState, TargetFacts, TargetServer
+from dbbackup.dataplane.restore.preflight import ArtifactNeeds, TargetFacts, TargetServer
 from dbbackup.dataplane.restore.replace import drop_statements
 from dbbackup.dataplane.restore.statement_errors import describe, statement_failure
 from dbbackup.dataplane.restore.target import Root
@@ -154,7 +155,7 @@ def test_extensions(state: ExtensionState, server: TargetServer, expected: str |
 def test_extensions_that_others_require_come_first() -> None:
     wanted = [ExtensionEntry(name=n, schema_="public", version="1") for n in ("earthdistance", "cube", "a")]
     states = [ExtensionState("earthdistance", True, None, False, False, ("cube", "elsewhere"))]
-    assert [e.name for e in preflight.extension_order(wanted, states)] == ["cube", "earthdistance", "a"]
+    assert [e.name for e in extension_order(wanted, states)] == ["cube", "earthdistance", "a"]
 
 
 def test_owners_dependants_and_partitions() -> None:
