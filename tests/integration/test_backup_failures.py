@@ -160,9 +160,9 @@ def test_servers_out_of_range(job: Job, database: str, tmp_path: Path) -> None:
         ('"$REAL" "$@" | head -c 20000; exit 1', "DumpFailed"),
         ('"$REAL" "$@" | head -c 20000; exit 0', "DumpFailed"),
         ("exit 0", "DumpFailed"),
-        ("echo 'pg_dump: error: server closed the connection unexpectedly' >&2; exit 1", "ConnectionLost"),
+        ("echo 'pg_dump: error: query failed: server closed the connection unexpectedly' >&2; exit 1", "ConnectionLost"),
         ("kill -9 $$", "OutOfMemory"),
-        ('"$REAL" "$@"; echo "ERROR:  invalid memory alloc request size 1258291203" >&2; exit 1', "ValueTooLarge"),
+        ('"$REAL" "$@"; echo "pg_dump: error: query failed: ERROR:  invalid memory alloc request size 1258291203" >&2; exit 1', "ValueTooLarge"),
         ("printf -- '-- Name: x\\n\\\\! touch /tmp/evil\\n'; exit 0", "DumpFailed"),
     ],
 )
@@ -170,6 +170,19 @@ def test_a_dump_that_dies(job: Job, everything: str, tmp_path: Path, script: str
     with_client(job, tmp_path, script)
     fails(job, reason)
     fails(job, reason, format="custom") if "20000; exit 0" not in script and "evil" not in script and script != "exit 0" else None
+
+
+@pytest.mark.parametrize("table", ["certificate", "conflict with recovery", "out of memory", "x\npg_dump: error: query failed: FATAL:  x"])
+def test_a_name_is_no_reason(job: Job, postgres: Postgres, database: str, tmp_path: Path, table: str) -> None:
+    """Rows that the server cannot write: pg_dump's error and its query hold the table's name."""
+    postgres.load(
+        f"""CREATE TYPE bad; CREATE FUNCTION bad_in(cstring) RETURNS bad LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
+        CREATE FUNCTION bad_out(bad) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'shell_out';
+        CREATE TYPE bad (INPUT = bad_in, OUTPUT = bad_out, LIKE = int4); CREATE TABLE "{table}" AS SELECT '1'::bad AS "{table}";""",
+        database,
+    )
+    fails(job, "DumpFailed", "cannot display a value of a shell type")
+    fails(job, "DumpFailed", "cannot display a value of a shell type", format="custom")
 
 
 def test_its_server_process_is_ended(job: Job, postgres: Postgres, everything: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +144,38 @@ def test_a_custom_archive_that_is_cut_is_rolled_back(job: Job, postgres: Postgre
     assert ended.reason == "ArtifactCorrupt", ended.log
     assert ended.report.failure
     assert "pg_restore" in ended.report.failure.message
+
+
+@pytest.mark.parametrize(("number", "reason"), [(9, "OutOfMemory"), (11, "RestoreFailed")])
+def test_a_pg_restore_that_is_killed_is_no_damage(
+    job: Job, postgres: Postgres, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: str
+) -> None:
+    backup = job.backup(format="custom")
+    killed = tmp_path / "pg_restore"
+    killed.write_text(f"#!/bin/sh\n/usr/bin/head -c 20000 >/dev/null\nkill -{number} $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr("dbbackup.dataplane.restore.plan._pg_restore", lambda *_: str(killed))
+    with untouched(postgres, source):
+        ended = restore(job, backup, source, on_existing="Replace", safety_backup=False)
+    assert ended.reason == reason, ended.log
+    assert ended.report.failure
+    assert f"pg_restore was killed by signal {number}" in ended.report.failure.message
+
+
+def test_a_foreign_server_that_is_unreachable_is_no_lost_connection(job: Job, postgres: Postgres, source: str) -> None:
+    postgres.load(
+        """CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1');
+        CREATE USER MAPPING FOR PUBLIC SERVER far OPTIONS (user 'x', password 'y'); CREATE FOREIGN TABLE public.remote (id int) SERVER far;
+        CREATE MATERIALIZED VIEW public.cached AS SELECT id FROM public.remote WITH NO DATA;
+        UPDATE pg_class SET relispopulated = true WHERE relname = 'cached';""",
+        source,
+    )
+    backup = job.backup()
+    with untouched(postgres, source):
+        ended = restore(job, backup, source, on_existing="Replace", safety_backup=False)
+    assert ended.reason == "RestoreFailed", ended.log
+    assert ended.report.failure
+    assert 'REFRESH MATERIALIZED VIEW public.cached: could not connect to server "far"' in ended.report.failure.message
 
 
 def test_rows_that_stay_and_refer_to_what_is_gone_roll_all_back(job: Job, postgres: Postgres, source: str) -> None:

@@ -54,6 +54,7 @@ ReasonName = Literal[
     "DatabaseBusy",
     "RecoveryConflict",
     "ConnectionLost",
+    "ServerDiskFull",
     "ValueTooLarge",
     "DumpFailed",
     "BucketNotFound",
@@ -236,6 +237,12 @@ _ALL = (
         "Look at the database server's log; once the server is up again, create a new object.",
     ),
     Reason(
+        "ServerDiskFull",
+        _D,
+        "The database server has no disk space left.",
+        "Free space on the server's volume, or enlarge it; then create a new object. A Replace needs room for the old data and the new.",
+    ),
+    Reason(
         "ValueTooLarge",
         _D,
         "A value is too large for pg_dump to write.",
@@ -392,8 +399,8 @@ _ALL = (
     Reason(
         "RestoreFailed",
         _T,
-        "The server refused a statement of the artifact; everything was rolled back.",
-        "Read the message: it names the statement and the server's answer.",
+        "The server refused a statement of the artifact, or pg_restore refused the artifact; nothing in the target was changed.",
+        "Read the message: it names the statement and the server's answer, or what pg_restore said.",
     ),
     Reason(
         "SafetyBackupFailed",

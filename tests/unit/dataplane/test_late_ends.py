@@ -320,7 +320,7 @@ def test_an_upload_to_a_slow_storage_ends_when_the_run_is_stopped(tmp_path: Path
     run.paths = Paths(scratch=tmp_path)
     storage = SimpleNamespace(start_upload=lambda *_, **__: upload)
     options = BackupOptions(format="custom", row_counts="Off")
-    selection = SimpleNamespace(data_tables=[], excluded=[], without_data=[])
+    selection = SimpleNamespace(relations=[], data_tables=[], excluded=[], without_data=[])
     snapshot = SimpleNamespace(selection=selection, identifier="1", connection=SimpleNamespace(cancel_safe=lambda **_: None))
     source = SimpleNamespace(contents=SimpleNamespace(extensions=[]), database=SimpleNamespace(encoding="UTF8"))
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from dbbackup.contract.errors import Failure
@@ -16,8 +16,8 @@ from dbbackup.contract.run import BackupOptions
 from dbbackup.dataplane.backup.snapshot import TableSelection
 from dbbackup.dataplane.context import Stop
 from dbbackup.dataplane.postgres.clients import Client
-from dbbackup.dataplane.postgres.connection import classify
 from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.postgres.reasons import pg_dump_reason
 from dbbackup.dataplane.postgres.table_patterns import pg_dump_pattern
 from dbbackup.dataplane.redaction import Redactor
 
@@ -57,14 +57,24 @@ def pg_dump_arguments(
 
 class PgDump:
     """A running pg_dump. The end of its output is the end of the dump only when it also exits with
-    0."""
+    0. `tables` are the names of the tables in the dump."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], info: Conninfo, stop: Stop, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        info: Conninfo,
+        tables: Iterable[str],
+        stop: Stop,
+        log: Callable[[str], None],
+    ) -> None:
         self._info = info
+        self._tables = tables
         self._redact = Redactor(info.password)
         self._stop = stop
         self._log = log
-        self._errors: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._said: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._errors: list[str] = []
         self._output, write = os.pipe()
         try:
             with suppress(OSError):  # the system's limit for pipes may be lower
@@ -83,9 +93,12 @@ class PgDump:
 
     def _listen(self) -> None:
         for raw in self._process.stderr or ():
-            line = self._redact(raw.decode("utf-8", "replace").rstrip())
-            self._errors.append(line)
-            self._log(line)
+            line = raw.decode("utf-8", "replace").rstrip("\n")
+            self._log(self._redact(line))
+            if not self._errors and not line.startswith("pg_dump: error: "):
+                self._said.append(line)
+            elif len(self._errors) < _STDERR_LINES:
+                self._errors.append(line)  # the query that follows an error may be long
 
     def chunks(self) -> Iterator[bytes]:
         """The output; Failure instead of an end where pg_dump fails or the run is stopped."""
@@ -102,11 +115,13 @@ class PgDump:
             raise self._failure(code)
 
     def _failure(self, code: int) -> Failure:
-        text = " ".join(" ".join(self._errors).split())
+        said = "\n".join(self._errors or self._said)
+        text = self._redact(" ".join(said.split()))
         ended = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
-        if code == -9:
+        if code == -signal.SIGKILL:
             return Failure("OutOfMemory", f"{self._info.who}: pg_dump {ended}: {text}")
-        return Failure(classify(text) or "DumpFailed", f"{self._info.who}: pg_dump {ended}: {text[:2000] or 'no error output'}")
+        reason = pg_dump_reason(said, (self._info.host, self._info.user, self._info.name), self._tables) or "DumpFailed"
+        return Failure(reason, f"{self._info.who}: pg_dump {ended}: {text[:2000] or 'no error output'}")
 
     def kill(self) -> None:
         """With its whole process group, so that nothing keeps the pipe open."""

@@ -90,7 +90,8 @@ class DumpTransfer:
 
     def _transfer(self, argv: list[str], writer: ArtifactWriter, snapshot: Snapshot) -> StoredObject:
         with child_environment(self._info, self._run.paths.scratch, "dbbackup pg_dump") as environment:
-            dump = PgDump(argv, environment, self._info, self._run.stop, self._run.reporter.debug)
+            tables = [relation.name for relation in snapshot.selection.relations]
+            dump = PgDump(argv, environment, self._info, tables, self._run.stop, self._run.reporter.debug)
             sink = Sink(compressor(self._options.compression.algorithm, self._options.compression.level), writer)
             try:
                 self._stream(dump, sink, writer, snapshot)

@@ -4,9 +4,9 @@ Input: a `run.DatabaseTarget` with its mounted Secret; `conninfo.load_conninfo` 
 of it, by the key conventions of four operators and Service Binding. Output: `connection.connect`
 opens a session whose settings no server or pooler default can change;
 `connection.child_environment` gives the same connection to pg_dump. Errors of libpq, the
-server and pg_dump become a `Failure` with a reason in `connection.to_failure` and `classify`.
+server and pg_dump become a `Failure` in `connection.to_failure`, with a reason of `reasons`.
 
-Read in this order: `conninfo`, `connection`, `clients` (which pg_dump or pg_restore fits which
-server), `locks` (runs on one database exclude each other), `table_patterns` (`schema.table` in the
-spec).
+Read in this order: `conninfo`, `connection`, `reasons` (an error's SQLSTATE, and where it arose),
+`clients` (which pg_dump or pg_restore fits which server), `locks` (runs on one database exclude
+each other), `table_patterns` (`schema.table` in the spec).
 """

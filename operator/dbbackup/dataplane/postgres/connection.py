@@ -7,7 +7,6 @@ Everything that a session needs is set by SQL after connecting: PgBouncer refuse
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,58 +17,13 @@ import psycopg
 
 from dbbackup.contract.errors import Failure, ReasonName
 from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.postgres.reasons import connection_reason, query_reason
 from dbbackup.dataplane.redaction import Redactor
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT = 15
 """Seconds for each address of the host."""
-
-_BY_STATE: dict[str, ReasonName] = {
-    "28P01": "AuthenticationFailed",
-    "28000": "AuthenticationFailed",
-    "3D000": "DatabaseNotFound",
-    "42501": "InsufficientPrivilege",
-    "55P03": "LockTimeout",
-    "40P01": "LockTimeout",
-    "40001": "RecoveryConflict",
-    "57P01": "ConnectionLost",
-    "57P02": "ConnectionLost",
-    "57P03": "DatabaseUnreachable",
-    "57P05": "ConnectionLost",
-    "25P03": "ConnectionLost",
-    "25P04": "ConnectionLost",
-    "53200": "TooManyLocks",
-    "53300": "DatabaseUnreachable",
-    "25006": "TargetReadOnly",
-}
-
-# Connection failures and pg_dump's stderr carry no SQLSTATE, so their text is matched. The order
-# matters: the first match counts.
-_TEXTS: tuple[tuple[ReasonName, str], ...] = (
-    ("AuthenticationFailed", r"password authentication failed|no pg_hba\.conf entry|authentication failed|role \".*\" does not exist"),
-    ("AuthenticationFailed", r"no password supplied|is not permitted to log in|password is empty|no such user|not a valid user"),
-    ("DatabaseNotFound", r"database \".*\" does not exist|no such database"),
-    ("InsufficientPrivilege", r"permission denied"),
-    ("RowSecurity", r"query would be affected by row-level security"),
-    ("RecoveryConflict", r"conflict with recovery"),
-    ("LockTimeout", r"lock timeout|could not obtain lock|deadlock detected|statement timeout.*LOCK TABLE"),
-    ("ValueTooLarge", r"invalid memory alloc request size|out of memory.*cannot enlarge string buffer|cannot enlarge string buffer"),
-    ("TooManyLocks", r"max_locks_per_transaction"),
-    (
-        "ConnectionLost",
-        r"terminating connection|server closed the connection|connection to server was lost|connection not open|SSL SYSCALL error|EOF detected",
-    ),
-    ("ConnectionLost", r"could not receive data from server|could not send data to server|lost synchronization|idle-in-transaction timeout"),
-    ("TLSFailed", r"certificate|SSL error|does not support SSL|server refused SSL|sslmode|tlsv1|wrong version number"),
-    ("DatabaseUnreachable", r"connection refused|timeout expired|could not translate host name|no route to host|network is unreachable"),
-    (
-        "DatabaseUnreachable",
-        r"starting up|shutting down|recovery mode|too many clients|remaining connection slots|too many connections|timed out",
-    ),
-    ("DatabaseUnreachable", r"could not connect|connection to server"),
-)
-_BY_TEXT = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, pattern in _TEXTS)
 
 
 def connect(info: Conninfo, application_name: str = "dbbackup") -> Connection:
@@ -95,15 +49,20 @@ def connect(info: Conninfo, application_name: str = "dbbackup") -> Connection:
             prepare_threshold=None,
         )
     except psycopg.Error as error:
-        raise to_failure(error, info, "connecting", "DatabaseUnreachable") from None
+        raise _not_connected(error, info, "connecting", "DatabaseUnreachable") from None
     try:
         connection.execute("SELECT pg_catalog.set_config('search_path', '', false)")
         for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"):
             connection.execute("SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = %s", (name,))
     except psycopg.Error as error:
         connection.close()
-        raise to_failure(error, info, "preparing the session", "ConnectionLost") from None
+        # A pooler may connect to the server only now.
+        raise _not_connected(error, info, "preparing the session", "ConnectionLost") from None
     return connection
+
+
+def _not_connected(error: psycopg.Error, info: Conninfo, doing: str, default: ReasonName) -> Failure:
+    return _failure(connection_reason(error, (info.host, info.user, info.name)) or default, error, info, doing)
 
 
 def uses_tls(connection: Connection) -> bool:
@@ -125,23 +84,13 @@ def one(connection: Connection, query: LiteralString, parameters: tuple[object, 
 
 
 def to_failure(error: psycopg.Error, info: Conninfo, doing: str, default: ReasonName) -> Failure:
-    """The Failure for a psycopg error. `doing` says what was tried ("locking the tables");
-    `default` is the reason where neither the SQLSTATE nor the text gives one."""
-    text = Redactor(info.password)(" ".join(str(error).split()))
-    state = error.sqlstate
-    reason = _BY_STATE.get(state) if state else None
-    if state and reason is None and state.startswith("08"):
-        reason = "ConnectionLost"
-    if reason is None or (state in {"40001", "53200"}):
-        reason = classify(text) or reason
-    if reason is None:
-        reason = default
-    return Failure(reason, f"{info.who}: {doing}: {text}")
+    """The Failure for the error of a query of our own. `doing` says what was tried ("locking the
+    tables"); `default` is the reason where the SQLSTATE gives none."""
+    return _failure(query_reason(error) or default, error, info, doing)
 
 
-def classify(text: str) -> ReasonName | None:
-    """The reason for a message of libpq, the server or pg_dump; None where it is not known."""
-    return next((reason for reason, pattern in _BY_TEXT if pattern.search(text)), None)
+def _failure(reason: ReasonName, error: psycopg.Error, info: Conninfo, doing: str) -> Failure:
+    return Failure(reason, f"{info.who}: {doing}: {Redactor(info.password)(' '.join(str(error).split()))}")
 
 
 @contextmanager

@@ -8,6 +8,8 @@ server, so that both formats reach the server the same way.
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from dbbackup.contract.errors import Failure
+from dbbackup.contract.errors import Failure, ReasonName
 from dbbackup.contract.manifest import Manifest
 from dbbackup.dataplane.sql.filter import Filter
 from dbbackup.dataplane.sql.splitter import Piece, Splitter, SqlError
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 _READ = 1 << 18
 _STDERR = 8192
 _END_SECONDS = 20.0
+_BAD_ARCHIVE = re.compile(
+    r"\Apg_restore: error: (?:could not read from input file: end of file|input file |did not find magic string |unexpected end of file"
+    r"|found unexpected block ID |unrecognized data block type |entry ID \S+ out of range |could not uncompress data: )"
+)
 
 
 class ArtifactSource:
@@ -157,8 +163,13 @@ class PgRestore:
         if self._failure:
             raise self._failure
         if code:
-            text = " ".join(self._stderr.decode("utf-8", "replace").split())[:600]
-            raise Failure("ArtifactCorrupt", f"{self._name}: {self._program} ended with exit code {code}: {text}")
+            raise self._refusal(code)
+
+    def _refusal(self, code: int) -> Failure:
+        said = self._stderr.decode("utf-8", "replace")
+        ended = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
+        text = " ".join(said.split())[:600] or "no error output"
+        return Failure(pg_restore_reason(code, said), f"{self._name}: {self._program} {ended}: {text}")
 
     def kill(self) -> None:
         """Ends pg_restore at once; safe at any time, from any thread."""
@@ -179,3 +190,11 @@ class PgRestore:
 def _read(pipe: IO[bytes] | None, size: int) -> bytes:
     """The bytes that are ready, at most `size`; empty at the end."""
     return os.read(pipe.fileno(), size) if pipe else b""
+
+
+def pg_restore_reason(code: int, said: str) -> ReasonName:
+    """Pure. All that pg_restore reads has passed its check, so a failure is the archive's only
+    where pg_restore itself says so."""
+    if code == -signal.SIGKILL:
+        return "OutOfMemory"
+    return "ArtifactCorrupt" if code > 0 and _BAD_ARCHIVE.search(said) else "RestoreFailed"

@@ -6,23 +6,15 @@ import re
 
 import psycopg
 
-from dbbackup.contract.errors import Failure, ReasonName
-from dbbackup.dataplane.postgres.connection import classify
+from dbbackup.contract.errors import Failure
+from dbbackup.dataplane.postgres.reasons import session_ended, session_reason
 
 _LARGE_OBJECT = re.compile(r"SELECT pg_catalog\.lo\w+\(\s*'?(\d*)")
 _HEAD_END = re.compile(r"[('$=]|\sAS\s|\sIS\s|\sUSING\s|\sWITH\s")
 _CONSTRAINT = re.compile(r"(ALTER TABLE .*? ADD CONSTRAINT \S+(?: \w+(?: KEY)?)?)")
-_FUNCTION = re.compile(r'(?:PL/\w+|SQL) function "?([^\s"(]+)|function "?([^\s"(]+)"? line \d')
+_FUNCTION = re.compile(r'^(?:PL/\w+|SQL) function "?([^\s"(]+)', re.MULTILINE)
 _VALUE = re.compile(r': (?:"|\').*', re.DOTALL)
 
-_BY_STATE: dict[str, ReasonName] = {
-    "42501": "InsufficientPrivilege",
-    "53200": "TooManyLocks",
-    "55P03": "LockTimeout",
-    "40P01": "LockTimeout",
-    "2BP01": "DependentObjects",
-    "25006": "TargetReadOnly",
-}
 _CONSTRAINT_HINT = {
     "23503": "Rows that stay in the target may refer to rows that the artifact lacks: remove or correct them, then restore.",
 }
@@ -52,18 +44,17 @@ def statement_failure(error: psycopg.Error, statement: bytes | str, who: str) ->
     doing = describe(statement)
     if state[:2] in {"22", "23"}:
         primary = _VALUE.sub("", primary)
-    if not state or state[:2] in {"08", "57"}:
-        reason = classify(primary) or ("ConnectionLost" if state[:2] != "22" else "RestoreFailed")
-        return Failure(reason, f"{who}: {doing}: {primary}; everything was rolled back")
+    if session_ended(error):
+        return Failure("ConnectionLost", f"{who}: {doing}: {primary}; everything was rolled back")
     line = re.search(r"COPY [^,]+, line (\d+)", context)
     where = f"{doing}, row {line[1]}" if line else doing
     if state in {"42P01", "42883", "42704", "3F000", "42703"} and (found := _FUNCTION.search(context)):
-        name = found[1] or found[2]
-        return Failure("SearchPathDependency", f"{who}: {where}: function {name} failed with: {primary}; everything was rolled back")
+        return Failure("SearchPathDependency", f"{who}: {where}: function {found[1]} failed with: {primary}; everything was rolled back")
     detail = ""
     if state == "2BP01":
         detail = f" ({'; '.join((error.diag.message_detail or '').splitlines()[:8])})"
     if state[:2] == "23":
         at = f" (table {error.diag.schema_name}.{error.diag.table_name})" if error.diag.table_name else ""
         return Failure("ConstraintViolation", f"{who}: {where}: {primary}{at}; everything was rolled back", _CONSTRAINT_HINT.get(state))
-    return Failure(_BY_STATE.get(state, "RestoreFailed"), f"{who}: {where}: {primary}{detail}; everything was rolled back")
+    reason = "DependentObjects" if state == "2BP01" else session_reason(error) or "RestoreFailed"
+    return Failure(reason, f"{who}: {where}: {primary}{detail}; everything was rolled back")

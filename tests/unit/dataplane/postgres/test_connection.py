@@ -13,7 +13,7 @@ from dbbackup.contract.errors import Failure
 from dbbackup.contract.run import DatabaseTarget
 from dbbackup.dataplane.paths import Paths
 from dbbackup.dataplane.postgres import conninfo
-from dbbackup.dataplane.postgres.connection import child_environment, classify, to_failure
+from dbbackup.dataplane.postgres.connection import child_environment, to_failure
 from dbbackup.dataplane.postgres.conninfo import Conninfo, resolve
 from dbbackup.storage import mounted_secret
 
@@ -199,31 +199,3 @@ def test_children_get_no_password_in_their_environment(tmp_path: Path, monkeypat
         assert "AWS_SECRET_ACCESS_KEY" not in environment
         assert "a:b" not in "".join(environment.values())
     assert not file.exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ('connection to server at "h", port 5432 failed: FATAL:  password authentication failed for user "app"', "AuthenticationFailed"),
-        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "app", database "x", no encryption', "AuthenticationFailed"),
-        ('connection to server at "h", port 5432 failed: FATAL:  database "x" does not exist', "DatabaseNotFound"),
-        ('connection to server at "h", port 5432 failed: Connection refused Is the server running on that host?', "DatabaseUnreachable"),
-        ('could not translate host name "nope" to address: Name or service not known', "DatabaseUnreachable"),
-        ("connection to server failed: FATAL:  the database system is starting up", "DatabaseUnreachable"),
-        ('connection to server at "h" failed: server does not support SSL, but SSL was required', "TLSFailed"),
-        ('connection to server at "h" failed: SSL error: certificate verify failed', "TLSFailed"),
-        ('server certificate for "a" does not match host name "b"', "TLSFailed"),
-        ("pg_dump: error: query failed: ERROR:  permission denied for table t", "InsufficientPrivilege"),
-        ('pg_dump: error: query failed: ERROR:  query would be affected by row-level security policy for table "t"', "RowSecurity"),
-        ("pg_dump: error: query failed: ERROR:  canceling statement due to lock timeout", "LockTimeout"),
-        ("pg_dump: error: ERROR:  canceling statement due to conflict with recovery", "RecoveryConflict"),
-        ("ERROR: canceling statement due to statement timeout pg_dump: detail: Query was: LOCK TABLE public.t IN ACCESS SHARE MODE", "LockTimeout"),
-        ("pg_dump: error: Dumping the contents of table failed: ERROR:  invalid memory alloc request size 1258291203", "ValueTooLarge"),
-        ("pg_dump: error: FATAL:  terminating connection due to administrator command", "ConnectionLost"),
-        ("pg_dump: error: server closed the connection unexpectedly", "ConnectionLost"),
-        ("ERROR:  out of shared memory HINT:  You might need to increase max_locks_per_transaction.", "TooManyLocks"),
-        ("something else", None),
-    ],
-)
-def test_messages_have_their_reasons(text: str, reason: str | None) -> None:
-    assert classify(text) == reason
