@@ -50,7 +50,8 @@ class CatalogFile(Model):
 
 
 class TableEntry(Model):
-    """`rows` is exact; absent where counting was off or the relation has no rows of its own."""
+    """`rows` are those that the dump loads into this table: a partition's may be its topmost
+    table's. Exact; absent where they were not counted, or none are loaded into it."""
 
     schema_: str = Field(alias="schema")
     name: str
@@ -120,7 +121,8 @@ class Options(Model):
 
 class Manifest(Model):
     """manifest.json. `dump_bytes` counts the uncompressed artifact; `pg_dump_version` is that of
-    the client that made it. `catalog` lists the dump's objects; artifacts of 0.1 lack it.
+    the client that made it. `catalog` lists the dump's objects; artifacts of 0.1 lack it. `rows` is
+    absent where those of a table are not known.
 
     `expires_at` (absent: never) and `schedule` apply once the object that made it is gone. Readers
     ignore fields that they do not know.

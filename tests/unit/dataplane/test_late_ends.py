@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from botocore.exceptions import ClientError
 from psycopg.pq import TransactionStatus
+from tests.unit.dataplane.restore.test_decisions import archive
 
 from dbbackup.contract.errors import ExitCode, Failure, ReasonName
 from dbbackup.contract.keys import MANIFEST
@@ -32,6 +33,7 @@ from dbbackup.dataplane.postgres.conninfo import Conninfo
 from dbbackup.dataplane.restore import run as restore_module
 from dbbackup.dataplane.restore.run import Restore, differences
 from dbbackup.dataplane.restore.transaction import OpenTransaction, Transaction
+from dbbackup.dataplane.sql.archive_toc import TocEntry
 from dbbackup.storage.base import ObjectInfo, UploadInfo
 from dbbackup.storage.s3 import S3Storage
 from dbbackup.storage.writer import ArtifactWriter
@@ -268,8 +270,11 @@ def test_a_count_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
     run, cancelled = run_of(tmp_path), threading.Event()
 
     class Counting:
-        selection = SimpleNamespace(data_tables=[SimpleNamespace(key=("public", "t"), size=1)])
+        selection = SimpleNamespace(data_tables=[SimpleNamespace(key=("public", "t"), oid=7, size=1)])
         connection = SimpleNamespace(cancel_safe=lambda **_: cancelled.set())
+
+        def begin_counting(self) -> None:
+            pass
 
         def count(self, _: object) -> int:
             assert cancelled.wait(60), "the count goes on"
@@ -277,7 +282,8 @@ def test_a_count_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
             return 1
 
     transfer = DumpTransfer(run, INFO, BackupOptions(format="custom"), cast("Any", Bucket()), "key")
-    dump, sink, writer = SimpleNamespace(chunks=lambda: iter([b"x"])), SimpleNamespace(put=bytes), SimpleNamespace(bytes_stored=0)
+    data = archive((1, 14), [TocEntry(1, "TABLE DATA", "public", "t", "", "", (), "COPY public.t (a) FROM stdin;", 0, 7)])
+    dump, sink, writer = SimpleNamespace(chunks=lambda: iter([data])), SimpleNamespace(put=bytes), SimpleNamespace(bytes_stored=0)
     threading.Timer(0.1, run.stop.set, (Failure("Timeout", "too long"),)).start()
     with pytest.raises(Failure, match="too long"):
         transfer._custom(cast("Any", dump), cast("Any", sink), cast("Any", writer), cast("Any", Counting()))
@@ -314,7 +320,7 @@ def test_an_upload_to_a_slow_storage_ends_when_the_run_is_stopped(tmp_path: Path
 
     monkeypatch.setattr("dbbackup.dataplane.backup.transfer.ArtifactWriter", Watched)
     pg_dump = tmp_path / "pg_dump"
-    pg_dump.write_text("#!/bin/sh\nexec cat /dev/urandom\n")
+    pg_dump.write_text("#!/bin/sh\nprintf 'PGDMP\\001\\143\\000\\004\\010\\001'; exec cat /dev/urandom\n")
     pg_dump.chmod(0o755)
     run, upload = run_of(tmp_path), SlowUpload()
     run.paths = Paths(scratch=tmp_path)
@@ -353,8 +359,8 @@ def test_rows_of_an_extensions_own_tables_are_no_difference_in_a_custom_dump() -
         TableEntry(schema_="public", name="parent", kind="partitioned"),
     )
     restored = {("public", "t"): 2, ("ext", "config"): 3}
-    assert differences("custom", tables, restored) == []
-    assert differences("plain", tables, restored) == ["ext.config: 3 rows, the manifest says 0"]
-    assert differences("custom", tables, {("public", "t"): 1}) == ["public.t: 1 rows, the manifest says 2"]
-    assert differences("custom", tables, {}) == ["public.t: 0 rows, the manifest says 2"]
-    assert differences("custom", tables, {("public", "t"): 2, ("public", "without"): 1}) == ["public.without: 1 rows, the manifest says 0"]
+    assert differences(tables, restored, whole=False) == []
+    assert differences(tables, restored, whole=True) == ["ext.config: 3 rows, the manifest says 0"]
+    assert differences(tables, {("public", "t"): 1}, whole=False) == ["public.t: 1 rows, the manifest says 2"]
+    assert differences(tables, {}, whole=False) == ["public.t: 0 rows, the manifest says 2"]
+    assert differences(tables, {("public", "t"): 2, ("public", "without"): 1}, whole=False) == ["public.without: 1 rows, the manifest says 0"]

@@ -6,9 +6,17 @@ _USER_SCHEMA = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 _NOT_EXTENSION = """NOT EXISTS (SELECT FROM pg_catalog.pg_depend x
     WHERE x.classid = '{catalog}'::pg_catalog.regclass AND x.objid = {oid} AND x.deptype = 'e')"""
 
+# pg_dump dumps what users made in a schema that an extension's script made (cron, pgmq): only the
+# schema itself is the extension's.
 SCHEMAS = f"""
 SELECT n.nspname FROM pg_catalog.pg_namespace n
-WHERE {_USER_SCHEMA} AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_namespace", oid="n.oid")}
+WHERE {_USER_SCHEMA} AND ({_NOT_EXTENSION.format(catalog="pg_catalog.pg_namespace", oid="n.oid")}
+  OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'f', 'm', 'S', 'v', 'c')
+             AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_class", oid="c.oid")})
+  OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace = n.oid
+             AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_proc", oid="p.oid")})
+  OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.typnamespace = n.oid AND t.typtype IN ('d', 'e', 'r')
+             AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_type", oid="t.oid")}))
 ORDER BY 1
 """  # noqa: S608 - constants only
 
@@ -21,13 +29,10 @@ SELECT c.oid::bigint, n.nspname, c.relname, c.relkind, c.relpersistence,
        (SELECT pg_catalog.array_agg(p.oid) FROM (
           SELECT i.inhparent::bigint FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid
           UNION ALL SELECT d.refobjid::bigint FROM pg_catalog.pg_depend d WHERE c.relkind = 'S' AND d.objid = c.oid AND d.deptype IN ('a', 'i')
-            AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass) p (oid)),
-       EXISTS (SELECT FROM pg_catalog.pg_attribute a
-               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
+            AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass) p (oid))
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE {_USER_SCHEMA} AND c.relkind IN ('r', 'p', 'f', 'm', 'S', 'v') AND c.relpersistence <> 't'
   AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_class", oid="c.oid")}
-  AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_namespace", oid="n.oid")}
 ORDER BY 2, 3
 """  # noqa: S608 - constants only
 

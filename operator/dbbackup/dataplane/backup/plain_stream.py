@@ -3,6 +3,7 @@ pieces gathered into chunks."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from dbbackup.contract.errors import Failure
@@ -13,7 +14,8 @@ _GATHER = 1 << 17
 
 
 class PlainStream:
-    """Iterate it to the end; then `rows` holds the number of rows of each table. `table` is the
+    """Iterate it to the end; then `rows` holds the number of rows of each table, and `sections` how
+    many COPY statements fill it: pg_dump may load a table's partitions through it. `table` is the
     table whose rows are passing now, `table_bytes` their bytes so far, `done` counts finished
     tables."""
 
@@ -21,6 +23,7 @@ class PlainStream:
         self._chunks = chunks
         self._filter = Filter()
         self.rows: dict[tuple[str, str], int] = {}
+        self.sections: Counter[tuple[str, str]] = Counter()
         self.table: tuple[str, str] | None = None
         self.table_bytes = 0
         self.done = 0
@@ -57,6 +60,7 @@ class PlainStream:
             case Kind.COPY:
                 self.table = copy_table(piece)
                 self.rows.setdefault(self.table, 0)
+                self.sections[self.table] += 1
             case Kind.COPY_END:
                 self.table = None
                 self.table_bytes = 0

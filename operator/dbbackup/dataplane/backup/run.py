@@ -184,7 +184,7 @@ class BackupRun:
             objects=(stored,),
             contents=contents,
             dump_bytes=transfer.bytes,
-            rows=None if rows is None else sum(rows.values()),
+            rows=None if rows is None or transfer.uncounted else sum(rows.values()),
             expires_at=lifetime.expires_at,
             schedule=lifetime.schedule,
         )

@@ -9,9 +9,10 @@ list has not changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -50,7 +51,6 @@ class Relation:
     readable: bool
     size: int
     parents: tuple[int, ...]
-    has_columns: bool
 
     @property
     def key(self) -> tuple[str, str]:
@@ -60,7 +60,8 @@ class Relation:
 @dataclass(frozen=True, slots=True)
 class TableSelection:
     """What the options mean in this database: every name is exact, so that pg_dump and the manifest
-    can't differ. `relations` are those that are dumped, without plain views."""
+    can't differ. `relations` are those that are dumped, without plain views. `roots` has the
+    topmost table of each partition."""
 
     schemas: tuple[str, ...]
     relations: tuple[Relation, ...]
@@ -68,6 +69,7 @@ class TableSelection:
     without_data: frozenset[tuple[str, str]]
     unmatched: tuple[str, ...] = ()
     excluded_oids: tuple[int, ...] = ()
+    roots: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     @property
     def tables(self) -> list[Relation]:
@@ -76,7 +78,7 @@ class TableSelection:
     @property
     def data_tables(self) -> list[Relation]:
         """Tables whose rows must appear in the dump."""
-        return [r for r in self.relations if r.kind == "r" and r.has_columns and r.key not in self.without_data]
+        return [r for r in self.relations if r.kind == "r" and r.key not in self.without_data]
 
     @property
     def table_identities(self) -> set[tuple[int, str, str]]:
@@ -101,7 +103,8 @@ def select_tables(relations: Iterable[Relation], schemas: Sequence[str], options
     if missing:
         raise Failure("InvalidSpec", f"the database has no schema {', '.join(missing)}; it has {listed(schemas, _NAMED) or 'none'}")
     chosen = tuple(schema for schema in schemas if not options.schemas or schema in options.schemas)
-    inside = [relation for relation in relations if relation.schema in chosen]
+    everything = list(relations)
+    inside = [relation for relation in everything if relation.schema in chosen]
     keys = [relation.key for relation in inside if relation.kind not in "Sv"]
     views = [relation.key for relation in inside if relation.kind == "v"]
     excluded: set[tuple[str, str]] = set()
@@ -123,7 +126,19 @@ def select_tables(relations: Iterable[Relation], schemas: Sequence[str], options
         without_data |= {relation.key for relation in inside if relation.unlogged}
     kept = tuple(relation for relation in inside if relation.key not in excluded and relation.kind != "v")
     gone = tuple(relation.oid for relation in inside if relation.key in excluded)
-    return TableSelection(chosen, kept, frozenset(excluded), frozenset(without_data - excluded), tuple(unmatched), gone)
+    return TableSelection(chosen, kept, frozenset(excluded), frozenset(without_data - excluded), tuple(unmatched), gone, _roots(everything))
+
+
+def _roots(relations: Sequence[Relation]) -> dict[tuple[str, str], tuple[str, str]]:
+    partitioned = {relation.oid: relation for relation in relations if relation.kind == "p"}
+    roots: dict[tuple[str, str], tuple[str, str]] = {}
+    for relation in relations:
+        top = relation
+        while parent := next((partitioned[oid] for oid in top.parents if oid in partitioned), None):
+            top = parent
+        if top is not relation:
+            roots[relation.key] = top.key
+    return roots
 
 
 def _descendants(relations: Sequence[Relation], keys: set[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -270,15 +285,26 @@ class Snapshot:
             tls=uses_tls(self.connection),
         )
 
-    def count(self, relation: Relation) -> int:
-        """Rows of one table, in the snapshot."""
+    def begin_counting(self) -> None:
+        """Call it before `count`: a count that fails must not end the transaction, which holds the
+        locks and the snapshot."""
+        self._keep("SAVEPOINT counts")
+
+    def count(self, relation: Relation) -> int | None:
+        """Rows of one table, in the snapshot; None where they cannot be counted."""
+        query = sql.SQL("SELECT pg_catalog.count(*) FROM ONLY {}").format(sql.Identifier(*relation.key))
+        with suppress(psycopg.Error):
+            return int(one(self.connection, query)[0])
+        self._stop.check()
+        self._keep("ROLLBACK TO SAVEPOINT counts")
+        return None
+
+    def _keep(self, statement: LiteralString) -> None:
         try:
-            query = sql.SQL("SELECT pg_catalog.count(*) FROM ONLY {}").format(sql.Identifier(*relation.key))
-            row = self.connection.execute(query).fetchone()
+            self.connection.execute(statement)
         except psycopg.Error as error:
             self._stop.check()
-            raise to_failure(error, self.info, f"counting the rows of {'.'.join(relation.key)}", "DumpFailed") from None
-        return int(row[0]) if row else 0
+            raise to_failure(error, self.info, "counting rows", "ConnectionLost") from None
 
     def release(self) -> None:
         """Releases the snapshot and the locks; the session stays open."""
@@ -290,5 +316,5 @@ _KINDS = {"r": "table", "p": "partitioned", "f": "foreign", "m": "materialized"}
 
 
 def _relation(row: tuple[Any, ...]) -> Relation:
-    oid, schema, name, kind, persistence, hidden, select_, usage, size, parents, columns = row
-    return Relation(oid, schema, name, kind, persistence == "u", hidden, select_ and usage, size, tuple(parents or ()), columns)
+    oid, schema, name, kind, persistence, hidden, select_, usage, size, parents = row
+    return Relation(oid, schema, name, kind, persistence == "u", hidden, select_ and usage, size, tuple(parents or ()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
@@ -10,14 +9,17 @@ from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import StoredObject
 from dbbackup.contract.report import Progress
 from dbbackup.contract.run import BackupOptions
+from dbbackup.dataplane.backup import row_counts
 from dbbackup.dataplane.backup.dump import PgDump, pg_dump_arguments
 from dbbackup.dataplane.backup.plain_stream import PlainStream
+from dbbackup.dataplane.backup.row_counts import ArchiveCounter
 from dbbackup.dataplane.backup.snapshot import Relation, Snapshot, SourceDescription
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.clients import Client
 from dbbackup.dataplane.postgres.connection import child_environment
 from dbbackup.dataplane.postgres.conninfo import Conninfo
 from dbbackup.dataplane.postgres.locks import cancel
+from dbbackup.dataplane.sql.archive_toc import TocEntry, TocError, TocScan, UnknownVersion
 from dbbackup.storage.base import Storage
 from dbbackup.storage.codec import CONTENT_TYPE, compressor
 from dbbackup.storage.sink import Sink
@@ -30,7 +32,8 @@ coordinator's locks and pg_dump's."""
 
 
 class DumpTransfer:
-    """One dump into one stored object. After `run`, `rows` holds the rows of each table."""
+    """One dump into one stored object. After `run`, `rows` holds the rows of each table that the
+    dump fills, `uncounted` those that are not known, and `entries` a custom archive's contents."""
 
     def __init__(self, run: Run, info: Conninfo, options: BackupOptions, storage: Storage, key: str) -> None:
         self._run = run
@@ -38,7 +41,9 @@ class DumpTransfer:
         self._options = options
         self._storage = storage
         self._key = key
-        self.rows: dict[tuple[str, str], int] = {}
+        self.rows: dict[row_counts.Key, int] = {}
+        self.uncounted: list[row_counts.Key] = []
+        self.entries: list[TocEntry] = []
         self.bytes = 0
         """Size of the uncompressed artifact."""
 
@@ -124,12 +129,11 @@ class DumpTransfer:
             progress.report(stream.bytes_read, writer.bytes_stored, stream.rows, stream.table, stream.table_bytes)
         self.rows = stream.rows
         self.bytes = stream.bytes_kept
-        missing = [".".join(table.key) for table in snapshot.selection.data_tables if table.key not in stream.rows]
-        if missing:
-            raise Failure("DumpFailed", f"{self._info.who}: pg_dump succeeded but wrote no rows section for {listed(missing, 20)}")
+        self._refuse(row_counts.without_section(snapshot.selection, stream.sections))
 
     def _custom(self, dump: PgDump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
-        counter = _Counter(snapshot) if self._options.row_counts == "Exact" else None
+        scan: TocScan | None = TocScan()
+        counter: ArchiveCounter | None = None
         progress = _Progress(self._run, snapshot.selection.data_tables)
         try:
             with self._run.stop.calling(lambda: cancel(snapshot.connection)):  # a count may last longer than the dump
@@ -137,10 +141,40 @@ class DumpTransfer:
                     self.bytes += len(chunk)
                     sink.put(chunk)
                     progress.report(self.bytes, writer.bytes_stored)
-                self.rows = counter.result() if counter else {}
+                    if scan and self._toc_complete(scan, chunk):
+                        counter, scan = self._begin_counting(snapshot, scan), None
+                if scan:
+                    counter = self._begin_counting(snapshot, scan)
+                if counter:
+                    self.rows, self.uncounted = counter.result()
         finally:
             if counter:
                 counter.close()
+        if self.uncounted:
+            names = [".".join(key) for key in self.uncounted]
+            self._run.warn(f"the rows of {listed(names, 20)} could not be counted: a restore cannot compare them")
+
+    def _toc_complete(self, scan: TocScan, chunk: bytes) -> bool:
+        with suppress(TocError):  # finish raises it again
+            return scan.feed(chunk)
+        return True
+
+    def _begin_counting(self, snapshot: Snapshot, scan: TocScan) -> ArchiveCounter | None:
+        try:
+            self.entries = scan.finish()
+        except UnknownVersion as error:
+            self.uncounted = [table.key for table in snapshot.selection.data_tables]
+            self._run.reporter.warn(f"the archive's table of contents cannot be read: {error}")
+            return None
+        except TocError as error:
+            raise Failure("DumpFailed", f"{self._info.who}: pg_dump succeeded, but what it wrote is not a dump: {error}") from None
+        self._refuse(row_counts.without_entry(snapshot.selection, self.entries))
+        return ArchiveCounter(snapshot, self.entries) if self._options.row_counts == "Exact" else None
+
+    def _refuse(self, missing: list[row_counts.Key]) -> None:
+        if missing:
+            names = [".".join(key) for key in missing]
+            raise Failure("DumpFailed", f"{self._info.who}: pg_dump succeeded but wrote no rows section for {listed(names, 20)}")
 
 
 class _LockedOut(Exception):
@@ -161,41 +195,6 @@ def _detecting_lock_failure(chunks: Iterable[bytes]) -> Iterator[bytes]:
         if failure.reason.name == "LockTimeout" and not written:
             raise _LockedOut(failure) from None
         raise
-
-
-class _Counter:
-    """Counts the rows of each table in the snapshot while a custom dump runs: rows in its stream
-    can't be counted."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._rows: dict[tuple[str, str], int] = {}
-        self._error: BaseException | None = None
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="count", daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        try:
-            for table in self._snapshot.selection.data_tables:
-                if self._over.is_set():
-                    return
-                self._rows[table.key] = self._snapshot.count(table)
-        except BaseException as error:  # noqa: BLE001 - raised again by result
-            self._error = error
-
-    def result(self) -> dict[tuple[str, str], int]:
-        self._thread.join()
-        if self._error:
-            raise self._error
-        return self._rows
-
-    def close(self) -> None:
-        self._over.set()
-        if self._thread.is_alive():
-            with suppress(Exception):
-                self._snapshot.connection.cancel_safe()
-        self._thread.join()
 
 
 class _Progress:

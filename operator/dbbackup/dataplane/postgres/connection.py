@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, LiteralString, TypeAlias
 
 import psycopg
+from psycopg import sql
 
 from dbbackup.contract.errors import Failure, ReasonName
 from dbbackup.dataplane.postgres.conninfo import Conninfo
@@ -75,11 +76,11 @@ def server_version(connection: Connection) -> tuple[int, str]:
     return int(number), str(text)
 
 
-def one(connection: Connection, query: LiteralString, parameters: tuple[object, ...] = ()) -> tuple[Any, ...]:
+def one(connection: Connection, query: LiteralString | sql.Composed, parameters: tuple[object, ...] = ()) -> tuple[Any, ...]:
     """The one row of a query that always has one."""
     row = connection.execute(query, parameters).fetchone()
     if row is None:
-        raise psycopg.DataError(f"no row for {query}")
+        raise psycopg.DataError(f"no row for {query!r}")
     return row
 
 

@@ -11,7 +11,6 @@ import psycopg
 from psycopg import sql
 
 from dbbackup.contract.errors import Failure
-from dbbackup.contract.formats import Format
 from dbbackup.contract.keys import SAFETY_SUFFIX, transaction_key
 from dbbackup.contract.manifest import Manifest, TableEntry, safety_report
 from dbbackup.contract.records import TransactionRecord
@@ -234,9 +233,8 @@ class Restore:
 
     def _compare(self, restored: Restored) -> None:
         """Compares the server's row counts with the manifest's, table by table."""
-        if self._manifest.rows is None:
-            return
-        if wrong := differences(self._manifest.format, self._plan.contents.tables, restored.rows):
+        whole = self._manifest.format == "plain" and self._manifest.rows is not None
+        if wrong := differences(self._plan.contents.tables, restored.rows, whole=whole):
             raise Failure("RowCountMismatch", f"{self._info.who}: {listed(wrong)}; everything was rolled back")
 
     def _progress(self, source: ArtifactSource) -> Callable[[Restored], None]:
@@ -316,14 +314,14 @@ def _comment_warnings(connection: Connection, warn: Callable[[str], None]) -> It
         connection.remove_notice_handler(pass_on)
 
 
-def differences(fmt: Format, tables: Iterable[TableEntry], restored: Mapping[tuple[str, str], int]) -> list[str]:
+def differences(tables: Iterable[TableEntry], restored: Mapping[tuple[str, str], int], *, whole: bool) -> list[str]:
     """Pure: tables whose number of restored rows differs from the manifest's.
 
-    The backup counts a custom dump's rows table by table, and skips the configuration tables of
-    extensions, whose rows the dump contains too: tables that the manifest lacks are ignored.
+    Only what the manifest knows is compared: rows of a custom dump may not have been counted, and
+    those of extensions' configuration tables are not. `whole`: it knows every table with rows.
     """
-    expected = {(table.schema_, table.name): table.rows or 0 for table in tables}
-    keys = expected.keys() | (restored.keys() if fmt == "plain" else set())
+    expected = {(t.schema_, t.name): t.rows or 0 for t in tables if t.rows is not None or t.data_excluded}
+    keys = expected.keys() | (restored.keys() if whole else set())
     return [
         f"{schema}.{name}: {restored.get((schema, name), 0)} rows, the manifest says {expected.get((schema, name), 0)}"
         for schema, name in sorted(keys)

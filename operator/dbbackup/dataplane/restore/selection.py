@@ -15,7 +15,7 @@ from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents
 from dbbackup.dataplane.postgres import table_patterns
 from dbbackup.dataplane.restore.drop_section import DroppedObject, parse_drop_statement
-from dbbackup.dataplane.sql.archive_toc import TocEntry
+from dbbackup.dataplane.sql.archive_toc import TocEntry, copy_target
 
 RELATIONS = frozenset({"TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"})
 _BY_TAG = frozenset({"DEFAULT", "CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "TRIGGER", "RULE", "POLICY"})
@@ -48,6 +48,8 @@ class ArchiveSelection:
     locks: int
     policies: str
     """The definitions of the selected policies: they name roles."""
+    partly: frozenset[tuple[str, str]] = frozenset()
+    """Tables that would get rows of other partitions too, were all of the archive restored."""
 
     def listing(self) -> str:
         """The file for `pg_restore --use-list`."""
@@ -57,7 +59,11 @@ class ArchiveSelection:
         """The part of the manifest's contents that is restored."""
         return Contents(
             schemas=(),
-            tables=tuple(table for table in whole.tables if (table.schema_, table.name) in self.tables),
+            tables=tuple(
+                table.model_copy(update={"rows": None}) if (table.schema_, table.name) in self.partly else table
+                for table in whole.tables
+                if (table.schema_, table.name) in self.tables
+            ),
             extensions=tuple(extension for extension in whole.extensions if extension.name in self.extensions),
             roles=tuple(role for role in whole.roles if role in self.policies),
             relations=self.locks,
@@ -118,6 +124,7 @@ def complete(entries: Sequence[TocEntry], chosen: set[int], exists: Exists) -> A
         left_out=tuple(f"{e.schema}.{e.tag}" for e in left_out),
         locks=sum(_LOCKS.get(entry.kind, 0) for entry in selected),
         policies="\n".join(entry.definition for entry in selected if entry.kind == "POLICY"),
+        partly=frozenset(target for e in entries if e.kind == "TABLE DATA" and e.id not in kept and (target := copy_target(e)) is not None),
     )
 
 

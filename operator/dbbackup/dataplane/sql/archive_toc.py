@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from dbbackup.dataplane.sql.splitter import SqlError, qualified_name
+
 MAGIC = b"PGDMP"
 OLDEST, NEWEST = (1, 12), (1, 16)
 """Archive versions of pg_dump 9.x to 18."""
@@ -20,6 +22,10 @@ _CUSTOM = 1
 
 class TocError(ValueError):
     """The input is not a custom archive of a known version."""
+
+
+class UnknownVersion(TocError):
+    """The input is an archive of a version that is not known here."""
 
 
 class _Short(Exception):
@@ -118,7 +124,8 @@ class _Reader:
         self._byte()
         self._int_size, offset_size, form = self._byte(), self._byte(), self._byte()
         if not OLDEST <= version <= NEWEST:
-            raise TocError(f"it is an archive of version {version[0]}.{version[1]}; supported are {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}")
+            known = f"supported are {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
+            raise UnknownVersion(f"it is an archive of version {version[0]}.{version[1]}; {known}")
         if form != _CUSTOM:
             raise TocError("it is not in the custom format")
         self._byte() if version >= (1, 15) else self._int()
@@ -148,3 +155,12 @@ class _Reader:
         self._take(1 + offset_size)
         texts = (kind or "", schema or "", tag or "", definition or "", drop or "")
         return TocEntry(number, *texts, tuple(needs), copy or "", int(tableoid or 0), int(oid or 0))
+
+
+def copy_target(entry: TocEntry) -> tuple[str, str] | None:
+    """(schema, name) of the table that the entry's COPY statement fills: of a partition, it may be
+    the topmost table."""
+    try:
+        return qualified_name(entry.copy.encode("utf-8", "surrogateescape"), len(b"COPY"))
+    except SqlError:
+        return None

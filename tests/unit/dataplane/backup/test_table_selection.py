@@ -22,12 +22,11 @@ def relation(
     unlogged: bool = False,
     hidden_rows: bool = False,
     readable: bool = True,
-    has_columns: bool = True,
 ) -> Relation:
     """`name` is `schema.name`. `parents` are those that it inherits from, is a partition of, or, of
     a sequence, is owned by."""
     schema, _, table = name.partition(".")
-    return Relation(next(_OIDS), schema, table, kind, unlogged, hidden_rows, readable, 8192, tuple(parent.oid for parent in parents), has_columns)
+    return Relation(next(_OIDS), schema, table, kind, unlogged, hidden_rows, readable, 8192, tuple(parent.oid for parent in parents))
 
 
 def select(relations: Sequence[Relation], *, standby: bool = False, **options: tuple[str, ...]) -> TableSelection:
@@ -215,7 +214,6 @@ def test_views_are_no_relations_of_the_manifest() -> None:
 def test_tables_to_lock_and_tables_whose_rows_must_appear() -> None:
     found = [
         relation("app.plain"),
-        relation("app.no_columns", has_columns=False),
         relation("app.partitioned", "p"),
         relation("app.foreign", "f"),
         relation("app.materialized", "m"),
@@ -223,7 +221,7 @@ def test_tables_to_lock_and_tables_whose_rows_must_appear() -> None:
         relation("app.cache"),
     ]
     selection = select(found, exclude_table_data=("app.cache",))
-    assert names(each.key for each in selection.tables) == {"app.plain", "app.no_columns", "app.partitioned", "app.cache"}
+    assert names(each.key for each in selection.tables) == {"app.plain", "app.partitioned", "app.cache"}
     assert names(each.key for each in selection.data_tables) == {"app.plain"}
     assert selection.table_identities == {(each.oid, *each.key) for each in found if each.kind in "rp"}
 
