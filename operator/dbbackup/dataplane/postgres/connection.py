@@ -18,6 +18,7 @@ from psycopg import sql
 
 from dbbackup.contract.errors import Failure, ReasonName
 from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.postgres.reasons import connection_reason, query_reason
 from dbbackup.dataplane.redaction import Redactor
 
@@ -28,7 +29,7 @@ CONNECT_TIMEOUT = 15
 
 
 def connect(info: Conninfo, application_name: str = "dbbackup") -> Connection:
-    """An autocommit session with an empty search_path and without timeouts. Failure where it cannot
+    """An autocommit session with our own settings and without timeouts. Failure where it cannot
     be opened."""
     try:
         connection = psycopg.connect(
@@ -52,9 +53,7 @@ def connect(info: Conninfo, application_name: str = "dbbackup") -> Connection:
     except psycopg.Error as error:
         raise _not_connected(error, info, "connecting", "DatabaseUnreachable") from None
     try:
-        connection.execute("SELECT pg_catalog.set_config('search_path', '', false)")
-        for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"):
-            connection.execute("SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = %s", (name,))
+        OwnSettings(connection).pin()
     except psycopg.Error as error:
         connection.close()
         # A pooler may connect to the server only now.
