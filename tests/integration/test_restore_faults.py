@@ -285,7 +285,7 @@ def test_a_commit_that_never_arrived_is_settled_as_rolled_back(job: Job, postgre
         assert proxy.cut.is_set()
     assert ended.reason == "ConnectionLost", ended.log
     assert ended.report.failure
-    assert "rolled everything back" in ended.report.failure.message
+    assert "everything was rolled back" in ended.report.failure.message
 
 
 def test_a_run_over_its_time_ends_its_statement_and_its_session(job: Job, postgres: Postgres, source: str) -> None:

@@ -21,7 +21,7 @@ from tests.unit.dataplane.restore.test_decisions import archive
 from dbbackup.contract.errors import ExitCode, Failure, ReasonName
 from dbbackup.contract.keys import MANIFEST
 from dbbackup.contract.manifest import TableEntry
-from dbbackup.contract.report import Report, RestoredReport
+from dbbackup.contract.report import Report, RestoredReport, SafetyBackupReport
 from dbbackup.contract.run import BackupOptions, Owner, RunSpec, StorageTarget
 from dbbackup.dataplane import main
 from dbbackup.dataplane.backup.run import BackupRun
@@ -32,7 +32,7 @@ from dbbackup.dataplane.paths import Paths
 from dbbackup.dataplane.postgres.conninfo import Conninfo
 from dbbackup.dataplane.restore import run as restore_module
 from dbbackup.dataplane.restore.run import Restore, differences
-from dbbackup.dataplane.restore.transaction import OpenTransaction, Transaction
+from dbbackup.dataplane.restore.transaction import End, OpenTransaction, Transaction
 from dbbackup.dataplane.sql.archive_toc import TocEntry
 from dbbackup.storage.base import ObjectInfo, UploadInfo
 from dbbackup.storage.s3 import S3Storage
@@ -191,17 +191,20 @@ def test_an_exception_of_our_own_during_commit_proves_nothing(
     run, bucket, aborted = run_of(tmp_path, "restore"), Bucket(), []
 
     class Committing:
+        settings = None
+
         def __init__(self, *_: object) -> None:
             pass
 
-        def begin(self, _seconds: int) -> OpenTransaction:
+        def begin(self) -> OpenTransaction:
             return OpenTransaction("4711", 1, "1")
 
         def commit(self) -> None:
             raise error
 
-        def abort(self) -> None:
+        def abort(self) -> tuple[End, str]:
             aborted.append(True)
+            return End.ROLLED_BACK, ""
 
     restore = Restore.__new__(Restore)
     for name, value in {
@@ -247,21 +250,48 @@ def test_a_commit_over_which_the_server_broke_down_is_asked_after(
 
     class Broken:
         pgconn = SimpleNamespace(transaction_status=TransactionStatus.INTRANS)
+        info = SimpleNamespace(get_parameters=dict)
 
-        def execute(self, statement: str) -> None:
-            raise Full("could not flush")
+        def execute(self, statement: str, _parameters: object = ()) -> Any:
+            if statement == "COMMIT":
+                raise Full("could not flush")
+            return SimpleNamespace(fetchone=lambda: ("1",))
 
     run = run_of(tmp_path)
-    transaction = Transaction(cast("Any", Broken()), INFO, run.stop, run.reporter)
+    transaction = Transaction(cast("Any", Broken()), INFO, run.stop, run.reporter, 1)
     transaction._opened = OpenTransaction("1", 1, "00000001")
     settled: list[str] = []
-    monkeypatch.setattr(transaction, "_settle", settled.append)
+
+    def ask() -> tuple[End, str]:
+        settled.append("asked")
+        return End.COMMITTED, ""
+
+    monkeypatch.setattr(transaction, "_ask", ask)
     if asked:
         transaction.commit()
     else:
-        with pytest.raises(Failure, match="rolled back"):
+        with pytest.raises(Failure, match="could not flush"):
             transaction.commit()
     assert bool(settled) is asked
+
+
+@pytest.mark.parametrize(
+    ("end", "reason", "said"),
+    [
+        (End.ROLLED_BACK, "ConstraintViolation", "row 7: no; everything was rolled back"),
+        (End.COMMITTED, "OutcomeUnknown", "row 7: no; the artifact had ended transaction 4711 itself, and the server has committed it"),
+        (End.UNKNOWN, "OutcomeUnknown", "row 7: no; whether transaction 4711 was rolled back is unknown: no answer"),
+    ],
+)
+def test_how_a_failed_restore_ended_is_what_the_server_says(tmp_path: Path, end: End, reason: str, said: str) -> None:
+    run = run_of(tmp_path, "restore")
+    run.facts.safety_backup = SafetyBackupReport(key="the/safety", size_bytes=1, sha256="1" * 64, manifest_sha256="2" * 64)
+    restore = Restore.__new__(Restore)
+    restore._run, restore._info, restore._server = run, INFO, None
+    ended = restore._ended(Failure("ConstraintViolation", "row 7: no"), end, "no answer", OpenTransaction("4711", 1, "1"))
+    assert isinstance(ended, Failure)
+    assert (ended.reason.name, ended.message[: len(said)]) == (reason, said)
+    assert ("the safety backup the/safety holds" in ended.message) is (end is not End.ROLLED_BACK)
 
 
 def test_a_count_ends_when_the_run_is_stopped(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Runs the artifact's SQL, piece by piece, over one connection and within its transaction.
 
-The transaction is the caller's: nothing here begins or ends it.
+The transaction is the caller's: nothing here begins or ends it. Each statement is one command for
+the server too, however it was split here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from psycopg.pq import TransactionStatus
 
 from dbbackup.contract.errors import Failure
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.one_command import CopyIn, run_command
 from dbbackup.dataplane.restore.statement_errors import describe, statement_failure
 from dbbackup.dataplane.sql.splitter import Kind, Piece, copy_table, unquote
 
@@ -26,6 +28,11 @@ _ANY_TRANSACTION = re.compile(
 _TIMEOUT = re.compile(rb"SET (?:\w+_timeout|client_connection_check_interval)\s*=", re.IGNORECASE)
 _SCHEMA = re.compile(rb"CREATE SCHEMA (?:IF NOT EXISTS )?")
 _NAME = re.compile(rb'("(?:[^"]|"")+"|[^\s;"]+)\s*;\s*\Z')
+_EVENT_TRIGGER = re.compile(rb"(?:CREATE|ALTER|COMMENT ON|SECURITY LABEL FOR \S+ ON) EVENT TRIGGER ")
+_IDENTIFIER = rb'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*)'
+_ANY_COPY = re.compile(rb"COPY\b", re.IGNORECASE)
+_DUMPS_COPY = re.compile(rb"COPY %(i)s\.%(i)s (?:\(%(i)s(?:, %(i)s)*\))? FROM stdin;\s*\Z" % {b"i": _IDENTIFIER})
+"""What pg_dump writes; for a table without columns that can be stored, two blanks and no list."""
 
 
 @dataclass
@@ -40,12 +47,14 @@ class Restored:
 
 class Executor:
     """`connection` is in a transaction block and stays in it. `tick` is called after each piece: it
-    reports progress, and raises to stop the restore."""
+    reports progress, and raises to stop the restore. `schemas` are those that exist."""
 
-    def __init__(self, connection: Connection, who: str, tick: Callable[[Restored], None]) -> None:
+    def __init__(self, connection: Connection, who: str, tick: Callable[[Restored], None], schemas: Iterable[str] = ()) -> None:
         self._connection = connection
         self._who = who
         self._tick = tick
+        self._schemas = set(schemas)
+        self._last: list[bytes] = []
         self.restored = Restored()
 
     def run(self, pieces: Iterable[Piece]) -> None:
@@ -66,9 +75,17 @@ class Executor:
                     raise Failure("ArtifactCorrupt", "the artifact contains COPY data without a COPY statement")
             self._tick(self.restored)
 
+    def run_last(self, preamble: Iterable[Piece]) -> None:
+        """Makes the artifact's event triggers, which would fire on whatever comes after them. The
+        preamble sets the session for them again."""
+        if not self._last:
+            return
+        for statement in (*[piece.text for piece in preamble if piece.kind is Kind.STATEMENT and not _TIMEOUT.match(piece.text)], *self._last):
+            self.execute(statement)
+
     def execute(self, statement: bytes) -> None:
         try:
-            self._connection.execute(statement)
+            run_command(self._connection, statement)
         except psycopg.Error as error:
             raise statement_failure(error, statement, self._who) from None
         if self._connection.pgconn.transaction_status != TransactionStatus.INTRANS:
@@ -78,22 +95,24 @@ class Executor:
     def _statement(self, text: bytes) -> None:
         if _TIMEOUT.match(text) or _TRANSACTION.match(text):
             return
-        if _ANY_TRANSACTION.match(text):
-            raise Failure("ArtifactCorrupt", f"the artifact contains {describe(text)}, which pg_dump does not write; it was not run")
-        if (found := _SCHEMA.match(text)) and (name := _NAME.match(text, found.end())) and self._schema_exists(unquote(name[1])):
-            return  # even IF NOT EXISTS needs CREATE on the database, which the owner of its tables may lack
+        if _ANY_TRANSACTION.match(text) or _ANY_COPY.match(text):
+            raise _not_pg_dumps(text)
+        if _EVENT_TRIGGER.match(text):
+            self._last.append(text)
+            return
+        if (found := _SCHEMA.match(text)) and (name := _NAME.match(text, found.end())):
+            if unquote(name[1]) in self._schemas:
+                return  # even IF NOT EXISTS needs CREATE on the database, which the owner of its tables may lack
+            self._schemas.add(unquote(name[1]))
         self.execute(text)
 
-    def _schema_exists(self, name: str) -> bool:
-        row = self._connection.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)", (name,)).fetchone()
-        return bool(row and row[0])
-
     def _copy(self, header: Piece, source: Iterable[Piece]) -> None:
+        if not _DUMPS_COPY.match(header.text):
+            raise _not_pg_dumps(header.text)
         table = copy_table(header)
         sent = 0
-        cursor = self._connection.cursor()
         try:
-            with cursor.copy(header.text) as copy:
+            with CopyIn(self._connection, header.text) as copy:
                 for piece in source:
                     self.restored.bytes += len(piece.data)
                     if piece.kind is Kind.COPY_END:
@@ -103,13 +122,17 @@ class Executor:
                     self._tick(self.restored)
                 else:
                     raise Failure("ArtifactCorrupt", f"the artifact ends within the rows of {table[0]}.{table[1]}")
+            taken = copy.end()
         except psycopg.Error as error:
             raise statement_failure(error, header.text, self._who) from None
-        taken = cursor.rowcount
         if taken != sent:
             raise Failure("RowCountMismatch", f"{self._who}: table {table[0]}.{table[1]}: {sent} rows were sent, the server took {taken}")
         self.restored.rows[table] = self.restored.rows.get(table, 0) + taken
         self.restored.statements += 1
+
+
+def _not_pg_dumps(text: bytes) -> Failure:
+    return Failure("ArtifactCorrupt", f"the artifact contains {describe(text)}, which pg_dump does not write; it was not run")
 
 
 def refuse_meta(piece: Piece) -> None:

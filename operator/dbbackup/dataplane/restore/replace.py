@@ -17,6 +17,8 @@ from psycopg.pq import TransactionStatus
 
 from dbbackup.contract.errors import Failure
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.one_command import run_command
+from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.restore import grants
 from dbbackup.dataplane.restore.dependants import Replaced
 from dbbackup.dataplane.restore.drop_section import RELATIONS, ROUTINES
@@ -73,8 +75,9 @@ class Replacement:
     """The replacement of the target's objects, over a connection in a transaction. Call in this
     order: `lock`, `drop`, then run the dump, `put_back`."""
 
-    def __init__(self, connection: Connection, who: str) -> None:
+    def __init__(self, connection: Connection, settings: OwnSettings, who: str) -> None:
         self._connection = connection
+        self._settings = settings
         self._who = who
         self._replaced = Replaced()
         self._before = grants.GrantInventory()
@@ -163,13 +166,10 @@ class Replacement:
     def put_back(self) -> list[str]:
         """Puts back owners, privileges, publications, and foreign keys of tables that stay. Returns
         warnings about what could not be put back."""
-        again = {root.address for root in self._replaced.roots if root.drop.kind == "LARGE OBJECT"}
-        after = grants.capture(self._connection)
-        for statement in list(grants.owner_statements(self._before, after, again)):
-            self._run(statement)
-        after = grants.capture(self._connection)
+        self._put_back_owners()
+        after = self._capture()
         others = set()
-        for statement, role in list(grants.grant_statements(self._before, after, again)):
+        for statement, role in list(grants.grant_statements(self._before, after, self._again)):
             if not self._run_as(role, statement):
                 others.add(role)
         for key in self._replaced.foreign_keys:
@@ -181,14 +181,31 @@ class Replacement:
         regranted = [f"grants that {grantors} had made are now the owner's, as this user may not act as that role"] if others else []
         return [*self._lost(), *regranted]
 
+    def put_back_late_owners(self) -> None:
+        """Owners of what the artifact makes after `put_back`: its event triggers."""
+        self._put_back_owners()
+
+    def _put_back_owners(self) -> None:
+        for statement in list(grants.owner_statements(self._before, self._capture(), self._again)):
+            self._run(statement)
+
+    def _capture(self) -> grants.GrantInventory:
+        self._settings.pin()
+        return grants.capture(self._connection)
+
+    @property
+    def _again(self) -> set[Address]:
+        return {root.address for root in self._replaced.roots if root.drop.kind == "LARGE OBJECT"}
+
     def _run_as(self, role: str, statement: str) -> bool:
         """Runs the statement as that role where possible, else as this user. Returns whether it
         could."""
         if role:
+            self._settings.pin()
             try:
                 with self._connection.transaction():
                     self._connection.execute(f"SET LOCAL ROLE {role}".encode())
-                    self._connection.execute(statement.encode())
+                    run_command(self._connection, statement)
                     self._connection.execute("RESET ROLE")
             except psycopg.Error:
                 self._run(statement)
@@ -201,6 +218,7 @@ class Replacement:
         return {text for (text,) in self._connection.execute(_PARTS_OF, {"oids": list(relations)})}
 
     def _lost(self) -> list[str]:
+        self._settings.pin()
         names = [root.name for root in self._replaced.roots if root.drop.kind in _KINDS_WITH_PARTS]
         now = [oid for (oid,) in self._connection.execute(_RELATIONS_NOW, (names,))]
         lost = self._parts_before - self._parts(now)
@@ -212,8 +230,9 @@ class Replacement:
         return [f"{text}: {listed(sorted(names))}" for text, names in warnings.items() if names]
 
     def _run(self, statement: str) -> None:
+        self._settings.pin()
         try:
-            self._connection.execute(statement.encode())
+            run_command(self._connection, statement)
         except psycopg.Error as error:
             raise statement_failure(error, statement, self._who) from None
         if self._connection.pgconn.transaction_status != TransactionStatus.INTRANS:

@@ -22,22 +22,25 @@ from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.connection import Connection, connect, server_version, to_failure, uses_tls
 from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
 from dbbackup.dataplane.postgres.locks import beside_backups, cancel, hold_run_lock
+from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.restore import preflight
 from dbbackup.dataplane.restore.databases import created_database
 from dbbackup.dataplane.restore.dependants import Replaced, examine
 from dbbackup.dataplane.restore.dump_head import DumpHead, read_dump_head
+from dbbackup.dataplane.restore.event_triggers import quiet
 from dbbackup.dataplane.restore.executor import Executor, Restored
 from dbbackup.dataplane.restore.extensions import creating_statements
 from dbbackup.dataplane.restore.plan import RestorePlan, completed_plan, make_plan
 from dbbackup.dataplane.restore.replace import Replacement
 from dbbackup.dataplane.restore.source import ArtifactSource
-from dbbackup.dataplane.restore.target import find_roots, user_objects
-from dbbackup.dataplane.restore.transaction import OpenTransaction, Transaction
+from dbbackup.dataplane.restore.target import find_roots, schemas, user_objects
+from dbbackup.dataplane.restore.transaction import End, OpenTransaction, Transaction
 from dbbackup.dataplane.sql.filter import COMMENT_WARNING
 from dbbackup.storage.base import Storage
 from dbbackup.text import listed
 
-_ANALYZE_LOCK_TIMEOUT = "5s"
+_ANALYZE_LOCK_TIMEOUT = 5
+"""Seconds."""
 
 
 def execute(run: Run) -> None:
@@ -154,48 +157,75 @@ class Restore:
         self._run.facts.safety_backup = safety_report(artifact.key, artifact.manifest, artifact.manifest_sha256)
 
     def _transact(self, connection: Connection, source: ArtifactSource, head: DumpHead) -> None:
-        transaction = Transaction(connection, self._info, self._run.stop, self._run.reporter)
-        record = transaction_key(self._run.spec.storage.prefix, self._run.spec.owner)
-        given_up = False
+        transaction = Transaction(connection, self._info, self._run.stop, self._run.reporter, self._options.lock_timeout_seconds)
+        key = transaction_key(self._run.spec.storage.prefix, self._run.spec.owner)
+        given_up = recorded = False
+        self._run.stop.check()
+        opened = transaction.begin()
         try:
-            self._run.stop.check()
-            opened = transaction.begin(self._options.lock_timeout_seconds)
             try:
-                self._storage.put(record, self._record(opened).to_json().encode(), "application/json", if_absent=True)
+                self._storage.put(key, self._record(opened).to_json().encode(), "application/json", if_absent=True)
             except Failure as failure:
                 given_up = failure.reason.name == "ArtifactExists"
                 if given_up:
                     raise Failure("RunLost", "a check Job has already given up this restore, so it changes nothing") from None
                 raise
+            recorded = True
             self._run.reporter.transaction(opened.xid)
-            restored = self._restore(connection, source, head)
+            restored = self._restore(connection, transaction.settings, source, head)
             report = RestoredReport(tables=len(self._plan.contents.tables), rows=sum(restored.rows.values()), bytes=restored.bytes)
             self._run.stop.check()
             self._run.committing = True
             transaction.commit()
             self._run.facts.restored = report
         except BaseException as error:
-            if isinstance(error, Failure) and error.reason.name == "TooManyLocks" and self._server:
-                error.message += f": {self._server.locks_wanted(self._locks)}"
             # An exception of our own during COMMIT proves nothing: without a report a check looks.
-            unsettled = self._run.committing and not isinstance(error, Failure)
-            if not unsettled and not (isinstance(error, Failure) and error.reason.name == "OutcomeUnknown"):
-                transaction.abort()
-                if not given_up:
-                    with suppress(Failure):
-                        self._storage.delete([record])
-            self._run.committing = unsettled
-            raise
+            if self._run.committing and not isinstance(error, Failure):
+                raise
+            if isinstance(error, Failure) and error.reason.name == "OutcomeUnknown":
+                self._run.committing = False
+                raise
+            self._run.committing = recorded  # until it is known how the transaction has ended
+            end, answer = transaction.abort()
+            ended = self._ended(error, end, answer, opened) if recorded else error
+            self._run.committing = False
+            if not given_up and not (isinstance(ended, Failure) and ended.reason.name == "OutcomeUnknown"):
+                with suppress(Failure):
+                    self._storage.delete([key])
+            raise ended from None
         self._run.committing = False
 
-    def _restore(self, connection: Connection, source: ArtifactSource, head: DumpHead) -> Restored:
+    def _ended(self, error: BaseException, end: End, answer: str, opened: OpenTransaction) -> BaseException:
+        """What to raise for `error`, which ended the restore, with what the server says of its
+        transaction. The only place that says how that ended."""
+        failure = to_failure(error, self._info, "restoring", "RestoreFailed") if isinstance(error, psycopg.Error) else error
+        if isinstance(failure, Failure) and failure.reason.name == "TooManyLocks" and self._server:
+            failure.message += f": {self._server.locks_wanted(self._locks)}"
+        if end is End.ROLLED_BACK:
+            for told in {failure, self._run.stop.failure}:
+                if isinstance(told, Failure):
+                    told.message += "; everything was rolled back"
+            return failure
+        what = failure.message if isinstance(failure, Failure) else f"{self._info.who}: {type(failure).__name__}"
+        safety = self._run.facts.safety_backup
+        kept = f"; the safety backup {safety.key} holds what was there before" if safety else ""
+        if end is End.COMMITTED:
+            return Failure(
+                "OutcomeUnknown",
+                f"{what}; the artifact had ended transaction {opened.xid} itself, and the server has committed it: the target holds"
+                f" a part of what was to be restored{kept}",
+            )
+        return Failure("OutcomeUnknown", f"{what}; whether transaction {opened.xid} was rolled back is unknown: {answer}{kept}")
+
+    def _restore(self, connection: Connection, settings: OwnSettings, source: ArtifactSource, head: DumpHead) -> Restored:
         """Everything between BEGIN and COMMIT."""
-        executor = Executor(connection, self._info.who, self._progress(source))
-        replacement = Replacement(connection, self._info.who)
+        replacement = Replacement(connection, settings, self._info.who)
         if self._replacing:
-            self._make_room(connection, replacement, head)
+            self._make_room(connection, settings, replacement, head)
         else:
             preflight.refuse(self._not_empty(connection), self._info.who)
+        settings.release_event_triggers()
+        executor = Executor(connection, self._info.who, self._progress(source), schemas(connection))
         executor.run(head.preamble)
         for statement in self._extensions:
             executor.execute(statement)
@@ -206,12 +236,15 @@ class Restore:
         self._compare(executor.restored)
         executor.restored.bytes += head.bytes
         if self._replacing:
-            connection.execute("SET client_encoding = 'UTF8'")
-            for warning in replacement.put_back():
-                self._run.warn(warning)
+            with quiet(connection, settings):
+                for warning in replacement.put_back():
+                    self._run.warn(warning)
+        executor.run_last(head.preamble)
+        if self._replacing:
+            replacement.put_back_late_owners()
         return executor.restored
 
-    def _make_room(self, connection: Connection, replacement: Replacement, head: DumpHead) -> None:
+    def _make_room(self, connection: Connection, settings: OwnSettings, replacement: Replacement, head: DumpHead) -> None:
         """Locks, runs the preflight again now that nobody else can change anything, and drops."""
         replacement.lock(self._replaced(connection, head))
         replaced = self._replaced(connection, head)
@@ -219,7 +252,8 @@ class Restore:
         for table in self._plan.contents.tables:
             if table.data_excluded:
                 self._warn_of_rows(connection, table)
-        replacement.drop(replaced)
+        with quiet(connection, settings):
+            replacement.drop(replaced)
 
     def _warn_of_rows(self, connection: Connection, table: TableEntry) -> None:
         name = sql.Identifier(table.schema_, table.name)
@@ -235,7 +269,7 @@ class Restore:
         """Compares the server's row counts with the manifest's, table by table."""
         whole = self._manifest.format == "plain" and self._manifest.rows is not None
         if wrong := differences(self._plan.contents.tables, restored.rows, whole=whole):
-            raise Failure("RowCountMismatch", f"{self._info.who}: {listed(wrong)}; everything was rolled back")
+            raise Failure("RowCountMismatch", f"{self._info.who}: {listed(wrong)}")
 
     def _progress(self, source: ArtifactSource) -> Callable[[Restored], None]:
         total = self._manifest.dump_bytes
@@ -278,7 +312,7 @@ class Restore:
         if not names:
             return
         try:
-            connection.execute("SELECT pg_catalog.set_config('lock_timeout', %s, false)", (_ANALYZE_LOCK_TIMEOUT,))
+            OwnSettings(connection, _ANALYZE_LOCK_TIMEOUT).pin()
             self._run.stop.check()
             connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(names)))
         except Exception as error:  # noqa: BLE001 - whatever it is, the restore is done

@@ -45,16 +45,16 @@ def statement_failure(error: psycopg.Error, statement: bytes | str, who: str) ->
     if state[:2] in {"22", "23"}:
         primary = _VALUE.sub("", primary)
     if session_ended(error):
-        return Failure("ConnectionLost", f"{who}: {doing}: {primary}; everything was rolled back")
+        return Failure("ConnectionLost", f"{who}: {doing}: {primary}")
     line = re.search(r"COPY [^,]+, line (\d+)", context)
     where = f"{doing}, row {line[1]}" if line else doing
     if state in {"42P01", "42883", "42704", "3F000", "42703"} and (found := _FUNCTION.search(context)):
-        return Failure("SearchPathDependency", f"{who}: {where}: function {found[1]} failed with: {primary}; everything was rolled back")
+        return Failure("SearchPathDependency", f"{who}: {where}: function {found[1]} failed with: {primary}")
     detail = ""
     if state == "2BP01":
         detail = f" ({'; '.join((error.diag.message_detail or '').splitlines()[:8])})"
     if state[:2] == "23":
         at = f" (table {error.diag.schema_name}.{error.diag.table_name})" if error.diag.table_name else ""
-        return Failure("ConstraintViolation", f"{who}: {where}: {primary}{at}; everything was rolled back", _CONSTRAINT_HINT.get(state))
+        return Failure("ConstraintViolation", f"{who}: {where}: {primary}{at}", _CONSTRAINT_HINT.get(state))
     reason = "DependentObjects" if state == "2BP01" else session_reason(error) or "RestoreFailed"
-    return Failure(reason, f"{who}: {where}: {primary}{detail}; everything was rolled back")
+    return Failure(reason, f"{who}: {where}: {primary}{detail}")

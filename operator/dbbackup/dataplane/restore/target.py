@@ -82,14 +82,14 @@ held(classid, objid) AS (
   UNION ALL SELECT 'pg_event_trigger'::regclass, oid FROM pg_event_trigger
   UNION ALL SELECT 'pg_publication'::regclass, oid FROM pg_publication
   UNION ALL SELECT 'pg_namespace'::regclass, oid FROM pg_namespace n
-    WHERE nspname NOT LIKE 'pg\\_%%' AND NOT EXISTS (SELECT FROM pg_extension x WHERE x.extnamespace = n.oid)
+    WHERE NOT pg_catalog.starts_with(nspname, 'pg_') AND NOT EXISTS (SELECT FROM pg_extension x WHERE x.extnamespace = n.oid)
   UNION ALL SELECT 'pg_largeobject'::regclass, oid FROM pg_largeobject_metadata
   UNION ALL SELECT 'pg_default_acl'::regclass, oid FROM pg_default_acl
 ),
 named(type, identity) AS (
   SELECT i.type, coalesce(i.identity, h.objid::text) FROM held h LEFT JOIN part m USING (classid, objid)
   CROSS JOIN LATERAL pg_catalog.pg_identify_object(h.classid, h.objid, 0) i
-  WHERE m.objid IS NULL AND (h.objid >= %s OR h.classid = 'pg_largeobject'::regclass) AND coalesce(i.schema, '') NOT LIKE 'pg\\_%%'
+  WHERE m.objid IS NULL AND (h.objid >= %s OR h.classid = 'pg_largeobject'::regclass) AND NOT pg_catalog.starts_with(coalesce(i.schema, ''), 'pg_')
   UNION ALL SELECT 'subscription', pg_catalog.quote_ident(subname) FROM pg_subscription
   WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = pg_catalog.current_database())
 )
@@ -169,6 +169,10 @@ def user_objects(connection: Connection, limit: int = 12) -> tuple[list[str], in
     Extensions, their members and their schemas don't count."""
     rows = connection.execute(USER_OBJECTS, (FIRST_USER_OID, limit)).fetchall()
     return [f"{kind} {identity}" for kind, identity, _ in rows], rows[0][2] if rows else 0
+
+
+def schemas(connection: Connection) -> list[str]:
+    return [name for (name,) in connection.execute("SELECT n.nspname FROM pg_catalog.pg_namespace n")]
 
 
 def find_roots(connection: Connection, wanted: Sequence[DroppedObject]) -> list[Root]:

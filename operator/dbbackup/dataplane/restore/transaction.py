@@ -1,19 +1,25 @@
 """The one transaction of a restore: it is opened, then committed or rolled back, and never silently
-left in doubt."""
+left in doubt.
+
+How it ended is what the server says of its ID, after a failure too: the SQL of an artifact could
+have ended it.
+"""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from dbbackup.contract.errors import Failure
-from dbbackup.dataplane.postgres.connection import Connection, connect, to_failure
+from dbbackup.dataplane.postgres.connection import Connection, connect, one, to_failure
 from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.restore.statement_errors import statement_failure
 
 if TYPE_CHECKING:
@@ -24,18 +30,13 @@ SETTLE_SECONDS = 60.0
 """How long the server is asked for the outcome of an uncertain COMMIT, and how long a backend may
 take to end."""
 _PAUSE = 0.25
-_CHECK_INTERVAL = "10s"
+_CHECK_INTERVAL = 10
 _SESSION_ENDED = {"FATAL", "PANIC"}
 """Severities that end the session, not only the transaction: after a PANIC because a commit record
 could not be flushed, that record may still be replayed."""
 
-_SETTINGS = """
-SELECT pg_catalog.set_config(name, CASE name WHEN 'lock_timeout' THEN %s WHEN 'client_connection_check_interval' THEN %s ELSE '0' END, true)
-FROM pg_catalog.pg_settings
-WHERE name IN ('lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout', 'client_connection_check_interval')
-"""
 _IDENTITY = """
-SELECT pg_catalog.txid_current()::text, pg_catalog.pg_backend_pid(),
+SELECT pg_catalog.txid_current()::pg_catalog.text, pg_catalog.pg_backend_pid(),
        pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())
 """
 
@@ -50,55 +51,92 @@ class OpenTransaction:
     timeline: str
 
 
+class End(Enum):
+    """What the server says of a transaction that was not committed by us."""
+
+    ROLLED_BACK = "everything was rolled back"
+    COMMITTED = "committed"
+    UNKNOWN = "unknown"
+
+
 class Transaction:
     """The transaction over `connection`, which outlives it: the session holds the advisory lock.
-    Call `commit` or `abort`, once."""
+    Call `commit`, and where that or anything before it fails `abort`, once."""
 
-    def __init__(self, connection: Connection, info: Conninfo, stop: Stop, reporter: Reporter) -> None:
+    def __init__(self, connection: Connection, info: Conninfo, stop: Stop, reporter: Reporter, lock_timeout_seconds: int) -> None:
         self._connection = connection
         self._info = info
         self._stop = stop
         self._reporter = reporter
+        self.settings = OwnSettings(connection, lock_timeout_seconds, _CHECK_INTERVAL)
         self._opened: OpenTransaction | None = None
 
-    def begin(self, lock_timeout_seconds: int) -> OpenTransaction:
-        """BEGIN, with settings for this transaction alone, and a transaction ID."""
+    def begin(self) -> OpenTransaction:
+        """BEGIN, with our own settings, and a transaction ID."""
         try:
-            self._connection.execute("BEGIN")
-            self._connection.execute(
-                _SETTINGS,
-                (f"{lock_timeout_seconds}s", _CHECK_INTERVAL),
-            )
-            row = self._connection.execute(_IDENTITY).fetchone()
+            self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE NOT DEFERRABLE")
+            self.settings.pin()
+            xid, pid, wal_file = one(self._connection, _IDENTITY)
         except psycopg.Error as error:
+            with suppress(psycopg.Error):
+                self._connection.execute("ROLLBACK")
             raise to_failure(error, self._info, "opening the transaction", "RestoreFailed") from None
-        if row is None:
-            raise Failure("RestoreFailed", f"{self._info.who}: the server returned no transaction ID")
-        self._opened = OpenTransaction(str(row[0]), int(row[1]), str(row[2])[:8])
+        self._opened = OpenTransaction(str(xid), int(pid), str(wal_file)[:8])
         return self._opened
 
     def commit(self) -> None:
         """COMMIT. After a lost reply the server is asked for the outcome: Failure OutcomeUnknown
-        where it remains unknown, any other Failure where the transaction was rolled back."""
+        where it remains unknown, any other Failure where the transaction was not committed."""
+        opened = self._require()
         if self._connection.pgconn.transaction_status != TransactionStatus.INTRANS:
-            raise Failure("RestoreFailed", f"{self._info.who}: the transaction was no longer open at COMMIT; everything was rolled back")
+            raise Failure("RestoreFailed", f"{self._info.who}: the transaction was no longer open at COMMIT")
+        try:
+            self.settings.pin()
+            now = one(self._connection, "SELECT pg_catalog.txid_current()::pg_catalog.text")[0]
+        except psycopg.Error as error:
+            raise to_failure(error, self._info, "reading the transaction's ID", "RestoreFailed") from None
+        if now != opened.xid:
+            raise Failure("RestoreFailed", f"{self._info.who}: the artifact has ended transaction {opened.xid}; another, {now}, was open at its end")
         try:
             tag = self._connection.execute("COMMIT").statusmessage
         except psycopg.Error as error:
             if error.sqlstate and not error.sqlstate.startswith(("08", "57P")) and error.diag.severity_nonlocalized not in _SESSION_ENDED:
                 raise statement_failure(error, "COMMIT", self._info.who) from None
-            self._settle(" ".join(str(error).split()))
+            lost = " ".join(str(error).split())
+            self._reporter.warn(f"the reply to COMMIT was lost ({lost}); asking the server for the outcome of transaction {opened.xid}")
+            end, answer = self._ask()
+            if end is End.ROLLED_BACK:
+                raise Failure("ConnectionLost", f"{self._info.who}: the connection was lost during COMMIT") from None
+            if end is End.UNKNOWN:
+                raise Failure("OutcomeUnknown", f"{self._info.who}: the reply to COMMIT of transaction {opened.xid} was lost, and {answer}") from None
+            self._reporter.info(f"transaction {opened.xid} was committed")
             return
         if tag != "COMMIT":
-            raise Failure("RestoreFailed", f"{self._info.who}: the server answered COMMIT with {tag}; everything was rolled back")
+            raise Failure("RestoreFailed", f"{self._info.who}: the server answered COMMIT with {tag}")
 
-    def _settle(self, lost: str) -> None:
+    def abort(self) -> tuple[End, str]:
+        """Rolls back, waits until the server has ended the transaction, and returns what it says of
+        it; for UNKNOWN also why. Never raises: the reason for the abort matters more."""
         opened = self._require()
-        self._reporter.warn(f"the reply to COMMIT was lost ({lost}); asking the server for the outcome of transaction {opened.xid}")
+        with suppress(psycopg.Error):
+            if not self._connection.closed and self._connection.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                self._connection.execute("ROLLBACK")
+                self.settings.pin()
+                return _end(transaction_status(self._connection, opened.xid)[0])
+        with suppress(psycopg.Error):
+            self._connection.close()
+        return self._ask(end=True)
+
+    def _ask(self, *, end: bool = False) -> tuple[End, str]:
+        """What the server says in another session, asked until it knows. `end`: the backend is
+        ended first."""
+        opened = self._require()
         deadline = time.monotonic() + SETTLE_SECONDS
         answer = "no connection could be made"
         while time.monotonic() < deadline:
             try:
+                if end and not end_backend(self._info, opened):
+                    return End.UNKNOWN, f"server process {opened.pid} still runs; its transaction will be rolled back when it ends"
                 with connect(self._info, "dbbackup settle") as session:
                     status, timeline = transaction_status(session, opened.xid)
             except (Failure, psycopg.Error) as error:
@@ -106,37 +144,12 @@ class Transaction:
                 time.sleep(_PAUSE)
                 continue
             if timeline != opened.timeline:
-                answer = f"the server is now on timeline {timeline}, the transaction was on {opened.timeline}"
-                break
-            if status == "committed":
-                self._reporter.info(f"transaction {opened.xid} was committed")
-                return
-            if status == "aborted":
-                raise Failure("ConnectionLost", f"{self._info.who}: the connection was lost during COMMIT and the server rolled everything back")
-            answer = f"the server reports the status {status or 'unknown'}"
+                return End.UNKNOWN, f"the server is now on timeline {timeline}, the transaction was on {opened.timeline}"
+            found, answer = _end(status)
+            if found is not End.UNKNOWN:
+                return found, ""
             time.sleep(_PAUSE)
-        raise Failure("OutcomeUnknown", f"{self._info.who}: the reply to COMMIT of transaction {opened.xid} was lost, and {answer}")
-
-    def abort(self) -> None:
-        """Rolls back, and returns only when the server has ended the transaction. Never raises: the
-        reason for the abort matters more."""
-        with suppress(psycopg.Error):
-            if not self._connection.closed and self._connection.pgconn.transaction_status != TransactionStatus.ACTIVE:
-                self._connection.execute("ROLLBACK")
-                return
-        with suppress(psycopg.Error):
-            self._connection.close()
-        if self._opened is None:
-            return
-        try:
-            gone = end_backend(self._info, self._opened)
-        except (Failure, psycopg.Error) as error:
-            self._reporter.warn(f"could not find out whether the restore's server process has ended: {' '.join(str(error).split())}")
-            return
-        if not gone:
-            self._reporter.warn(
-                f"server process {self._opened.pid} still runs after {SETTLE_SECONDS:.0f} s; its transaction will be rolled back when it ends"
-            )
+        return End.UNKNOWN, answer
 
     def _require(self) -> OpenTransaction:
         if self._opened is None:
@@ -144,13 +157,23 @@ class Transaction:
         return self._opened
 
 
+def _end(status: str) -> tuple[End, str]:
+    known = {"committed": End.COMMITTED, "aborted": End.ROLLED_BACK}
+    return known.get(status, End.UNKNOWN), f"the server reports the status {status or 'unknown'}"
+
+
 def transaction_status(session: Connection, xid: str) -> tuple[str, str]:
     """(committed, aborted, in progress, or empty where the transaction is too old; the server's
-    timeline)."""
-    row = session.execute(
-        "SELECT pg_catalog.txid_status(%s::bigint), pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())", (int(xid),)
-    ).fetchone()
-    return (str(row[0] or ""), str(row[1])[:8]) if row else ("", "")
+    timeline).
+
+    An ID that the server has not yet given, of a transaction that a crash took with it, is aborted.
+    """
+    (timeline,) = one(session, "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())")
+    try:
+        (status,) = one(session, "SELECT pg_catalog.txid_status(%s::bigint)", (int(xid),))
+    except psycopg.errors.InvalidParameterValue:
+        status = "aborted"
+    return str(status or ""), str(timeline)[:8]
 
 
 def end_backend(info: Conninfo, opened: OpenTransaction) -> bool:
