@@ -200,7 +200,7 @@ def test_what_a_killed_attempt_left_is_removed(job: Job, inventory: str) -> None
     storage.start_upload(f"{key}/dump.sql.zst", "application/zstd").part(1, b"x" * 100)
     ended = job.backup()
     assert ended.code == 0, ended.log
-    assert [name.rpartition("/")[2] for name in job.leftovers()] == ["RESTORE.md", "dump.sql.zst", "manifest.json"]
+    assert [name.rpartition("/")[2] for name in job.leftovers()] == ["RESTORE.md", "catalog.jsonl.gz", "dump.sql.zst", "manifest.json"]
 
 
 def test_the_log_has_the_key_first_and_never_the_password(job: Job, inventory: str) -> None:
@@ -232,7 +232,7 @@ def test_backups_share_the_database(job: Job, inventory: str) -> None:
     for thread in threads:
         thread.join()
     assert set(results.values()) == {0}
-    assert len(job.keys()) == 15
+    assert len(job.keys()) == 20
 
 
 def slow_pg_dump(job: Job, tmp_path: Path, before: str) -> None:

@@ -221,7 +221,7 @@ def test_an_artifact_that_outgrows_its_limit(job: Job, everything: str) -> None:
 
 
 @pytest.mark.parametrize("stored", [True, False])
-@pytest.mark.parametrize("name", ["manifest.json", "RESTORE.md"])
+@pytest.mark.parametrize("name", ["manifest.json", "RESTORE.md", "catalog.jsonl.gz"])
 def test_a_seal_that_fails(job: Job, everything: str, name: str, stored: bool) -> None:
     """The bucket's answer to the last request but none is lost, whether or not the object came to
     be: the artifact goes again."""
@@ -266,13 +266,13 @@ def test_a_storage_that_stays_away_leaves_the_clearing_up_to_a_check(job: Job, e
         patched.setattr("dbbackup.dataplane.backup.run.open_bucket", lambda _: storage)
         ended = job.backup()
     assert (ended.reason, ended.report.uncleared) == ("StorageUnavailable", True), ended.log
-    assert [key.rpartition("/")[2] for key in job.leftovers()] == ["dump.sql.zst"]
+    assert [key.rpartition("/")[2] for key in job.leftovers()] == ["catalog.jsonl.gz", "dump.sql.zst"]
     checked = job.run(job.spec("check", check={"run": "backup", "lostReason": "StorageUnavailable", "lostMessage": "no answer"}))
     assert (checked.reason, checked.report.uncleared) == ("StorageUnavailable", None), checked.log
     assert job.leftovers() == []
 
 
-@pytest.mark.parametrize("name", ["dump.sql.zst", "manifest.json"])
+@pytest.mark.parametrize("name", ["dump.sql.zst", "catalog.jsonl.gz", "manifest.json"])
 def test_two_attempts_at_once(job: Job, everything: str, tmp_path: Path, name: str) -> None:
     """What another attempt stored meanwhile is neither overwritten nor cleared away."""
     mark = tmp_path / "mark"

@@ -155,6 +155,11 @@ class Manifest(Model):
     def artifact(self) -> StoredObject:
         return self.objects[0]
 
+    @property
+    def stored(self) -> tuple[StoredObject | CatalogFile, ...]:
+        """What the directory must hold besides the manifest for a restore."""
+        return self.objects if self.catalog is None else (*self.objects, self.catalog)
+
 
 def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
@@ -177,6 +182,8 @@ def parse_manifest(data: bytes, key: str, expected_sha256: str | None = None) ->
     for stored in manifest.objects:
         if sum(part.size for part in stored.parts) != stored.size or "/" in stored.name:
             raise Failure("ManifestInvalid", f"{key}: the parts of {stored.name} do not add up to its size")
+    if manifest.catalog is not None and "/" in manifest.catalog.name:
+        raise Failure("ManifestInvalid", f"{key}: {manifest.catalog.name} is not a name in its directory")
     return manifest
 
 

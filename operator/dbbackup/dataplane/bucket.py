@@ -6,6 +6,7 @@ import threading
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
+from dbbackup.contract.catalog import CATALOG_LIMIT, Catalog, unpack_catalog
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.keys import MANIFEST, leaf, root, split_key
 from dbbackup.contract.manifest import MANIFEST_LIMIT, Manifest, parse_manifest, sha256_hex
@@ -104,7 +105,7 @@ def find_artifact(storage: Storage, key: str, owner: Owner) -> tuple[Manifest, s
     manifest, digest = read_manifest(storage, key, found_manifest.size)
     if manifest.owner.uid != owner.uid:
         raise Failure("ManifestInvalid", f"{manifest_key} belongs to {manifest.owner.kind} {manifest.owner.namespace}/{manifest.owner.name}")
-    for stored in manifest.objects:
+    for stored in manifest.stored:
         found = storage.head(f"{key}/{stored.name}")
         if found is None or found.size != stored.size:
             return None
@@ -127,3 +128,18 @@ def load_manifest(storage: Storage, directory: str, pinned: str | None) -> tuple
     manifest, digest = read_manifest(storage, directory, 0, pinned)
     refuse_unsupported(directory, manifest)
     return manifest, digest
+
+
+def load_catalog(storage: Storage, directory: str, manifest: Manifest) -> Catalog | None:
+    """The artifact's catalog; None where it has none, as those of 0.1.
+
+    Failure ArtifactMissing, ArtifactCorrupt, ManifestInvalid, FormatUnsupported.
+    """
+    if manifest.catalog is None:
+        return None
+    key = f"{directory}/{manifest.catalog.name}"
+    data = storage.get(key, CATALOG_LIMIT)
+    digest = sha256_hex(data)
+    if digest != manifest.catalog.sha256:
+        raise Failure("ArtifactCorrupt", f"{key}: its SHA-256 is {digest}, its manifest says {manifest.catalog.sha256}")
+    return unpack_catalog(data, key)

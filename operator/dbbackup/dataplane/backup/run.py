@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from dbbackup import __version__
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.formats import artifact_name
-from dbbackup.contract.keys import MANIFEST, RESTORE_NOTE, directory
-from dbbackup.contract.manifest import MANIFEST_LIMIT, Contents, Manifest, Options, StoredObject, TableEntry, sha256_hex
+from dbbackup.contract.keys import CATALOG, MANIFEST, RESTORE_NOTE, directory
+from dbbackup.contract.manifest import MANIFEST_LIMIT, CatalogFile, Contents, Manifest, Options, StoredObject, TableEntry, sha256_hex
 from dbbackup.contract.run import BackupOptions, Lifetime
 from dbbackup.dataplane.backup.restore_note import restore_note
 from dbbackup.dataplane.backup.snapshot import Snapshot, SourceDescription
@@ -124,6 +124,7 @@ class BackupRun:
             manifest = self._manifest(stored, source, transfer, client, started_at)
             data = manifest.to_bytes()
             self._run.stop.check()
+            storage.put(f"{self.key}/{CATALOG}", source.catalog, "application/gzip", if_absent=True)
             location = f"s3://{self._run.spec.storage.bucket}/{self.key}"
             storage.put(f"{self.key}/{RESTORE_NOTE}", restore_note(manifest, location), "text/markdown; charset=utf-8")
             self._run.stop.check()
@@ -183,6 +184,7 @@ class BackupRun:
             options=Options.model_validate(options.model_dump(include=set(Options.model_fields))),
             objects=(stored,),
             contents=contents,
+            catalog=CatalogFile(name=CATALOG, size=len(source.catalog), sha256=sha256_hex(source.catalog)),
             dump_bytes=transfer.bytes,
             rows=None if rows is None or transfer.uncounted else sum(rows.values()),
             expires_at=lifetime.expires_at,

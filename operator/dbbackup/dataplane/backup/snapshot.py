@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import sql
 
+from dbbackup.contract.catalog import pack_catalog
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents, ExtensionEntry, SourceDatabase, TableEntry
 from dbbackup.contract.run import BackupOptions
 from dbbackup.dataplane.backup import catalog
+from dbbackup.dataplane.backup.objects import Dumped, read_objects
 from dbbackup.dataplane.postgres import table_patterns
 from dbbackup.dataplane.postgres.connection import Connection, one, server_version, to_failure, uses_tls
 from dbbackup.dataplane.postgres.conninfo import Conninfo
@@ -88,10 +90,12 @@ class TableSelection:
 
 @dataclass(frozen=True, slots=True)
 class SourceDescription:
-    """The source database and the dump's contents, as the snapshot shows them."""
+    """The source database and the dump's contents, as the snapshot shows them. `catalog` is the
+    stored form of the artifact's catalog."""
 
     database: SourceDatabase
     contents: Contents
+    catalog: bytes
 
 
 def select_tables(relations: Iterable[Relation], schemas: Sequence[str], options: BackupOptions, *, standby: bool = False) -> TableSelection:
@@ -255,7 +259,8 @@ class Snapshot:
             routines=routines,
             outside=tuple(row[0] for row in self._rows(catalog.OUTSIDE, parameters)) if not every or self.selection.excluded else (),
         )
-        return SourceDescription(self._database(), contents)
+        dumped = Dumped(every, parameters["namespaces"], self.selection.excluded_oids, [extension.name for extension in extensions])
+        return SourceDescription(self._database(), contents, pack_catalog(read_objects(self.connection, self.version_num, dumped)))
 
     def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return self.connection.execute(query.encode(), parameters).fetchall()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from dbbackup.contract.catalog import Address
 from dbbackup.dataplane.sql.splitter import SqlError, qualified_name
 
 MAGIC = b"PGDMP"
@@ -18,6 +19,41 @@ OLDEST, NEWEST = (1, 12), (1, 16)
 LIMIT = 256 << 20
 """Maximum bytes of a table of contents: some 100,000 objects with their definitions."""
 _CUSTOM = 1
+_SYSTEM_CATALOGS = {
+    826: "pg_default_acl",
+    1247: "pg_type",
+    1255: "pg_proc",
+    1259: "pg_class",
+    1417: "pg_foreign_server",
+    2328: "pg_foreign_data_wrapper",
+    2601: "pg_am",
+    2604: "pg_attrdef",
+    2605: "pg_cast",
+    2606: "pg_constraint",
+    2607: "pg_conversion",
+    2612: "pg_language",
+    2613: "pg_largeobject",
+    2615: "pg_namespace",
+    2616: "pg_opclass",
+    2617: "pg_operator",
+    2618: "pg_rewrite",
+    2620: "pg_trigger",
+    2753: "pg_opfamily",
+    3079: "pg_extension",
+    3256: "pg_policy",
+    3381: "pg_statistic_ext",
+    3456: "pg_collation",
+    3466: "pg_event_trigger",
+    3576: "pg_transform",
+    3600: "pg_ts_dict",
+    3601: "pg_ts_parser",
+    3602: "pg_ts_config",
+    3764: "pg_ts_template",
+    6104: "pg_publication",
+    6106: "pg_publication_rel",
+    6237: "pg_publication_namespace",
+}
+"""Their oids, which are the same in every server."""
 
 
 class TocError(ValueError):
@@ -49,6 +85,13 @@ class TocEntry:
     copy: str = ""
     tableoid: int = 0
     oid: int = 0
+
+    @property
+    def address(self) -> Address | None:
+        """As the artifact's catalog has it. None where the entry is about no object of its own, and
+        for a USER MAPPING, whose tag names it."""
+        catalog = _SYSTEM_CATALOGS.get(self.tableoid)
+        return (catalog, self.oid) if catalog else None
 
 
 def read_toc(chunks: Iterator[bytes]) -> list[TocEntry]:

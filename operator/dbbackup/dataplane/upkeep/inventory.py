@@ -275,7 +275,7 @@ def _damage(directory: Directory, manifest: Manifest) -> str | None:
         refuse_unsupported(directory.key, manifest)
     except Failure as failure:
         return str(failure)
-    for stored in manifest.objects:
+    for stored in manifest.stored:
         found = directory.own.get(stored.name)
         if found is None:
             return f"{stored.name} is missing"

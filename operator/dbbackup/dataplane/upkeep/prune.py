@@ -98,7 +98,7 @@ def _look(storage: Storage, artifact: ArtifactToPrune) -> None:
         if failure.reason.name != "ArtifactMissing":  # else another run has begun to delete it
             artifact.problem = f"nothing was deleted, as its owner is unknown: {failure}"
         return
-    owner, unknown = manifest.owner, sorted({stored.name for stored in manifest.objects} - OWN_NAMES)
+    owner, unknown = manifest.owner, sorted({stored.name for stored in manifest.stored} - OWN_NAMES)
     if owner.uid != artifact.item.uid:
         artifact.problem = f"{key} belongs to {owner.kind} {owner.namespace}/{owner.name} with UID {owner.uid}: nothing was deleted"
     elif unknown:
