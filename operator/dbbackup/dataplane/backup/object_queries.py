@@ -14,7 +14,7 @@ LAST_SYSTEM_OID = 16383
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ObjectKind:
     """How one system catalog's objects are selected. `source` follows FROM; the other texts are
     expressions over it. `of` is the object that a part belongs to: (system catalog, oid). `acl` is
     (privileges, owner, letter of acldefault)."""
@@ -30,14 +30,14 @@ class Kind:
     comment: str = "NULL"
 
 
-def kinds(version_num: int) -> Iterator[Kind]:
+def kinds(version_num: int) -> Iterator[ObjectKind]:
     """All kinds that a server of this version has."""
     yield from _KINDS
     if version_num >= 150000:
         yield _PUBLICATION_SCHEMA
 
 
-def query(kind: Kind) -> str:
+def query(kind: ObjectKind) -> str:
     """The rows of one kind: catalog, oid, catalog and oid of what it belongs to, owner, privileges,
     privileges of columns, columns, oids, comment, type, names, arguments, identity."""
     of_catalog, of_oid = (f"'{kind.of[0]}'", f"{kind.of[1]}::bigint") if kind.of else ("NULL", "NULL::bigint")
@@ -109,7 +109,7 @@ _COLUMN_GRANTS = """(SELECT pg_catalog.json_agg(pg_catalog.json_build_array(g.gr
                      FROM pg_catalog.pg_attribute a, pg_catalog.aclexplode(a.attacl) g
                      WHERE a.attrelid = x.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attacl IS NOT NULL)"""
 
-_RELATIONS = Kind(
+_RELATIONS = ObjectKind(
     "pg_class",
     f"pg_catalog.pg_class x WHERE x.relkind IN ('r', 'p', 'v', 'm', 'f') AND {_dumped_relation('x')}",
     owner="x.relowner",
@@ -118,21 +118,21 @@ _RELATIONS = Kind(
 )
 
 _KINDS = (
-    Kind(
+    ObjectKind(
         "pg_namespace",
         f"pg_catalog.pg_namespace x WHERE {_in('x.oid')} AND NOT {_member('pg_namespace')}",
         owner="x.nspowner",
         acl=("x.nspacl", "'n'"),
         comment=_comment("pg_namespace"),
     ),
-    Kind(
+    ObjectKind(
         "pg_extension",
         f"pg_catalog.pg_extension x WHERE x.oid > {LAST_SYSTEM_OID} AND x.extname = ANY (%(extensions)s::name[])",
         owner="x.extowner",
         comment=_comment("pg_extension"),
     ),
     _RELATIONS,
-    Kind(
+    ObjectKind(
         "pg_class",
         f"""pg_catalog.pg_class x LEFT JOIN pg_catalog.pg_depend o ON o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.objid = x.oid
               AND o.refclassid = o.classid AND o.refobjsubid > 0 AND o.deptype IN ('a', 'i')
@@ -141,7 +141,7 @@ _KINDS = (
         owner="x.relowner",
         acl=("x.relacl", "'s'"),
     ),
-    Kind(
+    ObjectKind(
         "pg_type",
         _in_schema(
             "pg_type",
@@ -153,31 +153,31 @@ _KINDS = (
         acl=("x.typacl", "'T'"),
         columns=f"CASE WHEN x.typrelid <> 0 THEN {_COLUMNS.format(relation='x.typrelid')} END",
     ),
-    Kind(
+    ObjectKind(
         "pg_proc",
         _in_schema("pg_proc", "x.pronamespace", f"NOT {_implicit('pg_proc')}"),
         owner="x.proowner",
         acl=("x.proacl", "'f'"),
     ),
-    Kind("pg_operator", _in_schema("pg_operator", "x.oprnamespace", "x.oprcode <> 0"), owner="x.oprowner"),
-    Kind("pg_opclass", _in_schema("pg_opclass", "x.opcnamespace"), owner="x.opcowner"),
-    Kind("pg_opfamily", _in_schema("pg_opfamily", "x.opfnamespace"), owner="x.opfowner"),
-    Kind("pg_collation", _in_schema("pg_collation", "x.collnamespace"), owner="x.collowner"),
-    Kind("pg_conversion", _in_schema("pg_conversion", "x.connamespace"), owner="x.conowner"),
-    Kind("pg_ts_parser", _in_schema("pg_ts_parser", "x.prsnamespace")),
-    Kind("pg_ts_template", _in_schema("pg_ts_template", "x.tmplnamespace")),
-    Kind("pg_ts_dict", _in_schema("pg_ts_dict", "x.dictnamespace"), owner="x.dictowner"),
-    Kind("pg_ts_config", _in_schema("pg_ts_config", "x.cfgnamespace"), owner="x.cfgowner"),
-    Kind("pg_cast", _without_schema("pg_cast", f"NOT {_implicit('pg_cast')}")),
-    Kind("pg_transform", _without_schema("pg_transform")),
-    Kind("pg_language", _without_schema("pg_language", "x.lanispl"), owner="x.lanowner", acl=("x.lanacl", "'l'")),
-    Kind("pg_am", _without_schema("pg_am")),
-    Kind("pg_foreign_data_wrapper", _without_schema("pg_foreign_data_wrapper"), owner="x.fdwowner", acl=("x.fdwacl", "'F'")),
-    Kind("pg_foreign_server", _without_schema("pg_foreign_server"), owner="x.srvowner", acl=("x.srvacl", "'S'")),
-    Kind("pg_user_mapping", f"pg_catalog.pg_user_mappings x WHERE %(all)s AND NOT {_member('pg_foreign_server', 'x.srvid')}", oid="x.umid"),
-    Kind("pg_event_trigger", _without_schema("pg_event_trigger"), owner="x.evtowner"),
-    Kind("pg_publication", _without_schema("pg_publication"), owner="x.pubowner"),
-    Kind(
+    ObjectKind("pg_operator", _in_schema("pg_operator", "x.oprnamespace", "x.oprcode <> 0"), owner="x.oprowner"),
+    ObjectKind("pg_opclass", _in_schema("pg_opclass", "x.opcnamespace"), owner="x.opcowner"),
+    ObjectKind("pg_opfamily", _in_schema("pg_opfamily", "x.opfnamespace"), owner="x.opfowner"),
+    ObjectKind("pg_collation", _in_schema("pg_collation", "x.collnamespace"), owner="x.collowner"),
+    ObjectKind("pg_conversion", _in_schema("pg_conversion", "x.connamespace"), owner="x.conowner"),
+    ObjectKind("pg_ts_parser", _in_schema("pg_ts_parser", "x.prsnamespace")),
+    ObjectKind("pg_ts_template", _in_schema("pg_ts_template", "x.tmplnamespace")),
+    ObjectKind("pg_ts_dict", _in_schema("pg_ts_dict", "x.dictnamespace"), owner="x.dictowner"),
+    ObjectKind("pg_ts_config", _in_schema("pg_ts_config", "x.cfgnamespace"), owner="x.cfgowner"),
+    ObjectKind("pg_cast", _without_schema("pg_cast", f"NOT {_implicit('pg_cast')}")),
+    ObjectKind("pg_transform", _without_schema("pg_transform")),
+    ObjectKind("pg_language", _without_schema("pg_language", "x.lanispl"), owner="x.lanowner", acl=("x.lanacl", "'l'")),
+    ObjectKind("pg_am", _without_schema("pg_am")),
+    ObjectKind("pg_foreign_data_wrapper", _without_schema("pg_foreign_data_wrapper"), owner="x.fdwowner", acl=("x.fdwacl", "'F'")),
+    ObjectKind("pg_foreign_server", _without_schema("pg_foreign_server"), owner="x.srvowner", acl=("x.srvacl", "'S'")),
+    ObjectKind("pg_user_mapping", f"pg_catalog.pg_user_mappings x WHERE %(all)s AND NOT {_member('pg_foreign_server', 'x.srvid')}", oid="x.umid"),
+    ObjectKind("pg_event_trigger", _without_schema("pg_event_trigger"), owner="x.evtowner"),
+    ObjectKind("pg_publication", _without_schema("pg_publication"), owner="x.pubowner"),
+    ObjectKind(
         "pg_largeobject",
         """(SELECT pg_catalog.min(l.oid) AS oid, l.lomowner, l.lomacl::text::aclitem[] AS lomacl,
                    pg_catalog.array_agg(l.oid::bigint ORDER BY l.oid) AS oids
@@ -186,43 +186,43 @@ _KINDS = (
         acl=("x.lomacl", "'L'"),
         oids="x.oids",
     ),
-    Kind(
+    ObjectKind(
         "pg_default_acl",
         f"pg_catalog.pg_default_acl x WHERE CASE WHEN x.defaclnamespace = 0 THEN %(all)s ELSE {_in('x.defaclnamespace')} END",
         owner="x.defaclrole",
         acl=("x.defaclacl", "'r'"),
     ),
-    Kind("pg_attrdef", _of_relation("pg_attrdef", "x.adrelid"), of=("pg_class", "x.adrelid")),
-    Kind(
+    ObjectKind("pg_attrdef", _of_relation("pg_attrdef", "x.adrelid"), of=("pg_class", "x.adrelid")),
+    ObjectKind(
         "pg_class",
         f"""pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid JOIN pg_catalog.pg_class r ON r.oid = i.indrelid
             WHERE r.relkind IN ('r', 'p', 'm') AND {_dumped_relation("r")}""",
         of=("pg_class", "i.indrelid"),
     ),
-    Kind("pg_constraint", _of_relation("pg_constraint", "x.conrelid"), of=("pg_class", "x.conrelid")),
-    Kind(
+    ObjectKind("pg_constraint", _of_relation("pg_constraint", "x.conrelid"), of=("pg_class", "x.conrelid")),
+    ObjectKind(
         "pg_constraint",
         f"""pg_catalog.pg_constraint x JOIN pg_catalog.pg_type t ON t.oid = x.contypid
             WHERE {_in("t.typnamespace")} AND t.oid > {LAST_SYSTEM_OID} AND NOT {_member("pg_type", "t.oid")}""",
         of=("pg_type", "x.contypid"),
     ),
-    Kind("pg_trigger", _of_relation("pg_trigger", "x.tgrelid", "NOT x.tgisinternal"), of=("pg_class", "x.tgrelid")),
-    Kind("pg_rewrite", _of_relation("pg_rewrite", "x.ev_class", "x.rulename <> '_RETURN'"), of=("pg_class", "x.ev_class")),
-    Kind("pg_policy", _of_relation("pg_policy", "x.polrelid"), of=("pg_class", "x.polrelid")),
-    Kind(
+    ObjectKind("pg_trigger", _of_relation("pg_trigger", "x.tgrelid", "NOT x.tgisinternal"), of=("pg_class", "x.tgrelid")),
+    ObjectKind("pg_rewrite", _of_relation("pg_rewrite", "x.ev_class", "x.rulename <> '_RETURN'"), of=("pg_class", "x.ev_class")),
+    ObjectKind("pg_policy", _of_relation("pg_policy", "x.polrelid"), of=("pg_class", "x.polrelid")),
+    ObjectKind(
         "pg_statistic_ext",
         _of_relation("pg_statistic_ext", "x.stxrelid", f"{_in('x.stxnamespace')} AND NOT {_member('pg_statistic_ext')}"),
         of=("pg_class", "x.stxrelid"),
         owner="x.stxowner",
     ),
-    Kind(
+    ObjectKind(
         "pg_publication_rel",
         _of_relation("pg_publication_rel", "x.prrelid", "%(all)s AND " + f"NOT {_member('pg_publication', 'x.prpubid')}"),
         of=("pg_publication", "x.prpubid"),
     ),
 )
 
-_PUBLICATION_SCHEMA = Kind(
+_PUBLICATION_SCHEMA = ObjectKind(
     "pg_publication_namespace",
     f"""pg_catalog.pg_publication_namespace x
         WHERE %(all)s AND {_in("x.pnnspid")} AND NOT {_member("pg_publication", "x.pnpubid")}""",
