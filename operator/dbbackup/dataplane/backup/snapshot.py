@@ -26,6 +26,7 @@ from dbbackup.dataplane.backup.objects import Dumped, read_objects
 from dbbackup.dataplane.postgres import table_patterns
 from dbbackup.dataplane.postgres.connection import Connection, one, server_version, to_failure, uses_tls
 from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.postgres.lock_holders import naming_holders
 from dbbackup.text import listed
 
 if TYPE_CHECKING:
@@ -211,12 +212,13 @@ class Snapshot:
         """Whether all tables could be locked; False where one was dropped meanwhile."""
         self.connection.execute("SET row_security = off")
         self.connection.execute(sql.SQL("SET lock_timeout = {}").format(LOCK_TIMEOUT))
-        self.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         tables = listed.tables
         try:
-            for i in range(0, len(tables), _LOCK_BATCH):
-                batch = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*table.key)) for table in tables[i : i + _LOCK_BATCH])
-                self.connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(batch))
+            with naming_holders(self.connection, f"{self.info.who}: the tables could not be locked within {LOCK_TIMEOUT}"):
+                self.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                for i in range(0, len(tables), _LOCK_BATCH):
+                    batch = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*table.key)) for table in tables[i : i + _LOCK_BATCH])
+                    self.connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(batch))
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.WrongObjectType):
             return False
         return True

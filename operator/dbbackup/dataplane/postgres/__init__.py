@@ -8,5 +8,6 @@ server and pg_dump become a `Failure` in `connection.to_failure`, with a reason 
 
 Read in this order: `conninfo`, `connection`, `reasons` (an error's SQLSTATE, and where it arose),
 `clients` (which pg_dump or pg_restore fits which server), `locks` (runs on one database exclude
-each other), `table_patterns` (`schema.table` in the spec).
+each other), `lock_holders` (who is in the way of a lock), `table_patterns` (`schema.table` in the
+spec).
 """

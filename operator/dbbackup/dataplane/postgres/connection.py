@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString, TypeAlias
@@ -75,7 +75,7 @@ def server_version(connection: Connection) -> tuple[int, str]:
     return int(number), str(text)
 
 
-def one(connection: Connection, query: LiteralString | sql.Composed, parameters: tuple[object, ...] = ()) -> tuple[Any, ...]:
+def one(connection: Connection, query: LiteralString | sql.Composed, parameters: tuple[object, ...] | Mapping[str, object] = ()) -> tuple[Any, ...]:
     """The one row of a query that always has one."""
     row = connection.execute(query, parameters).fetchone()
     if row is None:

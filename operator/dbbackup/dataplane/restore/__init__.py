@@ -17,6 +17,7 @@ The steps, in the order in which `run` takes them:
    owners and privileges.
 6. `executor` runs the SQL; `statement_errors` explains the server's errors without their data.
 7. Row counts are compared with the manifest, `grants` come back, and `transaction` commits.
+8. `analyze` gives the planner its statistics.
 
 Read `run` first, then follow these steps.
 """

@@ -17,6 +17,7 @@ from psycopg.pq import TransactionStatus
 
 from dbbackup.contract.errors import Failure
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.lock_holders import naming_holders
 from dbbackup.dataplane.postgres.one_command import run_command
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.restore import grants
@@ -29,14 +30,6 @@ from dbbackup.text import listed
 
 _LOCKABLE = """
 SELECT c.oid::regclass::text FROM pg_catalog.pg_class c WHERE c.oid = ANY(%s::oid[]) AND c.relkind IN ('r', 'p') ORDER BY c.oid
-"""
-_BLOCKERS = """
-SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('process %%s (user %%s, %%s, transaction since %%s) holds %%s',
-         l.pid, coalesce(a.usename, '?'), coalesce(nullif(a.application_name, ''), 'no application name'),
-         coalesce(pg_catalog.to_char(a.xact_start, 'HH24:MI:SS'), '?'), l.relation::regclass), '; ')
-FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
-WHERE l.granted AND l.locktype = 'relation' AND l.relation = ANY(%s::oid[]) AND l.pid <> pg_catalog.pg_backend_pid()
-  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
 _PARTS = """
 SELECT c, o, i.type, i.identity FROM unnest(%s::oid[], %s::oid[]) u(c, o), LATERAL pg_catalog.pg_identify_object(c, o, 0) i
@@ -86,7 +79,7 @@ class Replacement:
 
     def lock(self, replaced: Replaced) -> None:
         """Locks exclusively all tables that are dropped, and those that stay and have a foreign key
-        onto them. Failure LockTimeout names the sessions that hold their locks.
+        onto them. Failure LockTimeout names who holds their locks.
 
         Foreign keys are put back under the same locks, so no row slips in between.
         """
@@ -95,19 +88,10 @@ class Replacement:
         if not tables:
             return
         try:
-            self._connection.execute(("LOCK TABLE ONLY " + ", ONLY ".join(tables) + " IN ACCESS EXCLUSIVE MODE").encode())
+            with naming_holders(self._connection, f"{self._who}: the tables to be replaced could not be locked in time"):
+                self._connection.execute(("LOCK TABLE ONLY " + ", ONLY ".join(tables) + " IN ACCESS EXCLUSIVE MODE").encode())
         except psycopg.Error as error:
-            if error.sqlstate not in {"55P03", "40P01"}:
-                raise statement_failure(error, "LOCK TABLE", self._who) from None
-            raise Failure("LockTimeout", f"{self._who}: the tables to be replaced could not be locked in time: {self._blockers(oids)}") from None
-
-    def _blockers(self, oids: list[int]) -> str:
-        try:
-            self._connection.execute("ROLLBACK")
-            row = self._connection.execute(_BLOCKERS, (oids,)).fetchone()
-        except psycopg.Error:
-            row = None
-        return str(row[0]) if row and row[0] else "the lock holders have since released them"
+            raise statement_failure(error, "LOCK TABLE", self._who) from None
 
     def drop(self, replaced: Replaced) -> None:
         """Captures everything that `put_back` needs, then drops."""

@@ -24,6 +24,7 @@ from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
 from dbbackup.dataplane.postgres.locks import beside_backups, cancel, hold_run_lock
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.restore import preflight
+from dbbackup.dataplane.restore.analyze import analyze
 from dbbackup.dataplane.restore.databases import created_database
 from dbbackup.dataplane.restore.dependants import Replaced, examine
 from dbbackup.dataplane.restore.dump_head import DumpHead, read_dump_head
@@ -38,9 +39,6 @@ from dbbackup.dataplane.restore.transaction import End, OpenTransaction, Transac
 from dbbackup.dataplane.sql.filter import COMMENT_WARNING
 from dbbackup.storage.base import Storage
 from dbbackup.text import listed
-
-_ANALYZE_LOCK_TIMEOUT = 5
-"""Seconds."""
 
 
 def execute(run: Run) -> None:
@@ -102,7 +100,7 @@ class Restore:
             self._safety_backup(connection)
             self._transact(connection, source, head)
         self._run.facts.bytes_read = source.bytes_read
-        self._analyze(connection)
+        analyze(self._run, connection, self._plan.contents.tables)
 
     @contextmanager
     def _reading(self, connection: Connection) -> Iterator[tuple[ArtifactSource, DumpHead]]:
@@ -304,19 +302,6 @@ class Restore:
             bytes=None if self._plan.partial else self._manifest.dump_bytes,
             safety_backup=self._run.facts.safety_backup,
         )
-
-    def _analyze(self, connection: Connection) -> None:
-        """Updates the planner's statistics. The data is committed: no error here fails the
-        restore."""
-        names = [sql.Identifier(t.schema_, t.name) for t in self._plan.contents.tables if t.kind in {"table", "unlogged", "materialized"}]
-        if not names:
-            return
-        try:
-            OwnSettings(connection, _ANALYZE_LOCK_TIMEOUT).pin()
-            self._run.stop.check()
-            connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(names)))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the restore is done
-            self._run.warn(f"ANALYZE after the restore failed, run it by hand: {' '.join(str(error).split())[:200]}")
 
     def _database_report(self, connection: Connection) -> DatabaseReport:
         version_num, version = server_version(connection)

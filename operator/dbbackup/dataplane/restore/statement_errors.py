@@ -32,6 +32,12 @@ def describe(statement: bytes | str) -> str:
     return (text[: end.start()] if end else text)[:160].strip().rstrip(";")
 
 
+def primary_text(error: psycopg.Error) -> str:
+    """The server's message without a value that it quotes."""
+    text = error.diag.message_primary or " ".join(str(error).split())
+    return _VALUE.sub("", text) if (error.sqlstate or "")[:2] in {"22", "23"} else text
+
+
 def statement_failure(error: psycopg.Error, statement: bytes | str, who: str) -> Failure:
     """The Failure for the error of a restore's statement.
 
@@ -39,11 +45,9 @@ def statement_failure(error: psycopg.Error, statement: bytes | str, who: str) ->
     text that a message quotes after a colon.
     """
     state = error.sqlstate or ""
-    primary = error.diag.message_primary or " ".join(str(error).split())
+    primary = primary_text(error)
     context = error.diag.context or ""
     doing = describe(statement)
-    if state[:2] in {"22", "23"}:
-        primary = _VALUE.sub("", primary)
     if session_ended(error):
         return Failure("ConnectionLost", f"{who}: {doing}: {primary}")
     line = re.search(r"COPY [^,]+, line (\d+)", context)
