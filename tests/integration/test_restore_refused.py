@@ -149,19 +149,17 @@ def test_replace_names_dependants_outside_the_artifact(job: Job, postgres: Postg
 CHANGED = {
     "DROP VIEW seen; CREATE TABLE seen ()": ("table public.seen", "view"),
     "DROP TABLE child; CREATE VIEW child AS SELECT 1": ("view public.child", "table"),
-    "DROP TABLE child; CREATE INDEX child ON parent (text)": ("index public.child", "table"),
+    "DROP TABLE child; CREATE TABLE stays (a int); CREATE INDEX child ON stays (a)": ("index public.child", "table"),
     "DROP TABLE child; CREATE TYPE child AS ENUM ()": ("type public.child", "table"),
-    "ALTER TYPE mood RENAME TO old; CREATE TABLE mood ()": ("type public.mood", "type"),
-    "CREATE TYPE aged AS ENUM ()": ("type public.aged", "domain"),
+    "ALTER TYPE mood RENAME TO old; CREATE TABLE mood ()": ("table public.mood", "type"),
+    "DROP FUNCTION one(); CREATE PROCEDURE one() LANGUAGE sql AS ''": ("procedure public.one()", "function"),
 }
 
 
 def test_replace_names_what_has_changed_its_kind(job: Job, postgres: Postgres, source: str, new_database: Callable[..., str]) -> None:
-    before = new_database(f'TEMPLATE "{source}"')
-    postgres.execute("CREATE DOMAIN aged AS int", source)
     backup = job.backup()
     for made, (found, wanted) in CHANGED.items():
-        target = new_database(f'TEMPLATE "{before}"')
+        target = new_database(f'TEMPLATE "{source}"')
         postgres.load(made, target)
         with untouched(postgres, target):
             ended = restore(job, backup, target, on_existing="Replace")

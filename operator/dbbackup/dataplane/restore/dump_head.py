@@ -5,42 +5,49 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dbbackup.dataplane.restore.drop_section import DroppedObject, parse_drop_statement
 from dbbackup.dataplane.restore.executor import refuse_meta
 from dbbackup.dataplane.sql.splitter import Kind, Piece
+
+_SETTINGS = (b"SET ", b"SELECT pg_catalog.set_config(")
 
 
 @dataclass(frozen=True, slots=True)
 class DumpHead:
-    """The start of a dump. `preamble`: the session's settings. `drops`: the objects that the dump
-    replaces. `first` and `rest` are all pieces after the DROP section; `bytes` is its size.
+    """The start of a dump. `preamble`: the session's settings. `drops`: the texts of the DROP
+    section, where they were asked for. `first` and `rest` are all pieces after it; `bytes` is the
+    size of preamble and DROP section.
     """
 
     preamble: tuple[Piece, ...]
-    drops: tuple[DroppedObject, ...]
+    drops: tuple[bytes, ...]
     first: tuple[Piece, ...]
     rest: Iterator[Piece]
     bytes: int
 
 
-def read_dump_head(pieces: Iterator[Piece]) -> DumpHead:
-    """Takes no more from `pieces` than it needs; memory is bounded by the number of objects."""
+def read_dump_head(pieces: Iterator[Piece], *, keep_drops: bool = False) -> DumpHead:
+    """Takes no more from `pieces` than it needs.
+
+    pg_dump writes a comment before each object that it makes, and none before what it drops; some
+    objects have a SET before their comment.
+    """
     preamble: list[Piece] = []
-    drops: list[DroppedObject] = []
+    drops: list[bytes] = []
+    dropping = False
     size = 0
     for piece in pieces:
         if piece.kind is Kind.META:
             refuse_meta(piece)
         elif piece.kind is Kind.STATEMENT:
-            text = piece.text
-            if text.startswith((b"SET ", b"SELECT pg_catalog.set_config(")) and not drops:
+            setting = piece.text.startswith(_SETTINGS)
+            if setting and not dropping:
                 preamble.append(piece)
-                continue
-            found = parse_drop_statement(text.decode("utf-8", "surrogateescape"))
-            if found is False:
+            elif setting or b"--" in piece.data[: piece.start]:
                 return DumpHead(tuple(preamble), tuple(drops), (piece,), pieces, size)
-            if isinstance(found, DroppedObject):
-                drops.append(found)
+            else:
+                dropping = True
+                if keep_drops:
+                    drops.append(piece.text)
         elif piece.kind is not Kind.BLANK:
             return DumpHead(tuple(preamble), tuple(drops), (piece,), pieces, size)
         size += len(piece.data)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dbbackup.dataplane.postgres.connection import Connection
-from dbbackup.dataplane.restore.target import FIRST_USER_OID, Address
+from dbbackup.dataplane.restore.roots import FIRST_USER_OID, Address
 
 _OBJECTS = """
 SELECT 'pg_class'::regclass::oid, c.oid, c.relowner::regrole::text, c.relowner, c.relacl, CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END,

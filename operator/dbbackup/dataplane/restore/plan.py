@@ -15,9 +15,9 @@ from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres import clients
 from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.restore import selection
-from dbbackup.dataplane.restore.drop_section import DroppedObject
+from dbbackup.dataplane.restore.legacy_drops import DroppedObject, find_named
+from dbbackup.dataplane.restore.roots import held_objects
 from dbbackup.dataplane.restore.source import ArtifactSource
-from dbbackup.dataplane.restore.target import find_roots
 from dbbackup.dataplane.sql.archive_toc import TocEntry, TocError, read_toc
 from dbbackup.storage.base import Storage
 from dbbackup.text import listed
@@ -78,7 +78,7 @@ def completed_plan(planned: RestorePlan, connection: Connection, run: Run) -> It
     def exists(drops: Sequence[DroppedObject]) -> set[DroppedObject]:
         schemas = [drop.name for drop in drops if drop.kind == "SCHEMA"]
         there = {name for (name,) in connection.execute("SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY(%s::text[])", (schemas,))}
-        found = {root.drop for root in find_roots(connection, [drop for drop in drops if drop.kind != "SCHEMA"]) if root.fits}
+        found = {drop for drop, _ in find_named(held_objects(connection), drops)}
         return found | {drop for drop in drops if drop.kind == "SCHEMA" and drop.name in there}
 
     selected = selection.complete(planned.entries, set(planned.chosen), exists)

@@ -10,7 +10,7 @@ from dbbackup.contract.errors import REASONS, Failure, ReasonName
 from dbbackup.contract.manifest import Contents, Manifest
 from dbbackup.dataplane.postgres.clients import OLDEST_SERVER
 from dbbackup.dataplane.postgres.connection import Connection
-from dbbackup.dataplane.restore.dependants import Replaced
+from dbbackup.dataplane.restore.closure import Replaced
 from dbbackup.dataplane.restore.extensions import ExtensionState, extension_states
 from dbbackup.text import listed
 
@@ -220,7 +220,7 @@ def _privileges(facts: TargetFacts) -> Iterable[PreflightProblem]:
 
 
 def _ownership(facts: TargetFacts, replaced: Replaced) -> Iterable[PreflightProblem]:
-    foreign = [f"{root.identity} ({root.owner})" for root in replaced.roots if not root.owned]
+    foreign = [f"{root.text} ({root.owner or 'a superuser'})" for root in replaced.roots if not root.owned]
     if foreign:
         yield PreflightProblem("NotOwner", f"{facts.server.user} does not own {listed(foreign)}")
     keys = sorted({f"table {key.table} ({key.owner})" for key in replaced.foreign_keys if not key.owned})
@@ -231,23 +231,26 @@ def _ownership(facts: TargetFacts, replaced: Replaced) -> Iterable[PreflightProb
             f"{facts.server.user} does not own the publications {listed(replaced.publications)}, and could not add replaced tables to them again"
         )
         yield PreflightProblem("NotOwner", message)
+    if replaced.closed_mappings:
+        message = f"{facts.server.user} may not see the options of {listed(replaced.closed_mappings)}, so they could not be saved"
+        yield PreflightProblem("InsufficientPrivilege", message)
     foreign_owners = {root.owner for root in replaced.roots if root.owner and root.owned} - facts.members_of - {facts.server.user}
     if foreign_owners and not facts.server.superuser:
         yield PreflightProblem("NotOwner", f"{facts.server.user} cannot give replaced objects back to their owners {listed(sorted(foreign_owners))}")
 
 
 def _dependants(replaced: Replaced) -> Iterable[PreflightProblem]:
-    other_kinds = [
-        f"{root.identity} has the same name as a {root.drop.kind.lower()} in the artifact, but is of another kind"
-        for root in replaced.roots
-        if not root.fits
-    ]
-    if other_kinds:
-        yield PreflightProblem("DependentObjects", listed(other_kinds))
+    if replaced.misfits:
+        yield PreflightProblem("DependentObjects", listed(replaced.misfits))
     if replaced.outside:
         yield PreflightProblem(
             "DependentObjects",
-            listed([f"{d.description} is not in the artifact and depends on {d.needs}, which would be replaced" for d in replaced.outside]),
+            listed(
+                [
+                    f"{d.description} is not in the artifact and depends on {d.needs}, which {'is not either' if d.indirect else 'would be replaced'}"
+                    for d in replaced.outside
+                ]
+            ),
         )
     if replaced.partitions:
         yield PreflightProblem(
@@ -273,7 +276,7 @@ def estimate_locks(needs: ArtifactNeeds, replaced: Replaced) -> int:
     object that is created.
     """
     contents = needs.contents
-    return len(replaced.members) + contents.relations + contents.routines + contents.large_objects
+    return replaced.size + contents.relations + contents.routines + contents.large_objects
 
 
 def refuse(problems: Sequence[PreflightProblem], who: str) -> None:

@@ -1,15 +1,10 @@
-"""Drops the objects that a dump replaces, within the restore's transaction, and puts back
-afterwards what the dump lacks: owners, privileges, publications, foreign keys of other tables.
-
-Objects are dropped in the order that the target's own dependencies need, not in the dump's: a
-foreign key, a view's column or a default that is newer than the backup would forbid the dump's
-order. Never CASCADE: an object that must stay stops the restore.
+"""Drops the objects that a restore replaces, within its transaction, and puts back afterwards what
+the artifact lacks: owners, privileges, publications, foreign keys of other tables.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import psycopg
 from psycopg import sql
@@ -21,19 +16,14 @@ from dbbackup.dataplane.postgres.lock_holders import naming_holders
 from dbbackup.dataplane.postgres.one_command import run_command
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.restore import grants
-from dbbackup.dataplane.restore.dependants import Replaced
-from dbbackup.dataplane.restore.drop_section import RELATIONS, ROUTINES
-from dbbackup.dataplane.restore.ordering import components
+from dbbackup.dataplane.restore.closure import Replaced
+from dbbackup.dataplane.restore.dropping import deviations, drop_statements, take_stock
+from dbbackup.dataplane.restore.roots import Address, held_objects
 from dbbackup.dataplane.restore.statement_errors import statement_failure
-from dbbackup.dataplane.restore.target import Address, Root
 from dbbackup.text import listed
 
 _LOCKABLE = """
 SELECT c.oid::regclass::text FROM pg_catalog.pg_class c WHERE c.oid = ANY(%s::oid[]) AND c.relkind IN ('r', 'p') ORDER BY c.oid
-"""
-_PARTS = """
-SELECT c, o, i.type, i.identity FROM unnest(%s::oid[], %s::oid[]) u(c, o), LATERAL pg_catalog.pg_identify_object(c, o, 0) i
-WHERE i.type IN ('trigger', 'policy', 'rule', 'default value', 'table constraint')
 """
 _PARTS_OF = """
 SELECT i.type || ' ' || i.identity FROM (
@@ -52,7 +42,7 @@ SELECT i.type || ' ' || i.identity FROM (
 UNION ALL SELECT 'place of ' || inhrelid::regclass || ' among the children of ' || inhparent::regclass FROM pg_inherits
   WHERE inhrelid = ANY(%(oids)s::oid[])
 """
-_KINDS_WITH_PARTS = frozenset(RELATIONS) - {"SEQUENCE"}
+_KINDS_WITH_PARTS = frozenset({"table", "view", "materialized view", "foreign table"})
 _TABLESPACES = """
 SELECT i.type || ' ' || i.identity, c.reltablespace::bigint
 FROM pg_class c, LATERAL pg_catalog.pg_identify_object('pg_class'::regclass, c.oid, 0) i WHERE c.reltablespace <> 0 AND c.relkind <> 't'
@@ -60,13 +50,9 @@ FROM pg_class c, LATERAL pg_catalog.pg_identify_object('pg_class'::regclass, c.o
 _RELATIONS_NOW = "SELECT oid FROM pg_catalog.pg_class WHERE oid::regclass::text = ANY(%s::text[])"
 
 
-_BATCH = 100
-"""Maximum number of objects of one kind that one statement drops."""
-
-
 class Replacement:
     """The replacement of the target's objects, over a connection in a transaction. Call in this
-    order: `lock`, `drop`, then run the dump, `put_back`."""
+    order: `lock`, `drop`, then run the dump, `check_made_again`, `put_back`."""
 
     def __init__(self, connection: Connection, settings: OwnSettings, who: str) -> None:
         self._connection = connection
@@ -94,58 +80,25 @@ class Replacement:
             raise statement_failure(error, "LOCK TABLE", self._who) from None
 
     def drop(self, replaced: Replaced) -> None:
-        """Captures everything that `put_back` needs, then drops."""
+        """Captures everything that `put_back` needs, then drops. Failure where PostgreSQL dropped
+        anything else than was foreseen."""
         self._replaced = replaced
         self._before = grants.capture(self._connection)
-        self._parts_before = self._parts([root.address[1] for root in replaced.roots if root.drop.kind in _KINDS_WITH_PARTS])
+        self._parts_before = self._parts([root.address[1] for root in replaced.roots if root.type in _KINDS_WITH_PARTS])
         self._placed = set(self._connection.execute(_TABLESPACES + "AND c.oid = ANY(%s::oid[])", (list(replaced.relations),)))
-        for key in (*replaced.foreign_keys, *replaced.own_keys):
-            self._run(f"ALTER TABLE {key.table} DROP CONSTRAINT {key.name}")
-        for statement in self._in_order():
+        inventory = take_stock(self._connection)
+        for statement in drop_statements(replaced.roots):
             self._run(statement)
+        self._settings.pin()
+        if wrong := deviations(self._connection, inventory, replaced.gone):
+            raise Failure("InternalError", f"{self._who}: the server did not drop exactly what was foreseen: {listed(wrong)}")
 
-    def _in_order(self) -> Iterable[str]:
-        replaced = self._replaced
-        roots = {root.address: root for root in replaced.roots}
-        tops = {a: r for a, r in roots.items() if replaced.members[a] == {a}}
-        before: dict[Address, set[Address]] = defaultdict(set)
-        parts: dict[tuple[Address, Address], list[Address]] = defaultdict(list)
-        for dependant, needed in replaced.edges:
-            for first in _tops(replaced, dependant, tops):
-                for second in _tops(replaced, needed, tops):
-                    if first != second:
-                        before[second].add(first)
-                        parts[first, second].append(dependant)
-        run: list[Root] = []
-        for group in components(list(tops), before):
-            if len(group) > 1:
-                yield from drop_statements(run)
-                inner = [a for (first, second), found in parts.items() if first in group and second in group for a in found]
-                yield from self._untangle(inner)
-                yield from drop_statements([tops[address] for address in group])
-                run = []
-                continue
-            root = tops[group[0]]
-            if run and (run[0].drop.kind != root.drop.kind or len(run) == _BATCH):
-                yield from drop_statements(run)
-                run = []
-            run.append(root)
-        yield from drop_statements(run)
-
-    def _untangle(self, addresses: Sequence[Address]) -> Iterable[str]:
-        """Statements that drop the parts (triggers, policies, defaults, ...) which close a circle
-        of dependencies."""
-        rows = self._connection.execute(_PARTS, ([a[0] for a in addresses], [a[1] for a in addresses]))
-        for _, _, kind, identity in rows.fetchall():
-            if kind in {"trigger", "policy", "rule"}:
-                if not identity.startswith('"_RETURN"'):
-                    yield f"DROP {kind.upper()} IF EXISTS {identity}"
-            elif kind == "table constraint":
-                name, _, table = identity.partition(" on ")
-                yield f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}"
-            else:
-                table, _, column = identity.removeprefix("for ").rpartition(".")
-                yield f"ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT"
+    def check_made_again(self) -> None:
+        """Failure where the artifact did not make an object again that was dropped for it."""
+        self._settings.pin()
+        now = {found.key for found in held_objects(self._connection)}
+        if missing := [root.text for root in self._replaced.roots if root.key not in now]:
+            raise Failure("RestoreFailed", f"{self._who}: the artifact did not make again what was dropped for it: {listed(missing)}")
 
     def put_back(self) -> list[str]:
         """Puts back owners, privileges, publications, and foreign keys of tables that stay. Returns
@@ -179,7 +132,7 @@ class Replacement:
 
     @property
     def _again(self) -> set[Address]:
-        return {root.address for root in self._replaced.roots if root.drop.kind == "LARGE OBJECT"}
+        return {root.address for root in self._replaced.roots if root.type == "large object"}
 
     def _run_as(self, role: str, statement: str) -> bool:
         """Runs the statement as that role where possible, else as this user. Returns whether it
@@ -203,7 +156,7 @@ class Replacement:
 
     def _lost(self) -> list[str]:
         self._settings.pin()
-        names = [root.name for root in self._replaced.roots if root.drop.kind in _KINDS_WITH_PARTS]
+        names = [root.identity for root in self._replaced.roots if root.type in _KINDS_WITH_PARTS]
         now = [oid for (oid,) in self._connection.execute(_RELATIONS_NOW, (names,))]
         lost = self._parts_before - self._parts(now)
         moved = {name for name, _ in self._placed - set(self._connection.execute(_TABLESPACES))} - lost
@@ -221,26 +174,3 @@ class Replacement:
             raise statement_failure(error, statement, self._who) from None
         if self._connection.pgconn.transaction_status != TransactionStatus.INTRANS:
             raise Failure("InternalError", f"{statement} ended the transaction")
-
-
-def _tops(replaced: Replaced, address: Address, tops: dict[Address, Root]) -> set[Address]:
-    return {root for root in replaced.members.get(address, ()) if root in tops}
-
-
-def drop_statements(roots: Sequence[Root]) -> Iterable[str]:
-    """One statement for each kind: PostgreSQL orders the objects of one DROP by their
-    dependencies."""
-    by_kind: dict[str, list[str]] = defaultdict(list)
-    for root in roots:
-        if root.drop.kind == "LARGE OBJECT":
-            yield f"SELECT pg_catalog.lo_unlink({root.address[1]})"
-        elif root.drop.kind in {"CAST", "TRANSFORM", "USER MAPPING"}:
-            yield f"DROP {root.drop.kind} {root.drop.name}"
-        else:
-            by_kind["ROUTINE" if root.drop.kind in ROUTINES else root.drop.kind].append(root.name)
-    for kind, names in by_kind.items():
-        if kind.startswith("OPERATOR "):
-            for name in names:
-                yield f"DROP {kind} {name}"
-        else:
-            yield f"DROP {kind} {', '.join(names)}"

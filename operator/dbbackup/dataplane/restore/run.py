@@ -25,16 +25,18 @@ from dbbackup.dataplane.postgres.locks import beside_backups, cancel, hold_run_l
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.restore import preflight
 from dbbackup.dataplane.restore.analyze import analyze
+from dbbackup.dataplane.restore.closure import Replaced, examine
 from dbbackup.dataplane.restore.databases import created_database
-from dbbackup.dataplane.restore.dependants import Replaced, examine
 from dbbackup.dataplane.restore.dump_head import DumpHead, read_dump_head
 from dbbackup.dataplane.restore.event_triggers import quiet
 from dbbackup.dataplane.restore.executor import Executor, Restored
 from dbbackup.dataplane.restore.extensions import creating_statements
+from dbbackup.dataplane.restore.legacy_drops import made_names, parse_drop_section, wanted_by_name
 from dbbackup.dataplane.restore.plan import RestorePlan, completed_plan, make_plan
 from dbbackup.dataplane.restore.replace import Replacement
+from dbbackup.dataplane.restore.roots import choose_roots, held_objects
 from dbbackup.dataplane.restore.source import ArtifactSource
-from dbbackup.dataplane.restore.target import find_roots, schemas, user_objects
+from dbbackup.dataplane.restore.target import schemas, user_objects
 from dbbackup.dataplane.restore.transaction import End, OpenTransaction, Transaction
 from dbbackup.dataplane.sql.filter import COMMENT_WARNING
 from dbbackup.storage.base import Storage
@@ -107,7 +109,7 @@ class Restore:
         self._run.facts.database = self._database_report(connection)
         source = ArtifactSource(self._storage, self._options.key, self._manifest, self._run.stop, self._plan.argv, whole=not self._plan.partial)
         try:
-            yield source, read_dump_head(source.pieces())
+            yield source, read_dump_head(source.pieces(), keep_drops=self._replacing)
         except psycopg.Error as error:
             raise to_failure(error, self._info, "restoring", "RestoreFailed") from None
         finally:
@@ -128,7 +130,11 @@ class Restore:
         )
 
     def _replaced(self, connection: Connection, head: DumpHead) -> Replaced:
-        return examine(connection, find_roots(connection, head.drops)) if self._replacing else Replaced()
+        if not self._replacing:
+            return Replaced()
+        drops = parse_drop_section(head.drops)
+        held = held_objects(connection)
+        return examine(connection, choose_roots(held, wanted_by_name(held, drops)), made_names(drops))
 
     def _not_empty(self, connection: Connection) -> list[preflight.PreflightProblem]:
         if self._replacing:
@@ -239,6 +245,7 @@ class Restore:
                     self._run.warn(warning)
         executor.run_last(head.preamble)
         if self._replacing:
+            replacement.check_made_again()
             replacement.put_back_late_owners()
         return executor.restored
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents
 from dbbackup.dataplane.postgres import table_patterns
-from dbbackup.dataplane.restore.drop_section import DroppedObject, parse_drop_statement
+from dbbackup.dataplane.restore.legacy_drops import DroppedObject, parse_drop_statement
 from dbbackup.dataplane.sql.archive_toc import TocEntry, copy_target
 
 RELATIONS = frozenset({"TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"})

@@ -1,4 +1,4 @@
-"""What a restore decides without a server: order of drops, problems of the preflight, grants,
+"""What a restore decides without a server: drops, problems of the preflight, grants,
 refusals, CREATE DATABASE, a selection."""
 
 from __future__ import annotations
@@ -6,26 +6,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from dbbackup.contract.catalog import CatalogObject, ObjectKey
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents, ExtensionEntry, Manifest, Part, SourceDatabase, StoredObject, TableEntry
 from dbbackup.contract.run import Owner
 from dbbackup.dataplane.restore import grants, preflight, selection
+from dbbackup.dataplane.restore.closure import Dependant, ForeignKey, Need, Replaced, choose_needs
 from dbbackup.dataplane.restore.databases import create_statement
-from dbbackup.dataplane.restore.dependants import Dependant, ForeignKey, Replaced
-from dbbackup.dataplane.restore.drop_section import DroppedObject
+from dbbackup.dataplane.restore.dropping import drop_statements
 from dbbackup.dataplane.restore.extensions import ExtensionState, extension_order
 from dbbackup.dataplane.restore.grants import GrantInventory, ObjectGrants, PublishedTable
-from dbbackup.dataplane.restore.ordering import components
+from dbbackup.dataplane.restore.legacy_drops import DroppedObject
 from dbbackup.dataplane.restore.preflight import ArtifactNeeds, TargetFacts, TargetServer
-from dbbackup.dataplane.restore.replace import drop_statements
+from dbbackup.dataplane.restore.roots import HeldObject, choose_roots, wanted_keys
 from dbbackup.dataplane.restore.statement_errors import describe, statement_failure
-from dbbackup.dataplane.restore.target import Root
 from dbbackup.dataplane.sql.archive_toc import TocEntry, TocError, read_toc
 
 SOURCE = SourceDatabase(
@@ -48,47 +47,80 @@ MANIFEST = Manifest(
 SERVER = TargetServer(150004, "15.4", False, False, False, False, "app", True, 64, 100)
 
 
-# order
+# drops
 
 
-@given(st.dictionaries(st.integers(0, 12), st.sets(st.integers(0, 12), max_size=4), max_size=13))
-def test_the_order_respects_dependencies_and_groups_circles(before: dict[int, set[int]]) -> None:
-    nodes = list(range(13))
-    groups = components(nodes, before)
-    assert sorted(node for group in groups for node in group) == nodes
-    place = {node: index for index, group in enumerate(groups) for node in group}
-    reach = {node: _reachable(node, before) for node in nodes}
-    for node, firsts in before.items():
-        for first in firsts:
-            assert place[first] <= place[node]
-            assert (place[first] == place[node]) == (first == node or (node in reach[first] and first in reach[node]))
+def held(kind: str, identity: str, catalog: str = "pg_class", oid: int = 1, **more: Any) -> HeldObject:
+    fields: dict[str, Any] = {"names": ("a", identity.rpartition(".")[2]), "args": (), "drop": identity, "owner": "app", "owned": True}
+    return HeldObject(address=(1259, oid), catalog=catalog, type=kind, identity=identity, **(fields | more))
 
 
-def _reachable(start: int, edges: dict[int, set[int]]) -> set[int]:
-    seen: set[int] = set()
-    work = [start]
-    while work:
-        for other in edges.get(work.pop(), ()):
-            if other not in seen:
-                seen.add(other)
-                work.append(other)
-    return seen
-
-
-def test_one_statement_drops_all_of_a_kind_and_never_cascades() -> None:
+def test_objects_of_a_kind_are_dropped_together_and_may_be_gone_already() -> None:
     roots = [
-        Root(DroppedObject("FUNCTION", "a", "f"), (1, 1), "app", True, "function", "a.f(integer)"),
-        Root(DroppedObject("AGGREGATE", "a", "g"), (1, 2), "app", True, "aggregate", "a.g()"),
-        Root(DroppedObject("LARGE OBJECT", "", "17"), (2613, 17), "app", True, "large object", "17"),
-        Root(DroppedObject("CAST", "", "(a.x AS text)"), (3, 1), None, True, "cast", "(a.x AS text)"),
-        Root(DroppedObject("OPERATOR CLASS", "a", "o"), (4, 1), "app", True, "operator class", "a.o USING hash"),
+        held("access method", "m"),
+        held("large object", "17"),
+        held("function", "a.f(integer)"),
+        held("cast", "(a.x AS text)"),
+        held("function", "a.g(text)"),
+        held("foreign-data wrapper", "w"),
+        held("operator class", "a.o USING hash"),
+        held("operator class", "a.p USING hash"),
     ]
     assert list(drop_statements(roots)) == [
-        "SELECT pg_catalog.lo_unlink(17)",
-        "DROP CAST (a.x AS text)",
-        "DROP ROUTINE a.f(integer), a.g()",
-        "DROP OPERATOR CLASS a.o USING hash",
+        "DROP CAST IF EXISTS (a.x AS text) CASCADE",
+        "DROP FOREIGN DATA WRAPPER IF EXISTS w CASCADE",
+        "DROP FUNCTION IF EXISTS a.f(integer), a.g(text) CASCADE",
+        "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata WHERE oid IN (17)",
+        "DROP OPERATOR CLASS IF EXISTS a.o USING hash CASCADE",
+        "DROP OPERATOR CLASS IF EXISTS a.p USING hash CASCADE",
+        "DROP ACCESS METHOD IF EXISTS m CASCADE",
     ]
+
+
+def test_only_what_has_the_same_key_and_kind_is_replaced() -> None:
+    wanted: dict[ObjectKey, str] = {("pg_class", ("a", name), ()): "table" for name in ("t", "v", "member", "inner")}
+    found = [held("table", "a.t"), held("table", "a.other"), held("view", "a.v", oid=2), held("table", "a.member", oid=3, belongs="e")]
+    roots = choose_roots([*found, held("table", "a.inner", oid=4, belongs="i")], wanted)
+    assert [root.identity for root in roots.objects] == ["a.t"]
+    assert roots.misfits == {
+        (1259, 2): "view a.v has the same name as a table in the artifact, but is of another kind",
+        (1259, 3): "table a.member has the same name as a table in the artifact, but belongs to an extension",
+    }
+
+
+def test_sequences_are_replaced_also_where_a_table_of_the_source_owns_them() -> None:
+    objects = [
+        CatalogObject("pg_class", 1, "table", ("a", "t")),
+        CatalogObject("pg_class", 2, "sequence", ("a", "t_id_seq"), of=("pg_class", 1)),
+        CatalogObject("pg_class", 3, "index", ("a", "t_pkey"), of=("pg_class", 1)),
+        CatalogObject("pg_namespace", 4, "schema", ("a",)),
+        CatalogObject("pg_class", 5, "table", ("b", "t"), outside=True),
+        CatalogObject("pg_largeobject", 6, "large object", ("6",), oids=(6, 7)),
+    ]
+    assert wanted_keys(objects) == {
+        ("pg_class", ("a", "t"), ()): "table",
+        ("pg_class", ("a", "t_id_seq"), ()): "sequence",
+        ("pg_largeobject", ("6",), ()): "large object",
+        ("pg_largeobject", ("7",), ()): "large object",
+    }
+
+
+def test_each_object_outside_is_named_once_with_its_plainest_need() -> None:
+    gone = {1259: frozenset({1}), 1247: frozenset({2})}
+    view, rule, table, column, default, second = (1259, 10, 0), (2618, 11, 0), (1259, 20, 0), (1259, 30, 2), (2604, 31, 0), (1259, 40, 0)
+    needs = [
+        Need(rule, (1259, 1), part=False, view=10), Need(rule, (1247, 2), part=False, view=10), Need(rule, view[:2], part=True, view=10),
+        Need(view, (2615, 9), part=False, view=0),
+        Need(table, (1247, 2), part=False, view=0), Need((1247, 21, 0), table[:2], part=True, view=0),
+        Need(column, (1247, 2), part=False, view=0), Need(default, (1259, 30), part=True, view=0),
+        Need((2618, 41, 0), view[:2], part=False, view=40),
+    ]  # fmt: skip
+    assert choose_needs(needs, gone, 1259) == {
+        view: ((1259, 1), False),
+        table: ((1247, 2), False),
+        column: ((1247, 2), False),
+        second: ((1259, 10), True),
+    }
 
 
 # preflight
@@ -160,21 +192,27 @@ def test_extensions_that_others_require_come_first() -> None:
 def test_owners_dependants_and_partitions() -> None:
     replaced = Replaced(
         roots=(
-            Root(DroppedObject("TABLE", "a", "mine"), (1, 1), "app", True, "table", "a.mine"),
-            Root(DroppedObject("TABLE", "a", "theirs"), (1, 2), "boss", False, "table", "a.theirs"),
-            Root(DroppedObject("TABLE", "a", "ours"), (1, 3), "team", True, "table", "a.ours"),
+            held("table", "a.mine"),
+            held("table", "a.theirs", owner="boss", owned=False),
+            held("table", "a.ours", owner="team"),
+            held("access method", "m", owner=None, owned=False),
         ),
-        outside=(Dependant("view a.v", "table a.mine"),),
+        misfits=("view a.w has the same name as a table",),
+        outside=(Dependant("view a.v", "table a.mine"), Dependant("view a.above", "view a.v", indirect=True)),
         partitions=("a.p2",),
+        closed_mappings=("user mapping for b on server s",),
         foreign_keys=(ForeignKey("b.t", "k", "FOREIGN KEY ...", None, "other", False, 7),),
     )
     found = preflight.judge(TargetFacts(SERVER), ArtifactNeeds(MANIFEST, Contents()), replaced)
     expected = "\n".join(f"{problem.reason}: {problem.message}" for problem in found)
-    assert "NotOwner: app does not own table a.theirs (boss)" in expected
+    assert "NotOwner: app does not own table a.theirs (boss), access method m (a superuser)\n" in expected
     assert "NotOwner: app does not own table b.t (other), whose foreign keys" in expected
     assert "NotOwner: app cannot give replaced objects back to their owners team" in expected
-    assert "DependentObjects: view a.v is not in the artifact and depends on table a.mine" in expected
+    assert "DependentObjects: view a.w has the same name as a table" in expected
+    assert "DependentObjects: view a.v is not in the artifact and depends on table a.mine, which would be replaced," in expected
+    assert "view a.above is not in the artifact and depends on view a.v, which is not either\n" in expected
     assert "DependentObjects: partitions that the artifact lacks would be dropped with their tables: a.p2" in expected
+    assert "InsufficientPrivilege: app may not see the options of user mapping for b on server s" in expected
     assert "a.mine (app)" not in expected
 
 

@@ -1,0 +1,94 @@
+"""Finds what stays in the target under a name that the artifact needs for a relation or a type.
+
+An index keeps its name when its table is renamed, so the name is taken although the table is not in
+the way. Array types give way by themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from dbbackup.contract.catalog import CatalogObject
+from dbbackup.dataplane.postgres.connection import Connection
+
+_IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"().,;]+))')
+_WITHOUT_TYPE = frozenset({"index", "sequence", "composite type"})
+_TYPES = frozenset({"type", "domain"})
+_RELATIONS = """
+SELECT w.i::int, c.oid::bigint, c.oid::bigint, i.type, i.identity, (
+  SELECT pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, d.refobjid, 0) FROM pg_catalog.pg_depend d
+  WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.refclassid = d.classid AND d.deptype IN ('a', 'i') LIMIT 1)
+FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY w(s, n, i)
+JOIN pg_catalog.pg_namespace ns ON ns.nspname = w.s JOIN pg_catalog.pg_class c ON c.relnamespace = ns.oid AND c.relname = w.n
+CROSS JOIN LATERAL pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, c.oid, 0) i
+"""
+_NAMED_TYPES = """
+SELECT w.i::int, t.oid::bigint, t.typrelid::bigint, i.type, i.identity, NULL::text
+FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY w(s, n, i)
+JOIN pg_catalog.pg_namespace ns ON ns.nspname = w.s JOIN pg_catalog.pg_type t ON t.typnamespace = ns.oid AND t.typname = w.n
+CROSS JOIN LATERAL pg_catalog.pg_identify_object(
+  CASE t.typrelid WHEN 0 THEN 'pg_catalog.pg_type'::pg_catalog.regclass ELSE 'pg_catalog.pg_class'::pg_catalog.regclass END,
+  CASE t.typrelid WHEN 0 THEN t.oid ELSE t.typrelid END, 0) i
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.typarray = t.oid)
+"""
+_OIDS = "SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid::bigint, 'pg_catalog.pg_type'::pg_catalog.regclass::oid::bigint"
+
+
+@dataclass(frozen=True, slots=True)
+class MadeName:
+    """A name that the artifact gives to a relation or a type."""
+
+    schema: str
+    name: str
+    type: str
+
+
+def names_in_use(
+    connection: Connection, made: Iterable[MadeName], gone: Mapping[int, frozenset[int]], known: Collection[tuple[int, int]]
+) -> Iterator[str]:
+    """What stays under one of the names. `known`: objects that were already refused."""
+    names = list(made)
+    class_class, type_class = connection.execute(_OIDS).fetchone() or (0, 0)
+    told = {oid for classid, oid in known if classid == class_class}
+    types = [name for name in names if name.type not in _WITHOUT_TYPE]
+    relations = [name for name in names if name.type not in _TYPES]
+    for query, catalog, wanted in ((_RELATIONS, class_class, relations), (_NAMED_TYPES, type_class, types)):
+        rows = connection.execute(query, ([name.schema for name in wanted], [name.name for name in wanted]))
+        for number, oid, relation, kind, identity, whole in rows.fetchall():
+            if oid in gone.get(catalog, ()) or relation in told or (catalog, oid) in known:
+                continue
+            told |= {relation} if relation else set()
+            found, name = f"{kind} {identity}", wanted[number - 1]
+            if kind == name.type:
+                yield f"{found}{f' of {whole}' if whole else ''} has the name of another {kind} in the artifact"
+            else:
+                yield f"{found} has the same name as a {name.type} in the artifact, but is of another kind"
+
+
+def made_names(objects: Iterable[CatalogObject]) -> Iterator[MadeName]:
+    """The names of all relations and types of an artifact, indexes and sequences included."""
+    for held in objects:
+        if held.outside:
+            continue
+        if held.catalog == "pg_class" and len(held.names) == 2:
+            yield MadeName(held.names[0], held.names[1], held.type)
+        elif held.catalog == "pg_type":
+            schema, name = split_qualified_name(held.names[0])[0]
+            yield MadeName(schema, name, held.type)
+            if held.columns:
+                yield MadeName(schema, name, "composite type")
+
+
+def split_qualified_name(text: str) -> tuple[list[str], str]:
+    """`app."We.ird"(a int)` -> (["app", "We.ird"], "(a int)")."""
+    names: list[str] = []
+    at = 0
+    while found := _IDENTIFIER.match(text, at):
+        names.append(found[1].replace('""', '"') if found[1] is not None else found[2])
+        at = found.end()
+        if not text.startswith(".", at):
+            break
+        at += 1
+    return names, text[at:].strip()
