@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import NoReturn
 
 
 def main() -> None:
@@ -12,7 +14,7 @@ def main() -> None:
     if command == "run":
         from dbbackup.dataplane.main import main as run_main  # noqa: PLC0415
 
-        raise SystemExit(run_main())
+        leave(run_main())
     if command == "operator":
         from dbbackup.handlers.main import main as operator_main  # noqa: PLC0415
 
@@ -23,6 +25,13 @@ def main() -> None:
         raise SystemExit(console_main())
     sys.stderr.write("usage: python -m dbbackup operator | run | console\n")
     raise SystemExit(2)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends a Job's process: taking the interpreter down would cost 0.1 s, with the work done."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

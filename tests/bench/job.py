@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from dbbackup.__main__ import leave
 from dbbackup.contract.run import RunSpec
 from dbbackup.dataplane.main import run
 from dbbackup.dataplane.paths import Paths
@@ -29,4 +30,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,10 @@ from dbbackup.dataplane.redaction import Redactor
 
 PIPE_SIZE = 1 << 20
 READ = 1 << 18
+CHUNK = 1 << 17
+"""Bytes that a chunk has at least, except the last."""
+FASTEST = 500_000_000
+"""Bytes a second, faster than any pg_dump: in this time the pipe cannot fill from empty."""
 LOCK_WAIT = "15s"
 """pg_dump's own timeout for its locks. The coordinator holds the locks already, but a session that
 asked for an exclusive lock in between queues before pg_dump, and waits for the coordinator."""
@@ -102,12 +107,23 @@ class PgDump:
 
     def chunks(self) -> Iterator[bytes]:
         """The output; Failure instead of an end where pg_dump fails or the run is stopped."""
-        # pg_dump writes 4 KiB at a time: filling chunks in C saves 0.3 s of CPU a gigabyte over
-        # reading each piece as it comes.
-        with os.fdopen(self._output, "rb", PIPE_SIZE, closefd=False) as output:
-            while chunk := output.read(READ):
+        # pg_dump writes 4 KiB at a time, and a reader that waits in `read` is woken for each: one
+        # that sleeps while the pipe fills spares both of them the switches.
+        pause = fcntl.fcntl(self._output, fcntl.F_GETPIPE_SZ) / FASTEST
+        gathered: list[bytes] = []
+        size = 0
+        while data := os.read(self._output, READ):
+            gathered.append(data)
+            size += len(data)
+            if size >= CHUNK:
                 self._stop.check()
-                yield chunk
+                yield b"".join(gathered)
+                gathered.clear()
+                size = 0
+            if len(data) < READ:
+                time.sleep(pause)
+        if gathered:
+            yield b"".join(gathered)
         code = self._process.wait()
         self._listener.join()
         self._stop.check()

@@ -81,9 +81,9 @@ _BLOCK_END = re.compile(rb"/\*|\*/")
 _COPY = re.compile(rb"COPY\b.*\bFROM\s+stdin\b[^;']*;\Z", re.IGNORECASE | re.DOTALL)
 _STRINGS_OFF = re.compile(rb"SET\s+standard_conforming_strings\s*(?:=|TO)\s*'?(?P<value>\w+)'?\s*;\Z", re.IGNORECASE)
 _DATA_END = re.compile(rb"\n\\\.\n")
-_HOPS = 64
-"""Backslashes that are examined one by one in a chunk of COPY data: `find` reaches the next at 20
-GB/s, `rfind` shows at 7 GB/s that there is no end, the expression runs at 3 GB/s."""
+_HOPS = 512
+"""Backslashes that are examined one by one in a chunk of COPY data: where they are few, this is
+twice as fast as `rfind`, which shows that there is no end; the expression is slower than either."""
 _END = b"\\.\n"
 _TAIL = 3
 """Bytes held back at the end of a chunk of COPY data: they may be the beginning of `\\n\\.\\n`."""
@@ -358,9 +358,9 @@ def _data_end(chunk: bytes) -> int:
     for _ in range(_HOPS):
         if at < 0:
             return -1
-        if chunk[at - 1 : at + 3] == b"\n\\.\n":
+        if chunk[at + 1 : at + 2] == b"." and chunk[at - 1 : at + 3] == b"\n\\.\n":
             return at
-        at = chunk.find(b"\\", at + 1)
+        at = chunk.find(b"\\", at + 2)
     if at < 0 or chunk.rfind(b"\n\\.\n", at - 1) < 0:
         return -1
     found = _DATA_END.search(chunk, at - 1)
