@@ -249,7 +249,7 @@ def test_all_problems_are_reported_at_once(job: Job, postgres: Postgres, databas
     assert ended.report.failure
     message = ended.report.failure.message
     for part in ("NotOwner", "ExtensionMissing: extension dblink", f"RoleMissing: policies or user mappings name these roles: {database}_gone",
-                 "event triggers et", "publications everything", "lacks CREATE on the schemas closed, public"):  # fmt: skip
+                 "event trigger et, publication everything", "lacks CREATE on the schemas closed, public"):  # fmt: skip
         assert part in message, message
     assert ended.reason == "NotOwner"
     assert "Restore as the owner" in ended.report.failure.hint
@@ -270,7 +270,7 @@ def test_an_event_trigger_without_superuser_is_refused_by_name(
         ended = restore(job, backup, target, user)
     assert ended.reason == "RequiresSuperuser"
     assert ended.report.failure
-    assert "event triggers watcher" in ended.report.failure.message
+    assert "event trigger watcher" in ended.report.failure.message
 
 
 def test_a_selection_of_a_plain_artifact_is_refused_with_advice(job: Job, source: str, new_database: Callable[..., str]) -> None:

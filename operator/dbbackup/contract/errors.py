@@ -78,6 +78,7 @@ ReasonName = Literal[
     "NotOwner",
     "ExtensionMissing",
     "RoleMissing",
+    "ObjectMissing",
     "RequiresSuperuser",
     "TooManyLocks",
     "VersionMismatch",
@@ -354,6 +355,12 @@ _ALL = (
         "Install the extension on the server, or have a superuser create it in the target.",
     ),
     Reason("RoleMissing", _T, "The server lacks roles that the artifact refers to.", "Create the roles that the message names."),
+    Reason(
+        "ObjectMissing",
+        _T,
+        "The target lacks objects that the artifact refers to and does not hold: collations of its system, or what the backup left out.",
+        "Create the objects that the message names in the target, or restore a backup that holds them.",
+    ),
     Reason(
         "RequiresSuperuser",
         _T,

@@ -8,14 +8,17 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dbbackup.contract.catalog import Catalog
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents, Manifest
 from dbbackup.contract.run import RestoreOptions
+from dbbackup.dataplane.bucket import load_catalog
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres import clients
 from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.restore import selection
 from dbbackup.dataplane.restore.legacy_drops import DroppedObject, find_named
+from dbbackup.dataplane.restore.requirements import Requirements, requirements
 from dbbackup.dataplane.restore.roots import held_objects
 from dbbackup.dataplane.restore.source import ArtifactSource
 from dbbackup.dataplane.sql.archive_toc import TocEntry, TocError, read_toc
@@ -28,13 +31,16 @@ _FLAGS = ("--file=-", "--no-owner", "--no-privileges", "--no-tablespaces", "--cl
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
     """`argv` is that of pg_restore, empty for a plain artifact; `contents` is what is restored.
-    `partial`: only a selection is restored, and `entries` and `chosen` describe it."""
+    `partial`: only a selection is restored, and `entries` and `chosen` describe it. `catalog` and
+    `requirements` are None for an artifact without a catalog."""
 
     argv: tuple[str, ...]
     contents: Contents
     partial: bool = False
     entries: tuple[TocEntry, ...] = ()
     chosen: frozenset[int] = frozenset()
+    catalog: Catalog | None = None
+    requirements: Requirements | None = None
 
 
 def make_plan(run: Run, storage: Storage, options: RestoreOptions, manifest: Manifest) -> RestorePlan:
@@ -44,10 +50,13 @@ def make_plan(run: Run, storage: Storage, options: RestoreOptions, manifest: Man
     if manifest.format == "plain":
         if selective:
             raise Failure("SelectionUnsupported", f"{options.key} is a plain artifact: it is restored whole or not at all")
-        return RestorePlan((), manifest.contents)
-    argv = (_pg_restore(run, options.key, manifest), *_FLAGS)
+        argv: tuple[str, ...] = ()
+    else:
+        argv = (_pg_restore(run, options.key, manifest), *_FLAGS)
+    catalog = load_catalog(storage, options.key, manifest)
+    planned = RestorePlan(argv, manifest.contents, catalog=catalog)
     if not selective:
-        return RestorePlan(argv, manifest.contents)
+        return replace(planned, requirements=requirements(catalog) if catalog else None)
     source = ArtifactSource(storage, options.key, manifest, run.stop)
     try:
         entries = read_toc(source.chunks())
@@ -55,7 +64,7 @@ def make_plan(run: Run, storage: Storage, options: RestoreOptions, manifest: Man
         raise Failure("FormatUnsupported", f"{options.key}: {error}; restore it whole, or with the commands in RESTORE.md") from None
     finally:
         source.close()
-    return RestorePlan(argv, manifest.contents, True, tuple(entries), frozenset(selection.choose(entries, options.schemas, options.tables)))
+    return replace(planned, partial=True, entries=tuple(entries), chosen=frozenset(selection.choose(entries, options.schemas, options.tables)))
 
 
 def _pg_restore(run: Run, key: str, manifest: Manifest) -> str:
@@ -90,4 +99,12 @@ def completed_plan(planned: RestorePlan, connection: Connection, run: Run) -> It
         file.write(selected.listing())
         file.flush()
         argv = (*planned.argv, f"--use-list={Path(file.name)}")
-        yield replace(planned, argv=argv, contents=selected.contents(planned.contents))
+        contents = selected.contents(planned.contents)
+        if planned.catalog is None:
+            yield replace(planned, argv=argv, contents=contents)
+            return
+        ids = set(selected.ids)
+        wanted = requirements(planned.catalog, {entry.address for entry in planned.entries if entry.id in ids and entry.address})
+        named = {extension.name for extension in contents.extensions} | wanted.extensions
+        extensions = tuple(extension for extension in planned.contents.extensions if extension.name in named)
+        yield replace(planned, argv=argv, contents=contents.model_copy(update={"extensions": extensions}), requirements=wanted)

@@ -12,6 +12,7 @@ from dbbackup.dataplane.postgres.clients import OLDEST_SERVER
 from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.restore.closure import Replaced
 from dbbackup.dataplane.restore.extensions import ExtensionState, extension_states
+from dbbackup.dataplane.restore.requirements import Requirements, Shortfalls, find_shortfalls
 from dbbackup.text import listed
 
 _SLACK = 1.5
@@ -28,6 +29,7 @@ _ORDER = (
     "NotOwner",
     "ExtensionMissing",
     "RoleMissing",
+    "ObjectMissing",
     "RequiresSuperuser",
     "InsufficientPrivilege",
     "TooManyLocks",
@@ -58,7 +60,24 @@ SELECT c.oid::regclass::text FROM unnest(%s::text[], %s::text[]) w(s, n)
 JOIN pg_catalog.pg_namespace ns ON ns.nspname = w.s JOIN pg_catalog.pg_class c ON c.relnamespace = ns.oid AND c.relname = w.n ORDER BY 1
 """
 _MAY_GIVE = """
-SELECT r.rolname, pg_catalog.pg_has_role(r.oid, 'MEMBER') FROM pg_catalog.pg_roles r WHERE r.rolname = ANY(%s::text[])
+SELECT r.rolname, pg_catalog.pg_has_role(r.oid, CASE WHEN pg_catalog.current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END)
+FROM pg_catalog.pg_roles r WHERE r.rolname = ANY(%s::text[])
+"""
+# What ALTER ... OWNER TO demands of the new owner, where no superuser runs it.
+_MAY_NOT_OWN = """
+SELECT o.type || ' ' || o.identity || ' to ' || r.rolname || ', who lacks ' || l.what
+FROM ROWS FROM (pg_catalog.unnest(%s::oid[]), pg_catalog.unnest(%s::oid[]), pg_catalog.unnest(%s::text[])) w(c, o, owner)
+     JOIN pg_catalog.pg_roles r ON r.rolname = w.owner,
+     LATERAL pg_catalog.pg_identify_object(w.c, w.o, 0) o,
+     LATERAL (
+       SELECT 'CREATE on schema ' || o.schema FROM pg_catalog.pg_namespace n
+       WHERE pg_catalog.quote_ident(n.nspname) = o.schema AND NOT pg_catalog.has_schema_privilege(r.oid, n.oid, 'CREATE')
+       UNION ALL SELECT 'CREATE on the database' WHERE o.type = 'publication'
+         AND NOT pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CREATE')
+       UNION ALL SELECT 'USAGE on foreign-data wrapper ' || pg_catalog.quote_ident(f.fdwname)
+       FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper f ON f.oid = s.srvfdw
+       WHERE o.type = 'server' AND s.oid = w.o AND NOT pg_catalog.has_foreign_data_wrapper_privilege(r.oid, f.oid, 'USAGE')) l(what)
+ORDER BY 1
 """
 
 
@@ -97,10 +116,12 @@ class TargetServer:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactNeeds:
-    """The manifest, and the contents of the part of the artifact that is restored."""
+    """The manifest, and the contents and requirements of the part of the artifact that is restored.
+    An artifact without a catalog does not say what it requires."""
 
     manifest: Manifest
     contents: Contents
+    requirements: Requirements | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,25 +134,38 @@ class TargetFacts:
     schemas: dict[str, tuple[bool, bool]] = field(default_factory=dict)
     """Schema -> (exists, the user may create in it)."""
     members_of: frozenset[str] = frozenset()
+    may_not_own: tuple[str, ...] = ()
+    """Replaced objects that cannot be given back to their owners, and why."""
+    shortfalls: Shortfalls = field(default_factory=Shortfalls)
 
 
 def gather_facts(connection: Connection, needs: ArtifactNeeds, replaced: Replaced) -> TargetFacts:
     row = connection.execute(_SERVER, (_MANAGED,)).fetchone()
     if row is None:
         raise Failure("RestoreFailed", "the server returned no row for the current user")
+    server = TargetServer(*row)
     owners = sorted({key.owner for key in replaced.foreign_keys} | {root.owner for root in replaced.roots if root.owner})
     return TargetFacts(
-        server=TargetServer(*row),
+        server=server,
         extensions=extension_states(connection, needs.contents.extensions),
         missing_roles=tuple(name for (name,) in connection.execute(_ROLES, (list(needs.contents.roles),))),
         schemas={name: (exists, create) for name, exists, create in connection.execute(_SCHEMAS, (_schemas(needs),))},
         members_of=frozenset(name for name, member in connection.execute(_MAY_GIVE, (owners,)) if member),
+        may_not_own=() if server.superuser else _may_not_own(connection, replaced, server.user),
+        shortfalls=find_shortfalls(connection, needs.requirements) if needs.requirements else Shortfalls(),
     )
 
 
+def _may_not_own(connection: Connection, replaced: Replaced, user: str) -> tuple[str, ...]:
+    given = [root for root in replaced.roots if root.owner and root.owner != user]
+    addresses = [root.address[0] for root in given], [root.address[1] for root in given]
+    return tuple(text for (text,) in connection.execute(_MAY_NOT_OWN, (*addresses, [root.owner for root in given])))
+
+
 def _schemas(needs: ArtifactNeeds) -> list[str]:
-    used = {table.schema_ for table in needs.contents.tables} | set(needs.contents.schemas)
-    return sorted(used)
+    if needs.requirements:
+        return sorted(needs.requirements.made | needs.requirements.filled)
+    return sorted({table.schema_ for table in needs.contents.tables} | set(needs.contents.schemas))
 
 
 def refuse_old_server(server_version_num: int) -> None:
@@ -158,7 +192,8 @@ def judge(facts: TargetFacts, needs: ArtifactNeeds, replaced: Replaced) -> list[
         *_extensions(facts, needs),
         *_roles(facts),
         *_superuser(facts.server, needs),
-        *_privileges(facts),
+        *_privileges(facts, needs.requirements),
+        *_outside(facts),
         *_ownership(facts, replaced),
         *_dependants(replaced),
         *_locks(facts.server, needs, replaced),
@@ -196,27 +231,35 @@ def _roles(facts: TargetFacts) -> Iterable[PreflightProblem]:
 def _superuser(server: TargetServer, needs: ArtifactNeeds) -> Iterable[PreflightProblem]:
     if server.privileged:
         return
-    if needs.contents.event_triggers:
-        yield PreflightProblem(
-            "RequiresSuperuser",
-            f"only a superuser can create the event triggers {listed(needs.contents.event_triggers)}, and {server.user} is not one",
-        )
-    if needs.contents.superuser_publications:
-        yield PreflightProblem(
-            "RequiresSuperuser",
-            f"only a superuser can create the publications {listed(needs.contents.superuser_publications)}, and {server.user} is not one",
-        )
+    contents = needs.contents
+    held = (needs.requirements.superuser if needs.requirements else ()) or (
+        *(f"event trigger {name}" for name in contents.event_triggers),
+        *(f"publication {name}" for name in contents.superuser_publications),
+    )
+    if held:
+        yield PreflightProblem("RequiresSuperuser", f"only a superuser can create {listed(held)}, and {server.user} is not one")
 
 
-def _privileges(facts: TargetFacts) -> Iterable[PreflightProblem]:
+def _privileges(facts: TargetFacts, wanted: Requirements | None) -> Iterable[PreflightProblem]:
+    user = facts.server.user
     missing = sorted(name for name, (exists, _) in facts.schemas.items() if not exists)
     if missing and not facts.server.may_create:
-        yield PreflightProblem(
-            "InsufficientPrivilege", f"{facts.server.user} may not create the schemas {listed(missing)}: it lacks CREATE on the database"
-        )
-    closed = sorted(name for name, (exists, create) in facts.schemas.items() if exists and not create)
+        yield PreflightProblem("InsufficientPrivilege", f"{user} may not create the schemas {listed(missing)}: it lacks CREATE on the database")
+    filled = wanted.filled if wanted else facts.schemas.keys()
+    closed = sorted(name for name, (exists, create) in facts.schemas.items() if exists and not create and name in filled)
     if closed:
-        yield PreflightProblem("InsufficientPrivilege", f"{facts.server.user} lacks CREATE on the schemas {listed(closed)}")
+        yield PreflightProblem("InsufficientPrivilege", f"{user} lacks CREATE on the schemas {listed(closed)}")
+    if wanted and wanted.publishes and not facts.server.may_create:
+        yield PreflightProblem("InsufficientPrivilege", f"{user} may not create publications: it lacks CREATE on the database")
+    if facts.shortfalls.closed:
+        yield PreflightProblem("InsufficientPrivilege", f"{user} lacks USAGE on {listed(facts.shortfalls.closed)}")
+    if facts.may_not_own:
+        yield PreflightProblem("InsufficientPrivilege", f"replaced objects could not be given back to their owners: {listed(facts.may_not_own)}")
+
+
+def _outside(facts: TargetFacts) -> Iterable[PreflightProblem]:
+    if facts.shortfalls.missing:
+        yield PreflightProblem("ObjectMissing", f"the artifact refers to these objects and does not hold them: {listed(facts.shortfalls.missing)}")
 
 
 def _ownership(facts: TargetFacts, replaced: Replaced) -> Iterable[PreflightProblem]:

@@ -86,7 +86,7 @@ class Restore:
         self._plan = planned
         self._created = created
         self._replacing = options.on_existing == "Replace"
-        self._needs = preflight.ArtifactNeeds(manifest, planned.contents)
+        self._needs = preflight.ArtifactNeeds(manifest, planned.contents, planned.requirements)
         self._extensions: list[bytes] = []
         self._locks = 0
         self._server: preflight.TargetServer | None = None

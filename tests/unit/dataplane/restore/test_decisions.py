@@ -23,6 +23,7 @@ from dbbackup.dataplane.restore.extensions import ExtensionState, extension_orde
 from dbbackup.dataplane.restore.grants import GrantInventory, ObjectGrants, PublishedTable
 from dbbackup.dataplane.restore.legacy_drops import DroppedObject
 from dbbackup.dataplane.restore.preflight import ArtifactNeeds, TargetFacts, TargetServer
+from dbbackup.dataplane.restore.requirements import Requirements, Shortfalls
 from dbbackup.dataplane.restore.roots import HeldObject, choose_roots, wanted_keys
 from dbbackup.dataplane.restore.statement_errors import describe, statement_failure
 from dbbackup.dataplane.sql.archive_toc import TocEntry, TocError, read_toc
@@ -147,8 +148,8 @@ def test_a_suitable_target_has_no_problem() -> None:
         (TargetFacts(changed(read_only=True)), Contents(), "TargetReadOnly", "default_transaction_read_only"),
         (TargetFacts(changed(version_num=140009, version="14.9")), Contents(), "VersionMismatch", "14.9"),
         (TargetFacts(SERVER, missing_roles=("gone",)), Contents(), "RoleMissing", "gone"),
-        (TargetFacts(SERVER), Contents(event_triggers=("et",)), "RequiresSuperuser", "event triggers et"),
-        (TargetFacts(SERVER), Contents(superuser_publications=("all",)), "RequiresSuperuser", "publications all"),
+        (TargetFacts(SERVER), Contents(event_triggers=("et",)), "RequiresSuperuser", "event trigger et"),
+        (TargetFacts(SERVER), Contents(superuser_publications=("all",)), "RequiresSuperuser", "publication all"),
         (TargetFacts(SERVER, schemas={"a": (True, False)}), Contents(), "InsufficientPrivilege", "CREATE on the schemas a"),
         (TargetFacts(changed(may_create=False), schemas={"a": (False, False)}), Contents(), "InsufficientPrivilege", "create the schemas a"),
         (TargetFacts(SERVER), Contents(relations=9000, routines=700), "TooManyLocks", "set max_locks_per_transaction to 97 or more (now 64)"),
@@ -158,6 +159,41 @@ def test_each_problem_has_its_reason(facts: TargetFacts, contents: Contents, rea
     found = judge(facts, contents)
     assert list(found) == [reason]
     assert expected in found[reason]
+
+
+WANTED = Requirements(superuser=("function a.neg(integer)", "event trigger et"), filled=frozenset({"a"}), publishes=True)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason", "expected"),
+    [
+        (TargetFacts(SERVER), "RequiresSuperuser", "can create function a.neg(integer), event trigger et, and app is not one"),
+        (TargetFacts(changed(privileged=True)), "", ""),
+        (TargetFacts(changed(privileged=True), schemas={"a": (True, False)}), "InsufficientPrivilege", "app lacks CREATE on the schemas a"),
+        (TargetFacts(changed(privileged=True), schemas={"empty": (True, False)}), "", ""),
+        (TargetFacts(changed(privileged=True, may_create=False)), "InsufficientPrivilege", "may not create publications"),
+        (
+            TargetFacts(changed(privileged=True), shortfalls=Shortfalls(missing=("collation pg_catalog.xx",))),
+            "ObjectMissing",
+            "refers to these objects and does not hold them: collation pg_catalog.xx",
+        ),
+        (
+            TargetFacts(changed(privileged=True), shortfalls=Shortfalls(closed=("foreign-data wrapper w",))),
+            "InsufficientPrivilege",
+            "app lacks USAGE on foreign-data wrapper w",
+        ),
+        (
+            TargetFacts(changed(privileged=True), may_not_own=("table a.t to o, who lacks CREATE on schema a",)),
+            "InsufficientPrivilege",
+            "could not be given back to their owners: table a.t to o, who lacks CREATE on schema a",
+        ),
+    ],
+)
+def test_what_the_catalog_requires(facts: TargetFacts, reason: str, expected: str) -> None:
+    needs = ArtifactNeeds(MANIFEST, Contents(event_triggers=("et",)), WANTED)
+    problems = preflight.judge(facts, needs, Replaced())
+    assert [problem.reason for problem in problems] == ([reason] if reason else [])
+    assert expected in "".join(problem.message for problem in problems)
 
 
 def test_a_newer_minor_of_the_source_is_no_problem() -> None:
