@@ -197,6 +197,15 @@ def database(postgres: Postgres) -> Iterator[str]:
 
 
 @pytest.fixture
+def owner(postgres: Postgres, database: str) -> str:
+    """A role that owns nothing yet and may create in the test's database."""
+    name = f"owner_{database}"
+    postgres.execute(f"CREATE ROLE {name} LOGIN PASSWORD 's3cr:t\\p w''d'")
+    postgres.execute(f"GRANT ALL ON DATABASE {database} TO {name}; GRANT ALL ON SCHEMA public TO {name}", database)
+    return name
+
+
+@pytest.fixture
 def new_database(postgres: Postgres) -> Iterator[Callable[..., str]]:
     """`new_database(options="", name=None)`: further databases."""
     made: list[str] = []

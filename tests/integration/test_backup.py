@@ -127,7 +127,7 @@ def test_excluded_tables_and_rows(job: Job, postgres: Postgres, everything: str,
         exclude_tables=('"We ird.$x"."Ta""b.le"', "public.nothing"), exclude_table_data=("public.events", "app.peop*", "typo", "other")
     )
     assert ended.code == 0, ended.log
-    assert ended.report.warnings == ("excludeTables and excludeTableData: no table matches typo, other",)
+    assert ended.report.warnings == ("nothing in the database matches these patterns of what to leave out: typo, other",)
     tables = {table.name: table for table in job.manifest(ended).contents.tables}
     assert 'Ta"b.le' not in tables
     assert {name for name, table in tables.items() if table.data_excluded} == {"events", "events_1", "events_2", "events_2a", "people"}
@@ -253,7 +253,7 @@ def test_a_view_is_left_out_like_a_table(job: Job, postgres: Postgres, database:
     )
     ended = job.backup(format=form, exclude_tables=("public.w", "v"), exclude_table_data=("kept",))
     assert ended.code == 0, ended.log
-    assert ended.report.warnings == ("excludeTables and excludeTableData: no table matches kept",)
+    assert ended.report.warnings == ("nothing in the database matches these patterns of what to leave out: kept",)
     assert [table.name for table in job.manifest(ended).contents.tables] == ["t"]
     target = new_database()
     follow_note(postgres, job.fetch(ended, tmp_path / "fetched"), target)
@@ -288,7 +288,9 @@ def test_a_truncate_after_the_snapshot_takes_nothing_away(
     assert ended.code == 0, ended.log
     assert job.manifest(ended).rows == 1
     assert "trying again with a new snapshot" in ended.log
-    assert ended.report.warnings == ("excludeTables and excludeTableData: no table matches typo",), "reported once, whatever the number of snapshots"
+    assert ended.report.warnings == ("nothing in the database matches these patterns of what to leave out: typo",), (
+        "reported once, whatever the number of snapshots"
+    )
 
 
 def test_rows_written_meanwhile_are_all_in_or_all_out(job: Job, postgres: Postgres, database: str, new_database: NewDatabase, tmp_path: Path) -> None:

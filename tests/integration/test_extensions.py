@@ -28,15 +28,6 @@ def restore(job: Job, ended: Ended, target: str, user: str = "postgres", **optio
     return other.run(other.spec("restore", restore={"key": ended.report.artifact.key, **options}))
 
 
-@pytest.fixture
-def owner(postgres: Postgres, database: str) -> str:
-    """A role that owns nothing yet and may create in the test's database."""
-    name = f"owner_{database}"
-    postgres.execute(f"CREATE ROLE {name} LOGIN PASSWORD 's3cr:t\\p w''d'")
-    postgres.execute(f"GRANT ALL ON DATABASE {database} TO {name}; GRANT ALL ON SCHEMA public TO {name}", database)
-    return name
-
-
 @FORMATS
 @pytest.mark.parametrize("extension", ["adminpack", "citext SCHEMA information_schema", "citext SCHEMA public", 'citext SCHEMA "Own\'s"'])
 def test_extensions_of_any_schema_come_into_a_new_database(

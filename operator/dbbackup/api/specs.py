@@ -166,6 +166,8 @@ class BackupSpec(Spec):
     storage_ref: StorageRef = StorageRef()
     format: Format = "plain"
     schemas: tuple[str, ...] = ()
+    exclude_schemas: tuple[str, ...] = ()
+    exclude_extensions: tuple[str, ...] = ()
     exclude_tables: tuple[str, ...] = ()
     exclude_table_data: tuple[str, ...] = ()
     clean: bool = True

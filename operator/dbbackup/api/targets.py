@@ -67,6 +67,8 @@ def backup_options(spec: BackupSpec) -> BackupOptions:
     return BackupOptions(
         format=spec.format,
         schemas=spec.schemas,
+        exclude_schemas=spec.exclude_schemas or None,
+        exclude_extensions=spec.exclude_extensions or None,
         exclude_tables=spec.exclude_tables,
         exclude_table_data=spec.exclude_table_data,
         clean=spec.clean,

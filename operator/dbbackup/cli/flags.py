@@ -79,6 +79,8 @@ backup = stacked(
     click.option("--storage", type=STORAGE, metavar="NAME", help="BackupStorage that takes the artifact.  [default: default]"),
     click.option("--format", type=click.Choice(["plain", "custom"]), help="plain is SQL; custom is pg_dump's archive, restorable in parts."),
     click.option("--schema", multiple=True, metavar="NAME", help="Back up only this schema; may be given several times, or with commas."),
+    click.option("--exclude-schema", multiple=True, metavar="PATTERN", help="Leave out these schemas, with * and ?."),
+    click.option("--exclude-extension", multiple=True, metavar="PATTERN", help="Leave out these extensions and the rows of their tables."),
     click.option("--exclude-table", multiple=True, metavar="PATTERN", help="Leave out these tables: schema.table, with * and ?."),
     click.option("--exclude-table-data", multiple=True, metavar="PATTERN", help="Leave out the rows of these tables."),
     click.option("--compression", metavar="ALGORITHM[:LEVEL]", help="zstd, gzip or none, with a level such as zstd:9."),

@@ -77,6 +77,8 @@ def backup(flags: Mapping[str, Any]) -> Draft:
     return spec | given(
         format=flags["format"],
         schemas=names(flags["schema"]),
+        excludeSchemas=names(flags["exclude_schema"]),
+        excludeExtensions=names(flags["exclude_extension"]),
         excludeTables=names(flags["exclude_table"]),
         excludeTableData=names(flags["exclude_table_data"]),
         clean=False if flags["no_clean"] else None,

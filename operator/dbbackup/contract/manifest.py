@@ -66,6 +66,15 @@ class ExtensionEntry(Model):
     version: str
 
 
+class ConfigurationTable(Model):
+    """A table, or sequence, of an extension, whose rows the dump holds as far as the extension
+    asked for it (pg_extension_config_dump)."""
+
+    extension: str
+    schema_: str = Field(alias="schema")
+    name: str
+
+
 class Contents(Model):
     """What the dump holds and needs. `relations` counts tables, indexes, sequences, views, TOAST
     included: an estimate of its locks.
@@ -84,6 +93,7 @@ class Contents(Model):
     relations: int = 0
     routines: int = 0
     outside: tuple[str, ...] = ()
+    configuration: tuple[ConfigurationTable, ...] | None = None
 
 
 class SourceDatabase(Model):
@@ -110,9 +120,12 @@ class SourceDatabase(Model):
 
 
 class Options(Model):
-    """The options of the backup's spec under which the dump was made."""
+    """The options of the backup's spec under which the dump was made. 0.1 does not know what is
+    None where nothing was asked for."""
 
     schemas: tuple[str, ...] = ()
+    exclude_schemas: tuple[str, ...] | None = None
+    exclude_extensions: tuple[str, ...] | None = None
     exclude_tables: tuple[str, ...] = ()
     exclude_table_data: tuple[str, ...] = ()
     clean: bool = True

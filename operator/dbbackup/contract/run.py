@@ -86,8 +86,12 @@ class Compression(Model):
 
 
 class BackupOptions(Model):
+    """What 0.1 does not know is None where nothing is asked for: 0.1 refuses other fields."""
+
     format: Format = "plain"
     schemas: tuple[str, ...] = ()
+    exclude_schemas: tuple[str, ...] | None = None
+    exclude_extensions: tuple[str, ...] | None = None
     exclude_tables: tuple[str, ...] = ()
     exclude_table_data: tuple[str, ...] = ()
     clean: bool = True

@@ -50,6 +50,8 @@ def test_every_field_of_a_backup_reaches_the_run() -> None:
             },
             format="custom",
             schemas=["public", "auth"],
+            excludeSchemas=["tmp_*"],
+            excludeExtensions=["pg_cron"],
             excludeTables=["public.a"],
             excludeTableData=["auth.sessions"],
             clean=False,
@@ -64,7 +66,7 @@ def test_every_field_of_a_backup_reaches_the_run() -> None:
         '"name":"assetdex","user":"app","sslMode":"verify-full","caSecret":"ca","caKey":"root.pem"}'
     )
     assert backup_options(spec).to_json() == (
-        '{"format":"custom","schemas":["public","auth"],"excludeTables":["public.a"],"excludeTableData":["auth.sessions"],"clean":false,'
+        '{"format":"custom","schemas":["public","auth"],"excludeSchemas":["tmp_*"],"excludeExtensions":["pg_cron"],"excludeTables":["public.a"],"excludeTableData":["auth.sessions"],"clean":false,'
         '"rowCounts":"Off","compression":{"algorithm":"gzip","level":9}}'
     )
 

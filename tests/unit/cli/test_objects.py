@@ -45,7 +45,8 @@ def test_the_shortest_backup() -> None:
 def test_every_flag_of_create() -> None:
     words = (
         "--secret db --database app --host h --port 5433 --user u --ssl-mode verify-full --ca-secret ca:root.pem --storage s --format custom "
-        "--schema a,b --schema c --exclude-table a.x --exclude-table-data a.y --compression zstd:9 --no-clean --no-row-counts --ttl 30d "
+        "--schema a,b --schema c --exclude-schema x,y --exclude-extension pg_cron --exclude-table a.x "
+        "--exclude-table-data a.y --compression zstd:9 --no-clean --no-row-counts --ttl 30d "
         "--deletion-policy Delete --timeout 2h --retries 0"
     )
     spec = specs.backup(flags("create", *words.split()))
@@ -55,6 +56,7 @@ def test_every_flag_of_create() -> None:
     assert read.database.ca_secret_ref is not None
     assert (read.database.ca_secret_ref.name, read.database.ca_secret_ref.key) == ("ca", "root.pem")
     assert (read.schemas, read.exclude_tables, read.exclude_table_data) == (("a", "b", "c"), ("a.x",), ("a.y",))
+    assert (read.exclude_schemas, read.exclude_extensions) == (("x", "y"), ("pg_cron",))
     assert (read.compression.algorithm, read.compression.level, read.clean, read.row_counts) == ("zstd", 9, False, "Off")
     assert (read.ttl, read.deletion_policy, read.timeout, read.retries, read.storage_ref.name) == (30 * 86400, "Delete", 7200, 0, "s")
     assert set(spec) <= {field.alias or name for name, field in api.BackupSpec.model_fields.items()}, "no field that the API does not know"

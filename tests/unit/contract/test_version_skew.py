@@ -32,7 +32,7 @@ from dbbackup.contract.manifest import Manifest, parse_manifest
 from dbbackup.contract.model import Model
 from dbbackup.contract.records import CreationRecord, Tombstone, TransactionRecord, parse_transaction
 from dbbackup.contract.report import LogEvent, Report
-from dbbackup.contract.run import Owner, RunKind, RunSpec
+from dbbackup.contract.run import BackupOptions, Owner, RunKind, RunSpec
 from dbbackup.dataplane import main
 from dbbackup.handlers.follow import after_line
 from dbbackup.plan.facts import Decision, LogView
@@ -267,8 +267,10 @@ def first_readable(kind: RunKind) -> list[Report]:
 
 
 OWNER: Owner = example(Owner).model_copy(update={"kind": "DatabaseRestore"})
+FIRST_OPTIONS = example(BackupOptions).model_copy(update={"exclude_schemas": None, "exclude_extensions": None})
 FIRST_SPECS = [
-    spec(kind).model_copy(update={"owner": OWNER, "lifetime": None, "inventory": None, "prune": None, "serve": None}) for kind in FIRST_KINDS
+    spec(kind).model_copy(update={"owner": OWNER, "lifetime": None, "inventory": None, "prune": None, "serve": None, "backup": FIRST_OPTIONS})
+    for kind in FIRST_KINDS
 ]
 WITHOUT_NEWS = [said.fit() for kind in FIRST_KINDS for said in first_readable(kind)]
 WITH_NEWS = [text for kind in FIRST_KINDS if (text := reports(kind)[0].fit()) not in WITHOUT_NEWS]
@@ -283,7 +285,11 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> First:
     source = subprocess.run(["git", "-C", ROOT, "archive", tree, "operator/dbbackup"], check=True, capture_output=True).stdout
     folder = tmp_path_factory.mktemp("first")
     subprocess.run(["tar", "-x", "-C", folder], input=source, check=True)
-    manifest = example(Manifest).model_copy(update={"owner": OWNER, "expires_at": None, "schedule": None, "catalog": None})
+    whole: Manifest = example(Manifest)
+    news = {"expires_at": None, "schedule": None, "catalog": None}
+    options = whole.options.model_copy(update={"exclude_schemas": None, "exclude_extensions": None})
+    contents = whole.contents.model_copy(update={"configuration": None})
+    manifest = whole.model_copy(update={"owner": OWNER, **news, "options": options, "contents": contents})
     records = [example(model).model_copy(update={"owner": OWNER}) for model in (TransactionRecord, Tombstone)]
     ours = {
         "reports": WITHOUT_NEWS + WITH_NEWS,

@@ -25,6 +25,7 @@ from dbbackup.contract.report import Report, RestoredReport, SafetyBackupReport
 from dbbackup.contract.run import BackupOptions, Owner, RunSpec, StorageTarget
 from dbbackup.dataplane import main
 from dbbackup.dataplane.backup.run import BackupRun
+from dbbackup.dataplane.backup.snapshot import TableSelection
 from dbbackup.dataplane.backup.transfer import DumpTransfer
 from dbbackup.dataplane.context import Facts, Run, Stop
 from dbbackup.dataplane.logs import Reporter
@@ -356,7 +357,7 @@ def test_an_upload_to_a_slow_storage_ends_when_the_run_is_stopped(tmp_path: Path
     run.paths = Paths(scratch=tmp_path)
     storage = SimpleNamespace(start_upload=lambda *_, **__: upload)
     options = BackupOptions(format="custom", row_counts="Off")
-    selection = SimpleNamespace(relations=[], data_tables=[], excluded=[], without_data=[])
+    selection = TableSelection((), (), frozenset(), frozenset())
     snapshot = SimpleNamespace(selection=selection, identifier="1", connection=SimpleNamespace(cancel_safe=lambda **_: None))
     source = SimpleNamespace(contents=SimpleNamespace(extensions=[]), database=SimpleNamespace(encoding="UTF8"))
 

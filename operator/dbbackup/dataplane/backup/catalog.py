@@ -83,7 +83,7 @@ ORDER BY 1
 """  # noqa: S608 - constants only
 
 # Objects that dumped objects refer to and that are not dumped: relations, types and functions of
-# other schemas, and excluded tables.
+# other schemas, excluded tables, members of excluded extensions.
 OUTSIDE = f"""
 WITH {_OBJECTS},
 gone (oid) AS (
@@ -100,6 +100,8 @@ outside (classid, objid) AS (
   UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
     WHERE {_USER_SCHEMA} AND NOT n.oid = ANY (%(namespaces)s) AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_proc", oid="p.oid")}
   UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, oid FROM gone
+  UNION ALL SELECT m.classid, m.objid FROM pg_catalog.pg_depend m JOIN pg_catalog.pg_extension e ON e.oid = m.refobjid
+    WHERE m.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND m.deptype = 'e' AND e.extname = ANY (%(excluded_extensions)s)
 )
 SELECT DISTINCT pg_catalog.pg_describe_object(x.classid, x.objid, 0)
 FROM objects o JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid AND d.deptype IN ('n', 'a')
@@ -107,7 +109,8 @@ FROM objects o JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid 
 WHERE o.relation NOT IN (SELECT oid FROM gone)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_class i WHERE x.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND i.oid = x.objid
                   AND i.relkind IN ('i', 'I', 't'))
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = o.classid AND e.objid = o.objid AND e.deptype = 'e')
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.deptype = 'e' AND (e.classid = o.classid AND e.objid = o.objid
+                  OR e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.objid = o.relation))
 ORDER BY 1
 """  # noqa: S608 - constants only
 

@@ -31,6 +31,7 @@ FASTEST = 500_000_000
 LOCK_WAIT = "15s"
 """pg_dump's own timeout for its locks. The coordinator holds the locks already, but a session that
 asked for an exclusive lock in between queues before pg_dump, and waits for the coordinator."""
+CLIENT_EXCLUDES_EXTENSIONS = 17
 _STDERR_LINES = 60
 
 
@@ -52,12 +53,26 @@ def pg_dump_arguments(
         argv += ["--format=plain", "--no-owner", "--no-privileges", "--no-tablespaces"]
         argv += ["--clean", "--if-exists"] if options.clean else []
     if options.schemas:
-        argv += [f"--schema={pg_dump_pattern(schema)}" for schema in options.schemas]
+        argv += [f"--schema={pg_dump_pattern(schema)}" for schema in selection.schemas]
         argv += [f"--extension={pg_dump_pattern(extension)}" for extension in extensions]
         argv += ["--strict-names", "--blobs"]
-    argv += [f"--exclude-table={pg_dump_pattern(*key)}" for key in sorted(selection.excluded)]
-    argv += [f"--exclude-table-data={pg_dump_pattern(*key)}" for key in sorted(selection.without_data)]
+    else:
+        argv += [f"--exclude-schema={pg_dump_pattern(schema)}" for schema in selection.excluded_schemas]
+        argv += _without_extensions(client, selection.excluded_extensions, extensions)
+    without_rows = selection.configuration.left_out
+    argv += [f"--exclude-table={pg_dump_pattern(*key)}" for key in sorted(selection.excluded | without_rows)]
+    argv += [f"--exclude-table-data={pg_dump_pattern(*key)}" for key in sorted(selection.without_data | without_rows)]
     return argv
+
+
+def _without_extensions(client: Client, excluded: Sequence[str], others: Sequence[str]) -> list[str]:
+    """pg_dump before 17 can only be told which extensions it is to dump. It needs one that exists
+    then: plpgsql is in every database, and never in a dump."""
+    if not excluded:
+        return []
+    if client.major >= CLIENT_EXCLUDES_EXTENSIONS:
+        return [f"--exclude-extension={pg_dump_pattern(extension)}" for extension in excluded]
+    return [f"--extension={pg_dump_pattern(extension)}" for extension in (*others, "plpgsql")]
 
 
 class PgDump:

@@ -6,6 +6,7 @@ from datetime import UTC
 
 from dbbackup.contract.keys import MANIFEST
 from dbbackup.contract.manifest import Manifest
+from dbbackup.dataplane.sql.filter import is_system_schema
 
 _DECOMPRESS = {"zstd": ("zstd -t {file}", "zstd -d --keep {file}"), "gzip": ("gzip -t {file}", "gzip -dk {file}"), "none": ("", "")}
 _SUFFIX = {"zstd": ".zst", "gzip": ".gz", "none": ""}
@@ -79,7 +80,8 @@ def _custom(manifest: Manifest, dump: str) -> list[str]:
     least = manifest.pg_dump_version.partition(".")[0]
     contents = manifest.contents
     chosen = bool(manifest.options.schemas)
-    homes = sorted({e.schema_ for e in contents.extensions} - {*contents.schemas, "public", "pg_catalog"}) if chosen else []
+    left_out = {e.schema_ for e in contents.extensions} - {*contents.schemas, "public"} if chosen or manifest.options.exclude_schemas else set()
+    homes = sorted(home for home in left_out if not is_system_schema(home))
     before = [f'psql -X -v ON_ERROR_STOP=1 -d "$TARGET" -c {_quote(f"CREATE SCHEMA IF NOT EXISTS {_identifier(home)}")}' for home in homes]
     if "public" in contents.schemas and chosen:
         before.append(f"pg_restore -l {dump} | grep -v '; [0-9]* [0-9]* SCHEMA - public ' > contents.list   # public is there already")
@@ -100,8 +102,11 @@ def _custom(manifest: Manifest, dump: str) -> list[str]:
 def _extent(manifest: Manifest) -> str:
     options = manifest.options
     parts = [f"Schemas: {', '.join(map(_code, options.schemas))}." if options.schemas else "The whole database."]
-    if options.exclude_tables:
-        parts.append(f"Left out: {', '.join(map(_code, options.exclude_tables))}.")
+    parts += [
+        f"Left out: {kind}{', '.join(map(_code, names))}."
+        for kind, names in (("schemas ", options.exclude_schemas), ("extensions ", options.exclude_extensions), ("", options.exclude_tables))
+        if names
+    ]
     if options.exclude_table_data:
         parts.append(f"Without their rows: {', '.join(map(_code, options.exclude_table_data))}.")
     return " ".join(parts)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -22,6 +22,7 @@ from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents, ExtensionEntry, SourceDatabase, TableEntry
 from dbbackup.contract.run import BackupOptions
 from dbbackup.dataplane.backup import catalog
+from dbbackup.dataplane.backup.configuration import NO_CONFIGURATION, Configuration, read_members, select_configuration
 from dbbackup.dataplane.backup.objects import Dumped, read_objects
 from dbbackup.dataplane.postgres import table_patterns
 from dbbackup.dataplane.postgres.connection import Connection, one, server_version, to_failure, uses_tls
@@ -73,6 +74,10 @@ class TableSelection:
     unmatched: tuple[str, ...] = ()
     excluded_oids: tuple[int, ...] = ()
     roots: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    excluded_schemas: tuple[str, ...] = ()
+    extensions: tuple[ExtensionEntry, ...] = ()
+    excluded_extensions: tuple[str, ...] = ()
+    configuration: Configuration = NO_CONFIGURATION
 
     @property
     def tables(self) -> list[Relation]:
@@ -86,7 +91,12 @@ class TableSelection:
     @property
     def table_identities(self) -> set[tuple[int, str, str]]:
         """The (oid, schema, name) that must not change between listing and snapshot."""
-        return {(relation.oid, *relation.key) for relation in self.tables}
+        members = {(member.oid, *member.key) for member in self.configuration.dumped}
+        return members | {(relation.oid, *relation.key) for relation in self.tables}
+
+    @property
+    def locked(self) -> list[tuple[str, str]]:
+        return [table.key for table in self.tables] + [member.key for member in self.configuration.dumped if member.kind == "r"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +117,17 @@ def select_tables(relations: Iterable[Relation], schemas: Sequence[str], options
     missing = [schema for schema in options.schemas if schema not in schemas]
     if missing:
         raise Failure("InvalidSpec", f"the database has no schema {', '.join(missing)}; it has {listed(schemas, _NAMED) or 'none'}")
-    chosen = tuple(schema for schema in schemas if not options.schemas or schema in options.schemas)
+    unmatched = [pattern for pattern in options.exclude_schemas or () if not table_patterns.matching_names(pattern, schemas)]
+    gone_schemas = {schema for pattern in options.exclude_schemas or () for schema in table_patterns.matching_names(pattern, schemas)}
+    chosen = tuple(schema for schema in schemas if schema not in gone_schemas and (not options.schemas or schema in options.schemas))
+    if options.schemas and not chosen:
+        raise Failure("InvalidSpec", "excludeSchemas leaves out all of `schemas`")
     everything = list(relations)
     inside = [relation for relation in everything if relation.schema in chosen]
     keys = [relation.key for relation in inside if relation.kind not in "Sv"]
     views = [relation.key for relation in inside if relation.kind == "v"]
     excluded: set[tuple[str, str]] = set()
     without_data: set[tuple[str, str]] = set()
-    unmatched: list[str] = []
     for patterns, found, known in ((options.exclude_tables, excluded, keys + views), (options.exclude_table_data, without_data, keys)):
         for pattern in patterns:
             matched = table_patterns.matching_tables(pattern, known)
@@ -131,7 +144,9 @@ def select_tables(relations: Iterable[Relation], schemas: Sequence[str], options
         without_data |= {relation.key for relation in inside if relation.unlogged}
     kept = tuple(relation for relation in inside if relation.key not in excluded and relation.kind != "v")
     gone = tuple(relation.oid for relation in inside if relation.key in excluded)
-    return TableSelection(chosen, kept, frozenset(excluded), frozenset(without_data - excluded), tuple(unmatched), gone, _roots(everything))
+    return TableSelection(
+        chosen, kept, frozenset(excluded), frozenset(without_data - excluded), tuple(unmatched), gone, _roots(everything), tuple(sorted(gone_schemas))
+    )
 
 
 def _roots(relations: Sequence[Relation]) -> dict[tuple[str, str], tuple[str, str]]:
@@ -160,13 +175,18 @@ def _descendants(relations: Sequence[Relation], keys: set[tuple[str, str]]) -> s
 def refuse_unreadable_tables(selection: TableSelection, who: str) -> None:
     """Failure RowSecurity or InsufficientPrivilege that names every relation whose rows this user
     can't read, or only some of them."""
+    members = selection.configuration.dumped
     hidden = [".".join(r.key) for r in selection.relations if r.hidden_rows and r.kind in "rp" and r.key not in selection.without_data]
+    hidden += [".".join(member.key) for member in members if member.hidden_rows]
     unreadable = [".".join(r.key) for r in selection.relations if not r.readable and r.kind in "rpS"]
+    unreadable += [".".join(member.key) for member in members if not member.readable]
     also = f"; and it may not read {listed(unreadable, _NAMED)}" if unreadable else ""
+    if closed := sorted({member.extension for member in members if member.hidden_rows or not member.readable}):
+        also += f"; leave out the tables of the extensions by excludeTables, or the extensions {listed(closed, _NAMED)} by excludeExtensions"
     if hidden:
         raise Failure("RowSecurity", f"{who}: row-level security would hide rows of {listed(hidden, _NAMED)}{also}")
     if unreadable:
-        raise Failure("InsufficientPrivilege", f"{who}: no SELECT on (or no USAGE on the schema of) {listed(unreadable, _NAMED)}")
+        raise Failure("InsufficientPrivilege", f"{who}: no SELECT on (or no USAGE on the schema of) {listed(unreadable, _NAMED)}{also}")
 
 
 class Snapshot:
@@ -212,12 +232,12 @@ class Snapshot:
         """Whether all tables could be locked; False where one was dropped meanwhile."""
         self.connection.execute("SET row_security = off")
         self.connection.execute(sql.SQL("SET lock_timeout = {}").format(LOCK_TIMEOUT))
-        tables = listed.tables
+        tables = listed.locked
         try:
             with naming_holders(self.connection, f"{self.info.who}: the tables could not be locked within {LOCK_TIMEOUT}"):
                 self.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 for i in range(0, len(tables), _LOCK_BATCH):
-                    batch = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*table.key)) for table in tables[i : i + _LOCK_BATCH])
+                    batch = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*key)) for key in tables[i : i + _LOCK_BATCH])
                     self.connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(batch))
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.WrongObjectType):
             return False
@@ -226,7 +246,25 @@ class Snapshot:
     def _select(self) -> TableSelection:
         schemas = [str(row[0]) for row in self.connection.execute(catalog.SCHEMAS).fetchall()]
         relations = [_relation(row) for row in self.connection.execute(catalog.RELATIONS).fetchall()]
-        return select_tables(relations, schemas, self.options, standby=self.standby)
+        selection = select_tables(relations, schemas, self.options, standby=self.standby)
+        parameters = {"all": not self.options.schemas, "namespaces": self._namespaces(selection)}
+        found = [ExtensionEntry(name=n, schema_=s, version=v) for n, s, v in self._rows(catalog.EXTENSIONS, parameters)]
+        patterns = self.options.exclude_extensions or ()
+        excluded = {name for pattern in patterns for name in table_patterns.matching_names(pattern, (e.name for e in found))}
+        extensions = tuple(extension for extension in found if extension.name not in excluded)
+        configuration = select_configuration(read_members(self.connection), {e.name for e in extensions}, self.options)
+        unmatched = [pattern for pattern in selection.unmatched if pattern not in configuration.matched]
+        unmatched += [pattern for pattern in patterns if not table_patterns.matching_names(pattern, excluded)]
+        return replace(
+            selection,
+            extensions=extensions,
+            excluded_extensions=tuple(sorted(excluded)),
+            configuration=configuration,
+            unmatched=tuple(unmatched),
+        )
+
+    def _namespaces(self, selection: TableSelection) -> list[int]:
+        return [row[0] for row in self.connection.execute(catalog.NAMESPACES, (list(selection.schemas),)).fetchall()]
 
     def describe(self) -> SourceDescription:
         """What the dump of this snapshot holds and needs. Failure DumpFailed, ConnectionLost,
@@ -242,11 +280,14 @@ class Snapshot:
         every = not self.options.schemas
         parameters: dict[str, Any] = {
             "all": every,
-            "namespaces": [row[0] for row in self.connection.execute(catalog.NAMESPACES, (list(self.selection.schemas),)).fetchall()],
+            "namespaces": self._namespaces(self.selection),
             "tables": [relation.oid for relation in self.selection.tables],
             "excluded": list(self.selection.excluded_oids),
+            "excluded_extensions": list(self.selection.excluded_extensions),
         }
-        extensions = tuple(ExtensionEntry(name=n, schema_=s, version=v) for n, s, v in self._rows(catalog.EXTENSIONS, parameters))
+        extensions = self.selection.extensions
+        left_out = self.selection.excluded or self.selection.excluded_schemas or self.selection.excluded_extensions
+        configuration = tuple(member.entry() for member in self.selection.configuration.dumped)
         large_objects, relations, routines = self._rows(catalog.FIGURES, parameters)[0]
         publications = catalog.PUBLICATIONS_15 if self.version_num >= 150000 else catalog.PUBLICATIONS
         contents = Contents(
@@ -259,7 +300,8 @@ class Snapshot:
             large_objects=large_objects,
             relations=relations,
             routines=routines,
-            outside=tuple(row[0] for row in self._rows(catalog.OUTSIDE, parameters)) if not every or self.selection.excluded else (),
+            outside=tuple(row[0] for row in self._rows(catalog.OUTSIDE, parameters)) if not every or left_out else (),
+            configuration=configuration or None,
         )
         dumped = Dumped(every, parameters["namespaces"], self.selection.excluded_oids, [extension.name for extension in extensions])
         return SourceDescription(self._database(), contents, pack_catalog(read_objects(self.connection, self.version_num, dumped)))

@@ -71,7 +71,7 @@ class DumpTransfer:
                 f"dumped objects refer to objects that are left out, so the target of a restore must hold these already: {listed(outside, 20)}"
             )
         if unmatched := snapshot.selection.unmatched:
-            self._run.warn(f"excludeTables and excludeTableData: no table matches {listed(unmatched, 20)}")
+            self._run.warn(f"nothing in the database matches these patterns of what to leave out: {listed(unmatched, 20)}")
 
     def _dump(self, snapshot: Snapshot, source: SourceDescription, client: Client) -> StoredObject:
         algorithm = self._options.compression.algorithm

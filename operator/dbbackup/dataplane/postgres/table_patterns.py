@@ -24,6 +24,15 @@ def matching_tables(pattern: str, tables: Iterable[tuple[str, str]]) -> set[tupl
     return {(s, n) for s, n in tables if schema.fullmatch(s) and name.fullmatch(n)}
 
 
+def matching_names(pattern: str, names: Iterable[str]) -> set[str]:
+    """The names, of schemas or extensions, that `pattern` matches; Failure InvalidSpec where it is
+    malformed."""
+    if not re.fullmatch(_PART, pattern):
+        raise Failure("InvalidSpec", f'{pattern!r} is not one name: "quote" a name that holds a dot')
+    regex = re.compile(_regex(pattern))
+    return {name for name in names if regex.fullmatch(name)}
+
+
 def tables_named(name: str, tables: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """The (schema, name) pairs that an exact name means: `*` and `?` in it are literal. Failure
     InvalidSpec where it is malformed."""

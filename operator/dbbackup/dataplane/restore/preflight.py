@@ -165,7 +165,9 @@ def _may_not_own(connection: Connection, replaced: Replaced, user: str) -> tuple
 def _schemas(needs: ArtifactNeeds) -> list[str]:
     if needs.requirements:
         return sorted(needs.requirements.made | needs.requirements.filled)
-    return sorted({table.schema_ for table in needs.contents.tables} | set(needs.contents.schemas))
+    configuration = {(table.schema_, table.name) for table in needs.contents.configuration or ()}
+    used = {table.schema_ for table in needs.contents.tables if (table.schema_, table.name) not in configuration}
+    return sorted(used | set(needs.contents.schemas))
 
 
 def refuse_old_server(server_version_num: int) -> None:

@@ -23,7 +23,7 @@ from dbbackup.dataplane.postgres.connection import Connection, connect, server_v
 from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
 from dbbackup.dataplane.postgres.locks import beside_backups, cancel, hold_run_lock
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
-from dbbackup.dataplane.restore import preflight
+from dbbackup.dataplane.restore import configuration, preflight
 from dbbackup.dataplane.restore.analyze import analyze
 from dbbackup.dataplane.restore.closure import Replaced, examine
 from dbbackup.dataplane.restore.databases import created_database
@@ -120,7 +120,7 @@ class Restore:
         facts = preflight.gather_facts(connection, self._needs, replaced)
         self._locks = preflight.estimate_locks(self._needs, replaced)
         self._server = facts.server
-        problems = [*preflight.judge(facts, self._needs, replaced), *self._not_empty(connection)]
+        problems = [*preflight.judge(facts, self._needs, replaced), *self._configuration(connection, replaced), *self._not_empty(connection)]
         preflight.refuse(problems, self._info.who)
         self._extensions = creating_statements(connection, self._plan.contents.extensions, facts.extensions)
         self._run.reporter.info(
@@ -136,6 +136,16 @@ class Restore:
         held = held_objects(connection)
         return examine(connection, choose_roots(held, wanted_by_name(held, drops)), made_names(drops))
 
+    def _configuration(self, connection: Connection, replaced: Replaced) -> list[preflight.PreflightProblem]:
+        tables = configuration.configuration_tables(connection, self._plan.contents)
+        return list(configuration.judge(connection, tables, replaced.relations, self._info.user))
+
+    def _make_room_for_configuration(self, connection: Connection, executor: Executor) -> None:
+        """For the rows of extensions' tables, once all extensions are there."""
+        preflight.refuse(self._configuration(connection, Replaced()), self._info.who)
+        for statement in configuration.statements(configuration.configuration_tables(connection, self._plan.contents)):
+            executor.execute(statement)
+
     def _not_empty(self, connection: Connection) -> list[preflight.PreflightProblem]:
         if self._replacing:
             if self._manifest.format == "plain" and not self._manifest.options.clean:
@@ -149,7 +159,10 @@ class Restore:
     def _safety_backup(self, connection: Connection) -> None:
         if not self._replacing or not self._options.safety_backup or not user_objects(connection, 1)[1]:
             return
-        options = BackupOptions(format=self._manifest.format)
+        spared = configuration.untouched(connection, self._plan.contents)
+        if spared:
+            self._run.reporter.info(f"{self._info.who} may not read {listed(spared)}, which the restore leaves alone, and the safety backup out")
+        options = BackupOptions(format=self._manifest.format, exclude_tables=spared)
         try:
             backup = BackupRun(self._run, self._info, options, lambda: self._storage, suffix=SAFETY_SUFFIX, locked=True)
             artifact = backup.execute()
@@ -233,6 +246,7 @@ class Restore:
         executor.run(head.preamble)
         for statement in self._extensions:
             executor.execute(statement)
+        self._make_room_for_configuration(connection, executor)
         with _comment_warnings(connection, self._run.warn):
             executor.run(chain(head.first, head.rest))
         if not source.finished:

@@ -50,6 +50,8 @@ class ArchiveSelection:
     """The definitions of the selected policies: they name roles."""
     partly: frozenset[tuple[str, str]] = frozenset()
     """Tables that would get rows of other partitions too, were all of the archive restored."""
+    rows: frozenset[tuple[str, str]] = frozenset()
+    """Tables and sequences whose rows or values are restored."""
 
     def listing(self) -> str:
         """The file for `pg_restore --use-list`."""
@@ -57,6 +59,8 @@ class ArchiveSelection:
 
     def contents(self, whole: Contents) -> Contents:
         """The part of the manifest's contents that is restored."""
+        configuration = tuple(table for table in whole.configuration or () if (table.schema_, table.name) in self.rows)
+        extensions = self.extensions | {table.extension for table in configuration}
         return Contents(
             schemas=(),
             tables=tuple(
@@ -64,9 +68,10 @@ class ArchiveSelection:
                 for table in whole.tables
                 if (table.schema_, table.name) in self.tables
             ),
-            extensions=tuple(extension for extension in whole.extensions if extension.name in self.extensions),
+            extensions=tuple(extension for extension in whole.extensions if extension.name in extensions),
             roles=tuple(role for role in whole.roles if role in self.policies),
             relations=self.locks,
+            configuration=configuration or None,
         )
 
 
@@ -124,6 +129,7 @@ def complete(entries: Sequence[TocEntry], chosen: set[int], exists: Exists) -> A
         left_out=tuple(f"{e.schema}.{e.tag}" for e in left_out),
         locks=sum(_LOCKS.get(entry.kind, 0) for entry in selected),
         policies="\n".join(entry.definition for entry in selected if entry.kind == "POLICY"),
+        rows=frozenset((e.schema, e.tag) for e in selected if e.kind in {"TABLE DATA", "SEQUENCE SET"}),
         partly=frozenset(target for e in entries if e.kind == "TABLE DATA" and e.id not in kept and (target := copy_target(e)) is not None),
     )
 
