@@ -280,15 +280,6 @@ def test_a_selection_of_a_plain_artifact_is_refused_with_advice(job: Job, source
     assert "format: custom" in ended.report.failure.hint
 
 
-def test_an_artifact_made_without_clean_cannot_replace(job: Job, postgres: Postgres, source: str) -> None:
-    backup = job.backup(clean=False)
-    with untouched(postgres, source):
-        ended = restore(job, backup, source, on_existing="Replace")
-    assert ended.reason == "TargetNotEmpty"
-    assert ended.report.failure
-    assert "clean: false" in ended.report.failure.message
-
-
 def test_a_lock_timeout_names_the_lock_holders(job: Job, postgres: Postgres, source: str) -> None:
     backup = job.backup()
     before = postgres.dump(source)

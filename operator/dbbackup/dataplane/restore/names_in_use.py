@@ -17,9 +17,11 @@ _IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"().,;]+))')
 _WITHOUT_TYPE = frozenset({"index", "sequence", "composite type"})
 _TYPES = frozenset({"type", "domain"})
 _RELATIONS = """
-SELECT w.i::int, c.oid::bigint, c.oid::bigint, i.type, i.identity, (
-  SELECT pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, d.refobjid, 0) FROM pg_catalog.pg_depend d
-  WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.refclassid = d.classid AND d.deptype IN ('a', 'i') LIMIT 1)
+SELECT w.i::int, c.oid::bigint, c.oid::bigint, i.type, i.identity,
+       pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, coalesce(
+         (SELECT x.indrelid FROM pg_catalog.pg_index x WHERE x.indexrelid = c.oid),
+         (SELECT d.refobjid FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+            AND d.refclassid = d.classid AND d.deptype IN ('a', 'i') LIMIT 1)), 0)
 FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY w(s, n, i)
 JOIN pg_catalog.pg_namespace ns ON ns.nspname = w.s JOIN pg_catalog.pg_class c ON c.relnamespace = ns.oid AND c.relname = w.n
 CROSS JOIN LATERAL pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, c.oid, 0) i

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dbbackup.contract.catalog import Catalog
+from dbbackup.contract.catalog import Catalog, CatalogObject
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents, Manifest
 from dbbackup.contract.run import RestoreOptions
@@ -17,22 +17,24 @@ from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres import clients
 from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.restore import selection
-from dbbackup.dataplane.restore.legacy_drops import DroppedObject, find_named
+from dbbackup.dataplane.restore.lacking import lacking_by_key, lacking_by_name
 from dbbackup.dataplane.restore.requirements import Requirements, requirements
-from dbbackup.dataplane.restore.roots import held_objects
 from dbbackup.dataplane.restore.source import ArtifactSource
 from dbbackup.dataplane.sql.archive_toc import TocEntry, TocError, read_toc
 from dbbackup.storage.base import Storage
 from dbbackup.text import listed
 
-_FLAGS = ("--file=-", "--no-owner", "--no-privileges", "--no-tablespaces", "--clean", "--if-exists")
+_FLAGS = ("--file=-", "--no-owner", "--no-privileges", "--no-tablespaces")
+_LEGACY_FLAGS = ("--clean", "--if-exists")
+"""For an artifact without a catalog: the DROP statements say what it holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
     """`argv` is that of pg_restore, empty for a plain artifact; `contents` is what is restored.
-    `partial`: only a selection is restored, and `entries` and `chosen` describe it. `catalog` and
-    `requirements` are None for an artifact without a catalog."""
+    `partial`: only a selection is restored, and `entries` and `chosen` describe it. `catalog`,
+    `requirements` and `made`, the objects that the restored part makes, are None for an artifact
+    without a catalog."""
 
     argv: tuple[str, ...]
     contents: Contents
@@ -41,6 +43,7 @@ class RestorePlan:
     chosen: frozenset[int] = frozenset()
     catalog: Catalog | None = None
     requirements: Requirements | None = None
+    made: tuple[CatalogObject, ...] | None = None
 
 
 def make_plan(run: Run, storage: Storage, options: RestoreOptions, manifest: Manifest) -> RestorePlan:
@@ -52,11 +55,11 @@ def make_plan(run: Run, storage: Storage, options: RestoreOptions, manifest: Man
             raise Failure("SelectionUnsupported", f"{options.key} is a plain artifact: it is restored whole or not at all")
         argv: tuple[str, ...] = ()
     else:
-        argv = (_pg_restore(run, options.key, manifest), *_FLAGS)
+        argv = (_pg_restore(run, options.key, manifest), *_FLAGS, *(() if manifest.catalog else _LEGACY_FLAGS))
     catalog = load_catalog(storage, options.key, manifest)
     planned = RestorePlan(argv, manifest.contents, catalog=catalog)
     if not selective:
-        return replace(planned, requirements=requirements(catalog) if catalog else None)
+        return planned if catalog is None else replace(planned, requirements=requirements(catalog), made=catalog.objects)
     source = ArtifactSource(storage, options.key, manifest, run.stop)
     try:
         entries = read_toc(source.chunks())
@@ -83,14 +86,8 @@ def completed_plan(planned: RestorePlan, connection: Connection, run: Run) -> It
     if not planned.partial:
         yield planned
         return
-
-    def exists(drops: Sequence[DroppedObject]) -> set[DroppedObject]:
-        schemas = [drop.name for drop in drops if drop.kind == "SCHEMA"]
-        there = {name for (name,) in connection.execute("SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY(%s::text[])", (schemas,))}
-        found = {drop for drop, _ in find_named(held_objects(connection), drops)}
-        return found | {drop for drop in drops if drop.kind == "SCHEMA" and drop.name in there}
-
-    selected = selection.complete(planned.entries, set(planned.chosen), exists)
+    lacking = lacking_by_name(connection) if planned.catalog is None else lacking_by_key(connection, planned.catalog.by_address())
+    selected = selection.complete(planned.entries, set(planned.chosen), lacking)
     if selected.needed:
         run.reporter.info(f"the selection needs these objects, which the target lacks: {', '.join(selected.needed)}")
     if selected.left_out:
@@ -104,7 +101,10 @@ def completed_plan(planned: RestorePlan, connection: Connection, run: Run) -> It
             yield replace(planned, argv=argv, contents=contents)
             return
         ids = set(selected.ids)
-        wanted = requirements(planned.catalog, {entry.address for entry in planned.entries if entry.id in ids and entry.address})
+        addresses = {entry.address for entry in planned.entries if entry.id in ids and entry.address}
+        wanted = requirements(planned.catalog, addresses)
+        made = tuple(held for held in planned.catalog.objects if held.address in addresses or held.of in addresses)
         named = {extension.name for extension in contents.extensions} | wanted.extensions
         extensions = tuple(extension for extension in planned.contents.extensions if extension.name in named)
-        yield replace(planned, argv=argv, contents=contents.model_copy(update={"extensions": extensions}), requirements=wanted)
+        contents = contents.model_copy(update={"extensions": extensions})
+        yield replace(planned, argv=argv, contents=contents, requirements=wanted, made=made)

@@ -177,8 +177,8 @@ def refuse_old_server(server_version_num: int) -> None:
 
 
 def cannot_replace(connection: Connection, needs: ArtifactNeeds) -> list[PreflightProblem]:
-    """An artifact that was made with `clean: false` contains no DROP statements, so none of its
-    tables may exist."""
+    """An artifact without a catalog that was made with `clean: false` contains no DROP statements,
+    so none of its tables may exist."""
     tables = needs.contents.tables
     names = ([table.schema_ for table in tables], [table.name for table in tables])
     existing = [name for (name,) in connection.execute(_EXISTING, names)]

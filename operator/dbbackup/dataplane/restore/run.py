@@ -23,7 +23,7 @@ from dbbackup.dataplane.postgres.connection import Connection, connect, server_v
 from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
 from dbbackup.dataplane.postgres.locks import beside_backups, cancel, hold_run_lock
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
-from dbbackup.dataplane.restore import configuration, preflight
+from dbbackup.dataplane.restore import configuration, legacy_drops, preflight
 from dbbackup.dataplane.restore.analyze import analyze
 from dbbackup.dataplane.restore.closure import Replaced, examine
 from dbbackup.dataplane.restore.databases import created_database
@@ -31,10 +31,10 @@ from dbbackup.dataplane.restore.dump_head import DumpHead, read_dump_head
 from dbbackup.dataplane.restore.event_triggers import quiet
 from dbbackup.dataplane.restore.executor import Executor, Restored
 from dbbackup.dataplane.restore.extensions import creating_statements
-from dbbackup.dataplane.restore.legacy_drops import made_names, parse_drop_section, wanted_by_name
+from dbbackup.dataplane.restore.names_in_use import made_names
 from dbbackup.dataplane.restore.plan import RestorePlan, completed_plan, make_plan
 from dbbackup.dataplane.restore.replace import Replacement
-from dbbackup.dataplane.restore.roots import choose_roots, held_objects
+from dbbackup.dataplane.restore.roots import choose_roots, held_objects, wanted_keys
 from dbbackup.dataplane.restore.source import ArtifactSource
 from dbbackup.dataplane.restore.target import schemas, user_objects
 from dbbackup.dataplane.restore.transaction import End, OpenTransaction, Transaction
@@ -109,7 +109,7 @@ class Restore:
         self._run.facts.database = self._database_report(connection)
         source = ArtifactSource(self._storage, self._options.key, self._manifest, self._run.stop, self._plan.argv, whole=not self._plan.partial)
         try:
-            yield source, read_dump_head(source.pieces(), keep_drops=self._replacing)
+            yield source, read_dump_head(source.pieces(), keep_drops=self._replacing and self._plan.made is None)
         except psycopg.Error as error:
             raise to_failure(error, self._info, "restoring", "RestoreFailed") from None
         finally:
@@ -132,9 +132,11 @@ class Restore:
     def _replaced(self, connection: Connection, head: DumpHead) -> Replaced:
         if not self._replacing:
             return Replaced()
-        drops = parse_drop_section(head.drops)
-        held = held_objects(connection)
-        return examine(connection, choose_roots(held, wanted_by_name(held, drops)), made_names(drops))
+        held, made = held_objects(connection), self._plan.made
+        if made is None:
+            drops = legacy_drops.parse_drop_section(head.drops)
+            return examine(connection, choose_roots(held, legacy_drops.wanted_by_name(held, drops)), legacy_drops.made_names(drops))
+        return examine(connection, choose_roots(held, wanted_keys(made)), made_names(made))
 
     def _configuration(self, connection: Connection, replaced: Replaced) -> list[preflight.PreflightProblem]:
         tables = configuration.configuration_tables(connection, self._plan.contents)
@@ -148,7 +150,7 @@ class Restore:
 
     def _not_empty(self, connection: Connection) -> list[preflight.PreflightProblem]:
         if self._replacing:
-            if self._manifest.format == "plain" and not self._manifest.options.clean:
+            if self._plan.made is None and self._manifest.format == "plain" and not self._manifest.options.clean:
                 return preflight.cannot_replace(connection, self._needs)
             return []
         names, count = user_objects(connection)

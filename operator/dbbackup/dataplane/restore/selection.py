@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents
 from dbbackup.dataplane.postgres import table_patterns
-from dbbackup.dataplane.restore.legacy_drops import DroppedObject, parse_drop_statement
 from dbbackup.dataplane.sql.archive_toc import TocEntry, copy_target
 
 RELATIONS = frozenset({"TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"})
@@ -31,7 +30,8 @@ _NEVER = frozenset({
 })  # fmt: skip
 _LOCKS = {"TABLE": 3, "MATERIALIZED VIEW": 3, "INDEX": 1, "CONSTRAINT": 1, "SEQUENCE": 1, "VIEW": 1, "FOREIGN TABLE": 1}
 
-Exists = Callable[[Sequence[DroppedObject]], set[DroppedObject]]
+Lacking = Callable[[Sequence[TocEntry]], set[int]]
+"""Entries -> the IDs of those whose objects the target lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def choose(entries: Sequence[TocEntry], schemas: Sequence[str], tables: Sequence
     return _belonging(entries, chosen)
 
 
-def complete(entries: Sequence[TocEntry], chosen: set[int], exists: Exists) -> ArchiveSelection:
+def complete(entries: Sequence[TocEntry], chosen: set[int], lacking: Lacking) -> ArchiveSelection:
     """Adds objects that the selection needs and the target lacks. Failure InvalidSpec where one of
     them is a table: its rows were not asked for."""
     by_id = {entry.id: entry for entry in entries}
@@ -110,15 +110,15 @@ def complete(entries: Sequence[TocEntry], chosen: set[int], exists: Exists) -> A
         candidates = _needs(by_id, chosen - foreign_keys) - chosen - known
         extensions |= {by_id[number].tag for number in candidates if by_id[number].kind == "EXTENSION"}
         known |= candidates
-        lacking = _lacking([by_id[number] for number in candidates], exists)
-        tables = sorted(f"{e.schema}.{e.tag}" for e in lacking if e.kind in RELATIONS - {"SEQUENCE"})
+        absent = lacking([by_id[number] for number in candidates])
+        tables = sorted(f"{by_id[n].schema}.{by_id[n].tag}" for n in absent if by_id[n].kind in RELATIONS - {"SEQUENCE"})
         if tables:
             raise Failure("InvalidSpec", f"the selection needs {', '.join(tables)}, which neither it nor the target contains: select them too")
-        if not lacking:
+        if not absent:
             break
-        needed |= {entry.id for entry in lacking}
+        needed |= absent
         chosen = _belonging(entries, chosen | needed)
-    left_out = _dangling([by_id[number] for number in foreign_keys], by_id, chosen, exists)
+    left_out = _dangling([by_id[number] for number in foreign_keys], by_id, chosen, lacking)
     kept = chosen - {entry.id for entry in left_out}
     selected = [entry for entry in entries if entry.id in kept]
     return ArchiveSelection(
@@ -170,21 +170,8 @@ def _is_own_object(entry: TocEntry) -> bool:
     return entry.kind == "EXTENSION" or entry.kind in RELATIONS or entry.kind not in _BY_TAG | _BY_DEPENDENCY
 
 
-def _lacking(candidates: Sequence[TocEntry], exists: Exists) -> list[TocEntry]:
-    drops = {entry.id: drop for entry in candidates if (drop := _drop(entry)) is not None}
-    existing = exists(list(drops.values()))
-    return [entry for entry in candidates if entry.id in drops and drops[entry.id] not in existing]
-
-
-def _drop(entry: TocEntry) -> DroppedObject | None:
-    if entry.kind == "SCHEMA":
-        return DroppedObject("SCHEMA", "", entry.tag)
-    found = parse_drop_statement(entry.drop.strip()) if entry.drop else False
-    return found if isinstance(found, DroppedObject) else None
-
-
-def _dangling(foreign_keys: Sequence[TocEntry], by_id: dict[int, TocEntry], chosen: set[int], exists: Exists) -> list[TocEntry]:
+def _dangling(foreign_keys: Sequence[TocEntry], by_id: dict[int, TocEntry], chosen: set[int], lacking: Lacking) -> list[TocEntry]:
     """Foreign keys onto tables that will not exist."""
     targets = {key.id: [by_id[n] for n in key.needs if n in by_id and by_id[n].kind == "TABLE" and n not in chosen] for key in foreign_keys}
-    lacking = {entry.id for entry in _lacking([entry for found in targets.values() for entry in found], exists)}
-    return [key for key in foreign_keys if any(entry.id in lacking for entry in targets[key.id])]
+    absent = lacking([entry for found in targets.values() for entry in found])
+    return [key for key in foreign_keys if any(entry.id in absent for entry in targets[key.id])]

@@ -21,7 +21,6 @@ from dbbackup.dataplane.restore.databases import create_statement
 from dbbackup.dataplane.restore.dropping import drop_statements
 from dbbackup.dataplane.restore.extensions import ExtensionState, extension_order
 from dbbackup.dataplane.restore.grants import GrantInventory, ObjectGrants, PublishedTable
-from dbbackup.dataplane.restore.legacy_drops import DroppedObject
 from dbbackup.dataplane.restore.preflight import ArtifactNeeds, TargetFacts, TargetServer
 from dbbackup.dataplane.restore.requirements import Requirements, Shortfalls
 from dbbackup.dataplane.restore.roots import HeldObject, choose_roots, wanted_keys
@@ -397,12 +396,14 @@ ENTRIES = [
 ]
 
 
-def everything(drops: Sequence[DroppedObject]) -> set[DroppedObject]:
-    return set(drops)
-
-
-def nothing(drops: Sequence[DroppedObject]) -> set[DroppedObject]:
+def everything(entries: Sequence[TocEntry]) -> set[int]:
+    """What a target lacks that has it all."""
     return set()
+
+
+def nothing(entries: Sequence[TocEntry]) -> set[int]:
+    """What an empty target lacks."""
+    return {entry.id for entry in entries if entry.drop and entry.kind != "EXTENSION"}
 
 
 def test_a_table_is_selected_with_its_parts_only() -> None:
@@ -416,7 +417,7 @@ def test_a_table_is_selected_with_its_parts_only() -> None:
 
 
 def test_missing_objects_are_added_and_foreign_keys_left_out() -> None:
-    selected = selection.complete(ENTRIES, selection.choose(ENTRIES, [], ["a.t"]), lambda drops: {d for d in drops if d.name == "t more"})
+    selected = selection.complete(ENTRIES, selection.choose(ENTRIES, [], ["a.t"]), lambda entries: {n for n in nothing(entries) if n != 9})
     assert selected.ids == (1, 3, 4, 5, 6, 7, 8, 10, 12, 13, 15, 16, 17, 19)
     assert set(selected.needed) == {"schema a", "type a.mood", "function a.tf()"}
     with pytest.raises(Failure, match=r"a\.t more") as caught:
