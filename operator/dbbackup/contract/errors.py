@@ -388,13 +388,13 @@ _ALL = (
     Reason(
         "ConstraintViolation",
         _T,
-        "The data violates a constraint; everything was rolled back.",
+        "The data violates a constraint.",
         "Look at the constraint that the message names; rows that stay in the target may conflict.",
     ),
     Reason(
         "RowCountMismatch",
         _T,
-        "The server received a different number of rows than the manifest records; everything was rolled back.",
+        "The server received a different number of rows than the manifest records.",
         "Look for triggers or rules on the target that drop rows.",
     ),
     Reason(
@@ -418,8 +418,8 @@ _ALL = (
     Reason(
         "OutcomeUnknown",
         ExitCode.OUTCOME_UNKNOWN,
-        "The connection was lost during a restore's COMMIT, or a backup left no report and the bucket could not be read: it is"
-        " unknown whether the run took effect.",
+        "The server could not say how a restore's transaction ended, or it says that the artifact ended it and committed a part; or a"
+        " backup left no report and the bucket could not be read: it is unknown whether the run took effect.",
         "Compare the target with the backup before you decide (docs/restore-runbook.md, 5); nothing was tried again. For a backup,"
         " look for manifest.json in its directory.",
     ),

@@ -9,6 +9,10 @@ from dbbackup.contract.manifest import Manifest
 from dbbackup.dataplane.sql.filter import is_system_schema
 
 _DECOMPRESS = {"zstd": ("zstd -t {file}", "zstd -d --keep {file}"), "gzip": ("gzip -t {file}", "gzip -dk {file}"), "none": ("", "")}
+_PSQL = (
+    "psql must know `\\restrict`, which keeps the dump's own SQL from running commands of your shell: that is 13.22, 14.19, 15.14, 16.10, 17.6"
+    " or later (August 2025). "
+)
 _SUFFIX = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 
@@ -66,7 +70,8 @@ def _plain(manifest: Manifest, dump: str) -> list[str]:
         "```sh",
         f'psql -X -1 -v ON_ERROR_STOP=1 -f {dump} -d "$TARGET"',
         "```",
-        "One transaction: it restores everything or changes nothing. Any psql from 13 on will do. "
+        "One transaction: it restores everything or changes nothing. "
+        + _PSQL
         + (
             "Objects of the dump that the target holds are dropped and made anew; others are left alone, and stop the restore where they depend on"
             " one of the dump. The user must own what is replaced. Owners and privileges are not in the dump: new objects belong to the user."

@@ -17,9 +17,15 @@ Each rule is for one behaviour of PostgreSQL:
   elsewhere; all other statements of it (dummies of views, `ALTER FOREIGN TABLE`, `ALTER DOMAIN`,
   what names an access method, ...) are run so that what does not exist is no error. Only for stock
   tools: our own restore does not run that section.
-- psql before August 2025 refuses `\\restrict` and `\\unrestrict`. They guard psql against
-  meta-commands smuggled into a dump (CVE-2025-8714). Here the splitter finds the end of every
-  statement, a meta-command fails the backup, and our own restore does not run psql.
+- Where a string ends depends on `standard_conforming_strings`, which the dump's own SQL can change
+  (a CHECK that is run by COPY): it is set before each statement for which that matters. Pieces of
+  large objects run nothing of the dump's own between them.
+- psql takes each `begin` in CREATE FUNCTION for the beginning of a body. As a name it is quoted.
+- Settings that change what the dump's texts mean, and that pg_dump does not set, are set: a
+  database or a role may have others.
+
+`\\restrict` and `\\unrestrict` stay: they guard psql against meta-commands that the dump's own SQL
+smuggles in (CVE-2025-8714), where a setting that it changes moves the end of a string.
 """
 
 from __future__ import annotations
@@ -44,6 +50,24 @@ _HARMLESS = re.compile(
     re.IGNORECASE,
 )
 _COLUMN_OPTIONS = re.compile(rb"(ALTER\s+(?:FOREIGN\s+)?TABLE\b.*\bALTER\s+COLUMN\b.*\bSET\s*\()([^()]*)(\)\s*;)\Z", re.IGNORECASE | re.DOTALL)
+_STRINGS = re.compile(rb"SET\s+standard_conforming_strings\s*=\s*(on|off);", re.IGNORECASE)
+_LARGE_OBJECT = re.compile(rb"SELECT pg_catalog\.lo")
+_ROUTINE = re.compile(rb"CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) ")
+_BEGIN = re.compile(
+    rb"""[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$([A-Za-z_\x80-\xff]*)\$.*?\$\1\$"""
+    rb"""|(?P<name>(?<![A-Za-z0-9_$\x80-\xff])begin(?![A-Za-z0-9_$\x80-\xff]))""",
+    re.DOTALL,
+)
+_MEANINGS = b"".join(
+    b"\nSET " + setting + b";"
+    for setting in (
+        b"array_nulls = on",
+        b"transform_null_equals = off",
+        b"DateStyle = ISO",
+        b"IntervalStyle = postgres",
+        b"backslash_quote = safe_encoding",
+    )
+)
 _RESTRICT = re.compile(rb"\\(?:un)?restrict\s")
 COMMENT_WARNING = "the comment on "
 """How the warning about a comment that was not set begins."""
@@ -55,19 +79,27 @@ class Filter:
     the result is an artifact, which stock tools may restore."""
 
     def __init__(self, *, stored: bool = True) -> None:
-        self._dropping = stored
+        self._dropping = self._stored = stored
+        self._strings = b"on"
+        self._strings_set = False
         self._dropped = False
         self._schemas = {b"public"}
 
     def apply(self, piece: Piece) -> bytes:
         """SqlError for a meta-command: without --create pg_dump writes only \\restrict."""
-        if piece.kind is Kind.META:
-            if _RESTRICT.match(piece.text):
-                return piece.data[: piece.start]
+        if piece.kind is Kind.META and not _RESTRICT.match(piece.text):
             raise SqlError(f"the dump contains a meta-command of psql: {piece.text[:60].decode('utf-8', 'replace').strip()}")
-        if piece.kind is not Kind.STATEMENT or piece.data[piece.start] not in _FIRST:
+        if piece.kind is not Kind.STATEMENT:
+            self._strings_set = False
             return piece.data
-        return self._statement(piece)
+        data = self._statement(piece) if piece.data[piece.start] in _FIRST else piece.data
+        large_object = _LARGE_OBJECT.match(piece.text) is not None
+        self._strings_set = self._strings_set and large_object
+        if data and not self._dropping and not self._strings_set and b"\\" in piece.text:
+            self._strings_set = large_object
+            lead = piece.data[: piece.start]
+            return lead + b"SET standard_conforming_strings = " + self._strings + b";\n" + data[len(lead) :]
+        return data
 
     def _statement(self, piece: Piece) -> bytes:
         text = piece.text
@@ -75,6 +107,9 @@ class Filter:
         first = text[:6].upper()
         if _DROPPED.match(text):
             return b""
+        if strings := _STRINGS.match(text):
+            self._strings = strings[1]
+            return piece.data + _MEANINGS if self._stored else piece.data
         if self._dropping and self._in_drop_section(lead, text):
             return piece.data if _HARMLESS.match(text) else lead + _where_it_exists(text)
         if first == b"CREATE":
@@ -94,6 +129,8 @@ class Filter:
         return self._dropping
 
     def _create(self, text: bytes) -> bytes:
+        if self._stored and b"begin" in text and _ROUTINE.match(text):
+            return _BEGIN.sub(lambda found: b'"begin"' if found["name"] else found[0], text)
         if schema := _CREATE_SCHEMA.match(text):
             self._schemas.add(text[schema.end() :].rstrip(b" ;"))
             return b"CREATE SCHEMA IF NOT EXISTS " + text[schema.end() :]

@@ -1,6 +1,6 @@
 """Splits the bytes of a plain dump into statements, COPY headers and COPY data with row counts.
 
-The lexer knows the same syntax as psql: quotes, E-strings, quoted identifiers, dollar quotes,
+The lexer knows the syntax of the server: quotes, E-strings, quoted identifiers, dollar quotes,
 comments, parentheses and SQL-standard function bodies. A function body may hold `COPY t FROM
 stdin;` at the start of a line, and a row may be 100 MB: neither confuses it, and no row is ever
 held whole.
@@ -66,17 +66,24 @@ class _State(Enum):
 
 _WORD = rb"A-Za-z0-9_$\x80-\xff"
 _TAG = rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$"
-_CODE = re.compile(
-    rb"""['"();\\]|--|/\*|(?<![%(w)s])(?:[eE]'|%(t)s|[Bb][Ee][Gg][Ii][Nn]\s{1,40}[Aa][Tt][Oo][Mm][Ii][Cc](?![%(w)s]))""" % {b"w": _WORD, b"t": _TAG}
-)
-_BODY_CODE = re.compile(_CODE.pattern + rb"|(?<![%(w)s])(?:[Cc][Aa][Ss][Ee]|[Ee][Nn][Dd])(?![%(w)s])" % {b"w": _WORD})
-_ROUTINE = re.compile(rb"CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\b", re.IGNORECASE)
+_TOKENS = rb"""['"();\\]|--|/\*|(?<![%(w)s])(?:[eE]'|%(t)s)""" % {b"w": _WORD, b"t": _TAG}
+_CODE = re.compile(_TOKENS)
+_ROUTINE_CODE = re.compile(_TOKENS + rb"|(?<![%(w)s])(?:BEGIN|ATOMIC|END)(?![%(w)s])" % {b"w": _WORD}, re.IGNORECASE)
+_COMMENT = rb"/\*(?:[^*/]|\*(?!/)|/(?!\*))*\*/"
+_GAP = rb"(?:\s|--[^\r\n]*[\r\n]|/\*(?:[^*/]|\*(?!/)|/(?!\*)|%(c)s)*\*/)+" % {b"c": _COMMENT}
+_ROUTINE = re.compile(rb"CREATE%(g)s(?:OR%(g)sREPLACE%(g)s)?(?:FUNCTION|PROCEDURE)\b" % {b"g": _GAP}, re.IGNORECASE)
 # The input so far may end with the beginning of E', --, /*, a dollar tag or a keyword. That end is
 # examined again with more input.
-_UNSURE = re.compile(rb"(?:[-/]|\$[A-Za-z0-9_\x80-\xff]*|[%(w)s]{1,8}|[Bb][Ee][Gg][Ii][Nn]\s{1,40}[A-Za-z]{0,6})\Z" % {b"w": _WORD})
+_UNSURE = re.compile(rb"(?:[-/]|\$[A-Za-z0-9_\x80-\xff]*|[%(w)s]{1,8})\Z" % {b"w": _WORD})
 _UNSURE_WINDOW = 200
-_LEAD = re.compile(rb"\s*(?:--[^\n]*\n\s*)*")
+_LEAD = re.compile(rb"\s*(?:--[^\r\n]*[\r\n]\s*)*")
+_BLANK = re.compile(rb"\s*")
+_LINE_END = re.compile(rb"[\r\n]")
 _ESCAPE_END = re.compile(rb"\\.|''|'", re.DOTALL)
+# A string goes on after its quote where a newline, blanks and comments are all that is before the
+# next one. Backslashes stay escapes there.
+_GOES_ON = re.compile(rb"(?:[ \t\f\v]|--[^\r\n]*)*[\r\n](?:\s|--[^\r\n]*[\r\n])*'")
+_MAY_GO_ON = re.compile(rb"(?:\s|--[^\r\n]*(?:[\r\n]|\Z))*-?\Z")
 _BLOCK_END = re.compile(rb"/\*|\*/")
 _COPY = re.compile(rb"COPY\b.*\bFROM\s+stdin\b[^;']*;\Z", re.IGNORECASE | re.DOTALL)
 _STRINGS_OFF = re.compile(rb"SET\s+standard_conforming_strings\s*(?:=|TO)\s*'?(?P<value>\w+)'?\s*;\Z", re.IGNORECASE)
@@ -110,7 +117,9 @@ class Splitter:
         self._tag = b""
         self._comments = 0
         self._parens = 0
-        self._bodies = 0
+        self._body = False
+        self._after_fresh = False
+        self._fresh = -1  # nothing but blanks and comments followed what ends here
 
     def feed(self, chunk: bytes) -> Iterator[Piece]:
         """The pieces that `chunk` completes. The iterator must be drained before the next call."""
@@ -133,6 +142,7 @@ class Splitter:
             self._begin = 0
             self._start -= shift
             self._position -= shift
+            self._fresh -= shift if self._fresh >= 0 else 0
 
     def finish(self) -> Iterator[Piece]:
         """The end of the input: the last piece, or SqlError where it ends within a statement or
@@ -208,11 +218,11 @@ class Splitter:
             case _State.IDENT:
                 self._seek(b'"')
             case _State.LINE:
-                self._seek(b"\n")
+                self._line()
             case _State.DOLLAR:
                 self._seek(self._tag)
             case _State.ESCAPE:
-                self._escape()
+                self._escape(final=final)
             case _State.BLOCK:
                 self._block()
         return None
@@ -225,22 +235,38 @@ class Splitter:
         else:
             self._position = max(self._position, len(self._buffer) - len(mark) + 1)
 
-    def _escape(self) -> None:
-        for found in _ESCAPE_END.finditer(self._buffer, self._position):
-            if found[0] == b"'":
-                if found.end() == len(self._buffer):
-                    return  # a second quote may follow
+    def _line(self) -> None:
+        """A CR ends a comment too, for the server as for psql."""
+        found = _LINE_END.search(self._buffer, self._position)
+        self._position = found.end() if found else len(self._buffer)
+        if found:
+            self._comment_ends()
+
+    def _comment_ends(self) -> None:
+        self._state = self._resume
+        if self._after_fresh:
+            self._fresh, self._after_fresh = self._position, False
+
+    def _escape(self, *, final: bool) -> None:
+        position = self._position
+        while found := _ESCAPE_END.search(self._buffer, position):
+            if found[0] != b"'":
+                self._position = position = found.end()
+            elif more := _GOES_ON.match(self._buffer, found.end()):
+                self._position = position = more.end()
+            elif not final and _MAY_GO_ON.match(self._buffer, found.end()):
+                return
+            else:
                 self._position = found.end()
                 self._state = self._resume
                 return
-            self._position = found.end()
 
     def _block(self) -> None:
         for found in _BLOCK_END.finditer(self._buffer, self._position):
             self._comments += 1 if found[0] == b"/*" else -1
             self._position = found.end()
             if not self._comments:
-                self._state = self._resume
+                self._comment_ends()
                 return
         self._position = max(self._position, len(self._buffer) - 1)
 
@@ -272,15 +298,17 @@ class Splitter:
 
     def _code(self, *, final: bool) -> Piece | None:
         position = self._position
+        tokens = _ROUTINE_CODE if _ROUTINE.match(self._buffer, self._start) else _CODE
         while True:
-            found = (_BODY_CODE if self._bodies else _CODE).search(self._buffer, position)
+            found = tokens.search(self._buffer, position)
             if found is None:
                 break
             token, position = found[0], found.end()
             first = token[:1]
             if first == b";":
-                if not self._parens and not self._bodies:
+                if not self._parens and not self._body:
                     return self._end(position, final=final)
+                self._fresh = position
             elif first == b"(":
                 self._parens += 1
             elif first == b")":
@@ -291,17 +319,17 @@ class Splitter:
                 if position == len(self._buffer) and not final:
                     self._position = found.start()  # the word may go on
                     return None
-                self._word(token)
+                self._word(token.upper(), found.start(), position)
             else:
                 self._position = position
-                self._open(token)
+                self._open(token, found.start())
                 return None
             self._position = position
         unsure = None if final else _UNSURE.search(self._buffer, max(position, len(self._buffer) - _UNSURE_WINDOW))
         self._position = unsure.start() if unsure else len(self._buffer)
         return None
 
-    def _open(self, token: bytes) -> None:
+    def _open(self, token: bytes, begin: int) -> None:
         self._resume = _State.CODE
         match token[:1]:
             case b"'":
@@ -311,20 +339,32 @@ class Splitter:
             case b"$":
                 self._state, self._tag = _State.DOLLAR, token
             case b"-":
-                self._state = _State.LINE
+                self._state, self._after_fresh = _State.LINE, self._is_fresh(begin)
             case b"/":
-                self._state, self._comments = _State.BLOCK, 1
+                self._state, self._comments, self._after_fresh = _State.BLOCK, 1, self._is_fresh(begin)
             case _:
                 self._state = _State.ESCAPE
 
-    def _word(self, word: bytes) -> None:
+    def _is_fresh(self, begin: int) -> bool:
+        blank = _BLANK.match(self._buffer, self._fresh) if self._fresh >= 0 else None
+        return blank is not None and blank.end() >= begin
+
+    def _word(self, word: bytes, begin: int, end: int) -> None:
+        """A SQL-standard body begins at the routine's first BEGIN ATOMIC and ends at an END that
+        begins a statement of it.
+
+        That is PostgreSQL's grammar: no statement within a body begins with END. So columns called
+        `begin`, which pg_dump does not quote, and labels such as `AS case` need no guesses; psql
+        counts BEGIN, CASE and END instead.
+        """
         if self._parens:
             return
-        if len(word) > 4:  # BEGIN ATOMIC
-            if _ROUTINE.match(self._buffer, self._start):
-                self._bodies += 1
-        elif self._bodies:
-            self._bodies += 1 if len(word) == 4 else -1  # CASE, END
+        if self._body:
+            self._body = not (word == b"END" and self._is_fresh(begin))
+        elif word == b"BEGIN":
+            self._fresh = end
+        elif word == b"ATOMIC" and self._is_fresh(begin):
+            self._body, self._fresh = True, end
 
     def _end(self, end: int, *, final: bool) -> Piece | None:
         text = self._buffer[self._start : end]
