@@ -62,6 +62,6 @@ def test_a_schema_in_which_nothing_is_made_may_be_closed(job: Job, postgres: Pos
         ended = restore(job, backup, target, user, on_existing="Replace", safety_backup=False)
     refused(ended, "InsufficientPrivilege", f"{user} lacks CREATE on the schemas typed")
     assert "empty" not in (ended.report.failure.message if ended.report.failure else "")
-    postgres.load(f"GRANT CREATE ON SCHEMA typed TO {user}", target)
+    postgres.load(f"GRANT ALL ON SCHEMA typed TO {user}", target)
     ended = restore(job, backup, target, user, on_existing="Replace", safety_backup=False)
     assert ended.code == 0, ended.log

@@ -24,6 +24,8 @@ from dbbackup.dataplane.sql.archive_toc import TocEntry, TocError, read_toc
 from dbbackup.storage.base import Storage
 from dbbackup.text import listed
 
+_BODIES = frozenset({"FUNCTION", "PROCEDURE", "COMMENT"})
+"""Kinds of entries whose text may name objects that they can be made without."""
 _FLAGS = ("--file=-", "--no-owner", "--no-privileges", "--no-tablespaces")
 _LEGACY_FLAGS = ("--clean", "--if-exists")
 """For an artifact without a catalog: the DROP statements say what it holds."""
@@ -101,8 +103,10 @@ def completed_plan(planned: RestorePlan, connection: Connection, run: Run) -> It
             yield replace(planned, argv=argv, contents=contents)
             return
         ids = set(selected.ids)
-        addresses = {entry.address for entry in planned.entries if entry.id in ids and entry.address}
-        wanted = requirements(planned.catalog, addresses)
+        entries = [entry for entry in planned.entries if entry.id in ids]
+        addresses = {entry.address for entry in entries if entry.address}
+        definitions = "\n".join(entry.definition for entry in entries if entry.kind not in _BODIES)
+        wanted = requirements(planned.catalog, addresses, definitions)
         made = tuple(held for held in planned.catalog.objects if held.address in addresses or held.of in addresses)
         named = {extension.name for extension in contents.extensions} | wanted.extensions
         extensions = tuple(extension for extension in planned.contents.extensions if extension.name in named)

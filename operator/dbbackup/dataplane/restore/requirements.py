@@ -25,15 +25,22 @@ _PARTS_WITH_SCHEMA = frozenset({"sequence", "statistics object"})
 _UNDEFINED = frozenset({"42704", "42P01", "42883", "42809", "3F000"})
 """SQLSTATEs of pg_get_object_address for an object that is missing."""
 _FIND = "SELECT classid::bigint, objid::bigint FROM pg_catalog.pg_get_object_address(%s, %s::text[], %s::text[])"
-_WRAPPERS = """
-SELECT 'foreign-data wrapper ' || pg_catalog.quote_ident(f.fdwname) FROM pg_catalog.pg_foreign_data_wrapper f
-JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass AND d.objid = f.oid AND d.deptype = 'e'
-JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
-WHERE e.extname = ANY (%(extensions)s::text[]) AND NOT pg_catalog.has_foreign_data_wrapper_privilege(f.oid, 'USAGE')
+# Objects without USAGE: schemas, by name or of an extension; types; foreign-data wrappers, also of
+# an extension; foreign servers.
+_CLOSED = """
+SELECT 'schema ' || pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_namespace n
+WHERE (n.nspname = ANY (%(schemas)s::text[]) OR n.oid IN (
+    SELECT e.extnamespace FROM pg_catalog.pg_extension e WHERE e.extname = ANY (%(extensions)s::text[])))
+  AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+UNION ALL SELECT 'type ' || t.oid::pg_catalog.regtype FROM pg_catalog.pg_type t
+WHERE t.oid = ANY (%(pg_type)s::oid[]) AND NOT pg_catalog.has_type_privilege(t.oid, 'USAGE')
 UNION ALL SELECT 'foreign-data wrapper ' || pg_catalog.quote_ident(f.fdwname) FROM pg_catalog.pg_foreign_data_wrapper f
-WHERE f.oid = ANY (%(wrappers)s::oid[]) AND NOT pg_catalog.has_foreign_data_wrapper_privilege(f.oid, 'USAGE')
+WHERE (f.oid = ANY (%(pg_foreign_data_wrapper)s::oid[]) OR f.oid IN (
+    SELECT d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+    WHERE d.classid = 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass AND d.deptype = 'e' AND e.extname = ANY (%(wrapping)s::text[])))
+  AND NOT pg_catalog.has_foreign_data_wrapper_privilege(f.oid, 'USAGE')
 UNION ALL SELECT 'foreign server ' || pg_catalog.quote_ident(s.srvname) FROM pg_catalog.pg_foreign_server s
-WHERE s.oid = ANY (%(servers)s::oid[]) AND NOT pg_catalog.has_server_privilege(s.oid, 'USAGE')
+WHERE s.oid = ANY (%(pg_foreign_server)s::oid[]) AND NOT pg_catalog.has_server_privilege(s.oid, 'USAGE')
 ORDER BY 1
 """
 
@@ -63,16 +70,19 @@ class Shortfalls:
     closed: tuple[str, ...] = ()
 
 
-def requirements(catalog: Catalog, chosen: Collection[Address] | None = None) -> Requirements:
-    """`chosen` are the objects that are restored, without their parts; None is all. What a
-    selection refers to outside of the artifact is not known: only that some object does."""
+def requirements(catalog: Catalog, chosen: Collection[Address] | None = None, definitions: str = "") -> Requirements:
+    """`chosen` are the objects that are restored, without their parts; None is all. The catalog
+    does not say which of them refers to what is outside, so a selection's `definitions` do."""
     held = [o for o in catalog.objects if not o.outside and (chosen is None or o.address in chosen or o.of in chosen)]
+    outside = [o for o in catalog.objects if o.outside]
+    if chosen is not None:
+        outside = [o for o in outside if schema_of(o) is not None and o.identity.partition("(")[0] in definitions]
     return Requirements(
         superuser=tuple(sorted(f"{o.type} {o.identity}" for o in held if o.superuser)),
         made=frozenset(o.names[0] for o in held if o.catalog == "pg_namespace"),
         filled=frozenset(schema for o in held if (schema := schema_of(o)) is not None),
         extensions=frozenset(name for o in held for name in o.needs),
-        outside=tuple(o for o in catalog.objects if o.outside) if chosen is None else (),
+        outside=tuple(outside),
         wrapping=frozenset(name for o in held if o.catalog == "pg_foreign_server" for name in o.needs),
         publishes=any(o.catalog == "pg_publication" for o in held),
     )
@@ -92,7 +102,7 @@ def schema_of(held: CatalogObject) -> str | None:
 
 
 def find_shortfalls(connection: Connection, wanted: Requirements) -> Shortfalls:
-    found: dict[str, list[int]] = {"pg_foreign_data_wrapper": [], "pg_foreign_server": []}
+    found: dict[str, list[int]] = {"pg_type": [], "pg_foreign_data_wrapper": [], "pg_foreign_server": []}
     missing: list[str] = []
     for held in wanted.outside:
         oid = _find(connection, held)
@@ -100,15 +110,19 @@ def find_shortfalls(connection: Connection, wanted: Requirements) -> Shortfalls:
             missing.append(f"{held.type} {held.identity}")
         elif held.catalog in found:
             found[held.catalog].append(oid)
-    parameters = {"extensions": sorted(wanted.wrapping), "wrappers": found["pg_foreign_data_wrapper"], "servers": found["pg_foreign_server"]}
-    return Shortfalls(tuple(sorted(missing)), tuple(text for (text,) in connection.execute(_WRAPPERS, parameters)))
+    schemas = wanted.filled | {schema for held in wanted.outside if (schema := schema_of(held))}
+    parameters = {**found, "schemas": sorted(schemas), "extensions": sorted(wanted.extensions), "wrapping": sorted(wanted.wrapping)}
+    return Shortfalls(tuple(sorted(missing)), tuple(text for (text,) in connection.execute(_CLOSED, parameters)))
 
 
 def _find(connection: Connection, held: CatalogObject) -> int | None:
+    """The object's oid in the target; 0 where the user may not look, as its schema is closed."""
     try:
         with connection.transaction():
             row = connection.execute(_FIND, (held.type, list(held.names), list(held.args))).fetchone()
     except psycopg.Error as error:
+        if error.sqlstate == "42501":
+            return 0
         if error.sqlstate not in _UNDEFINED:
             raise
         return None

@@ -45,6 +45,8 @@ def test_a_selection_of_it() -> None:
     assert wanted.extensions == {"btree_gist", "pg_trgm"}, "those of its parts too"
     assert wanted.outside == ()
     assert not wanted.publishes
+    wanted = requirements(CATALOG, {TABLE.address}, "CREATE TABLE a.t (n text COLLATE pg_catalog.xx);")
+    assert [held.identity for held in wanted.outside] == ["pg_catalog.xx"]
 
 
 @pytest.mark.parametrize(
