@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check cluster cluster-down image gen e2e disaster bench mutants lock cli clean
+.PHONY: help demo test check cluster cluster-down image gen e2e disaster bench conformance mutants lock cli clean
 
 CLUSTER ?= rig
 K ?=
@@ -60,6 +60,11 @@ disaster: $(READY) ## docs/disaster-recovery.md, word for word: destroys the rig
 bench: $(READY) ## the demo's times, and the data plane against pg_dump
 	@tests/rig/prepare.sh
 	@PYTHONPATH=operator $(PYTHON) -m tests.bench $(ARGS)
+
+conformance: $(READY) ## databases that nobody here wrote, by every way: docs/conformance.md; PART=cases|generated|regression MAJOR=15 SCHEMAS=2000 SEED=1
+	@$(RIG) packages postgresql postgresql-client gcc libc6-dev dpkg-dev mmdebstrap debian-archive-keyring
+	@[ -x build/rig/bin/versitygw ] || tests/rig/prepare.sh
+	@PYTHONPATH=operator $(PYTHON) -m tests.conformance $(PART) --major $(or $(MAJOR),15) --schemas $(or $(SCHEMAS),2000) --seed $(or $(SEED),1) $(ARGS)
 
 mutants: $(READY) ## makes small mistakes in the code, which unit tests should notice; ONLY=plan/cron (a path below operator/dbbackup), MINUTES=60, JOBS=
 	@$(PYTHON) tools/mutants.py --minutes $(or $(MINUTES),60) $(if $(JOBS),--jobs $(JOBS)) $(ONLY)

@@ -308,35 +308,39 @@ class Job:
         return into
 
 
-@pytest.fixture
-def job(postgres: Postgres, s3: Versitygw, tmp_path: Path, database: str) -> Job:
-    """A DatabaseBackup's Job on the test's own database and bucket, as the superuser unless asked
+def make_job(postgres: Postgres, s3: Versitygw, directory: Path, database: str) -> Job:
+    """A DatabaseBackup's Job on `database` and a bucket of its own, as the superuser unless asked
     otherwise."""
     for name in ("storage", "scratch"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "storage" / "accessKeyId").write_text(S3_KEYS[0])
-    (tmp_path / "storage" / "secretAccessKey").write_text(S3_KEYS[1])
+        (directory / name).mkdir()
+    (directory / "storage" / "accessKeyId").write_text(S3_KEYS[0])
+    (directory / "storage" / "secretAccessKey").write_text(S3_KEYS[1])
     bucket = f"b-{uuid.uuid4().hex[:12]}"
     made = Job(
         postgres=postgres,
         s3=s3,
-        directory=tmp_path,
+        directory=directory,
         bucket=bucket,
         owner=Owner.model_validate(
             {"kind": "DatabaseBackup", "namespace": "demo", "name": "nightly", "uid": str(uuid.uuid4()), "created_at": datetime.now(UTC)}
         ),
         storage_target=StorageTarget(name="default", bucket=bucket, prefix="team", endpoint=s3.endpoint, credentials_secret="s3", create_bucket=True),
         paths=Paths(
-            database_secret=tmp_path / "database",
-            database_ca=tmp_path / "database-ca",
-            storage_secret=tmp_path / "storage",
-            storage_ca=tmp_path / "storage-ca",
-            scratch=tmp_path / "scratch",
-            termination_log=tmp_path / "termination-log",
-            postgresql=_installed().parent,
+            database_secret=directory / "database",
+            database_ca=directory / "database-ca",
+            storage_secret=directory / "storage",
+            storage_ca=directory / "storage-ca",
+            scratch=directory / "scratch",
+            termination_log=directory / "termination-log",
+            postgresql=postgres.bin.parent.parent,
             secret_grace=0.3,
         ),
     )
     made.storage.ensure_bucket(create=True)
     made.connect_to(database)
     return made
+
+
+@pytest.fixture
+def job(postgres: Postgres, s3: Versitygw, tmp_path: Path, database: str) -> Job:
+    return make_job(postgres, s3, tmp_path, database)

@@ -17,7 +17,7 @@ if [ "${CLUSTER:-rig}" != existing ]; then
   build/venv/bin/python -m pytest tests/disaster -q -p no:cacheprovider
 fi
 suites=()
-for suite in unit contract integration chart faults e2e; do  # the longest ones early
+for suite in unit contract integration conformance chart faults e2e; do  # the longest ones early
   ! compgen -G "tests/$suite/**/test_*.py" >/dev/null && ! compgen -G "tests/$suite/test_*.py" >/dev/null || suites+=("tests/$suite")
 done
 exec build/venv/bin/python -m pytest "${suites[@]}" -n "${WORKERS:-4}" --dist loadgroup -p no:cacheprovider --durations 15

@@ -11,7 +11,7 @@ TEXT = (TESTS / "COVERAGE.md").read_text()
 
 
 def test_every_file_and_every_test_is_there() -> None:
-    paths = set(re.findall(r"\b(?:unit|contract|integration|chart|e2e|faults|disaster)/(?:\w+/)*test_\w+", TEXT))
+    paths = set(re.findall(r"\b(?:unit|contract|integration|conformance|chart|e2e|faults|disaster)/(?:\w+/)*test_\w+", TEXT))
     assert len(paths) > 20
     assert [path for path in sorted(paths) if not (TESTS / f"{path}.py").exists()] == []
     functions = {name for path in TESTS.rglob("test_*.py") for name in re.findall(r"^(?:async )?def test_(\w+)", path.read_text(), re.MULTILINE)}

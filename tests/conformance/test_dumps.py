@@ -1,0 +1,61 @@
+"""What counts as a difference between two dumps, and what does not."""
+
+from __future__ import annotations
+
+from tests.conformance.dumps import bare, difference, gone, lost_since
+
+HEAD = "--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version 15.18\n\nSET client_encoding = 'UTF8';\n\n"
+
+
+def entry(name: str, kind: str, body: str, owner: str = "app") -> str:
+    word = "Data for Name" if kind == "TABLE DATA" else "Name"
+    return f"--\n-- {word}: {name}; Type: {kind}; Schema: public; Owner: {owner}\n--\n\n{body}\n\n"
+
+
+def rows(name: str, *values: str) -> str:
+    return entry(name, "TABLE DATA", f"COPY public.{name} (a) FROM stdin;\n" + "".join(f"{value}\n" for value in values) + "\\.\n")
+
+
+def dump(*entries: str) -> str:
+    return HEAD + "".join(entries) + "--\n-- PostgreSQL database dump complete\n--\n\n"
+
+
+T = entry("t", "TABLE", "CREATE TABLE public.t (\n    a text\n);\n\n\nALTER TABLE public.t OWNER TO app;")
+U = entry("u", "VIEW", "CREATE VIEW public.u AS\n SELECT 1 AS a;\n\n\nALTER TABLE public.u OWNER TO app;")
+GRANT = entry("TABLE t", "ACL", "GRANT SELECT ON TABLE public.t TO reader;")
+
+
+def test_neither_the_order_of_entries_nor_that_of_rows_matters() -> None:
+    assert difference(dump(T, U, rows("t", "x", "", "y")), dump(U, T, rows("t", "y", "x", ""))) == ""
+
+
+def test_a_row_more_or_less_matters() -> None:
+    for other in (["x"], ["x", "", ""], ["x", "y"], ["x", "", "--"]):
+        assert difference(dump(T, rows("t", "x", "")), dump(T, rows("t", *other)))
+
+
+def test_rows_that_are_loaded_by_their_root_may_lie_in_another_partition() -> None:
+    rooted = [rows(name, *values).replace("\n--\n\n", "\n--\n\n-- load via partition root public.r\n") for name, values in (("a", "12"), ("b", "3"))]
+    moved = [rows(name, *values).replace("\n--\n\n", "\n--\n\n-- load via partition root public.r\n") for name, values in (("a", "1"), ("b", "32"))]
+    same = [text.replace("COPY public.a", "COPY public.r").replace("COPY public.b", "COPY public.r") for text in (*rooted, *moved)]
+    assert difference(dump(*same[:2]), dump(*same[2:])) == ""
+    assert difference(dump(*same[:2]), dump(*same[2:]).replace("\n3\n", "\n4\n"))
+
+
+def test_owners_and_privileges_count_unless_left_out() -> None:
+    other = dump(T.replace("OWNER TO app", "OWNER TO eve").replace("Owner: app", "Owner: eve"))
+    assert difference(dump(T, GRANT), other)
+    assert difference(bare(dump(T, GRANT)), bare(other)) == ""
+    assert difference(bare(dump(T)), bare(dump(T.replace("a text", "a int"))))
+
+
+def test_a_replace_may_keep_what_is_newer_and_nothing_else() -> None:
+    drifted = dump(T.replace("a text", "a int"), U)
+    assert lost_since(dump(T), dump(T, U), drifted) == ""
+    assert lost_since(dump(T), dump(U), drifted)
+    assert lost_since(dump(T), dump(T, U, GRANT), drifted)
+
+
+def test_what_is_gone_is_named() -> None:
+    assert gone(dump(T), dump(T), dump(T, U)) == ["u"]
+    assert gone(dump(T), dump(T, U), dump(T, U)) == []

@@ -1,0 +1,1 @@
+CREATE SCHEMA pgapp; CREATE TABLE pgapp.t (a int); INSERT INTO pgapp.t VALUES (1);

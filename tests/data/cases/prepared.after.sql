@@ -1,0 +1,1 @@
+BEGIN; INSERT INTO public.stuck VALUES (2); PREPARE TRANSACTION 'conformance';
