@@ -61,3 +61,16 @@ def test_who_waits_before_a_backup_is_named(job: Job, postgres: Postgres, databa
     assert ended.report.failure
     assert re.search(r"the migration, transaction since \S+ \S+ UTC\) waits before this run for public\.busy", ended.report.failure.message)
     assert re.search(r"the reader, transaction since \S+ \S+ UTC\) holds public\.busy", ended.report.failure.message)
+
+
+def test_who_reads_a_view_that_is_replaced_is_named(job: Job, postgres: Postgres, database: str) -> None:
+    """No LOCK TABLE takes it: its DROP waits."""
+    postgres.load("CREATE MATERIALIZED VIEW read AS SELECT 1 AS one", database)
+    backup = job.backup()
+    with postgres.connect(database) as reader, reader.transaction():
+        reader.execute("SET LOCAL application_name = 'the reader'; SELECT FROM read")
+        ended = restore(job, backup, database, on_existing="Replace", lock_timeout_seconds=1, safety_backup=False)
+    assert ended.reason == "LockTimeout", ended.log
+    assert ended.report.failure
+    named = r"DROP MATERIALIZED VIEW .*: canceling statement due to lock timeout: process \d+ \(user postgres, the reader, .*\) holds public\.read;"
+    assert re.search(named, ended.report.failure.message), ended.report.failure.message

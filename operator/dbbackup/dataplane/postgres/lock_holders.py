@@ -16,6 +16,7 @@ from dbbackup.dataplane.postgres.own_settings import OwnSettings
 _PAUSE = 0.2
 _NAMED = 8
 
+_WAITS = "SELECT pg_catalog.cardinality(pg_catalog.pg_blocking_pids(%s)) > 0"
 # A prepared transaction has no process: for pg_blocking_pids it is 0, in pg_locks NULL. There its
 # lock on its own transaction id tells which it is.
 _HOLDERS = """
@@ -57,25 +58,26 @@ SELECT pg_catalog.array_agg(text ORDER BY line, text) FROM named
 @contextmanager
 def naming_holders(connection: Connection, doing: str) -> Iterator[None]:
     """Within the block `connection` asks for locks. Where one is not granted in time, Failure
-    LockTimeout names the tables and who holds them. `doing` begins its message. Runs a query before
-    the block."""
+    LockTimeout names the tables and who holds them. `doing` begins its message, where the error is
+    the server's own. Runs a query before the block."""
     watch = _Watch(connection)
     try:
         yield
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-        watch.end()
-        seen = "; ".join(watch.holders[:_NAMED]) or f"{error.diag.message_primary}; who holds them could not be seen"
-        more = f"; and {len(watch.holders) - _NAMED} more" if len(watch.holders) > _NAMED else ""
-        raise Failure("LockTimeout", f"{doing}: {seen}{more}") from None
+        raise Failure("LockTimeout", f"{doing}: {error.diag.message_primary}: {watch.end()}") from None
+    except Failure as failure:
+        if failure.reason.name == "LockTimeout":
+            failure.message += f": {watch.end()}"
+        raise
     finally:
         watch.end()
 
 
 class _Watch:
-    """Asks, in a thread of its own, until `end`. `holders` is the last answer that named any."""
+    """Asks, in a thread of its own, until `end`."""
 
     def __init__(self, connection: Connection) -> None:
-        self.holders: list[str] = []
+        self._holders: list[str] = []
         self._pid = one(connection, "SELECT pg_catalog.pg_backend_pid()")[0]  # a pooler's client knows another one
         self._dsn = connection.info.dsn
         self._password = connection.info.password
@@ -92,10 +94,13 @@ class _Watch:
         ):
             OwnSettings(session).pin()
             while not self._over.is_set():
-                if found := one(session, _HOLDERS, {"pid": self._pid})[0]:
-                    self.holders = [str(text) for text in found]
+                if one(session, _WAITS, (self._pid,))[0] and (found := one(session, _HOLDERS, {"pid": self._pid})[0]):
+                    self._holders = [str(text) for text in found]
                 self._over.wait(_PAUSE)
 
-    def end(self) -> None:
+    def end(self) -> str:
+        """The last answer that named any."""
         self._over.set()
         self._thread.join()
+        more = f"; and {len(self._holders) - _NAMED} more" if len(self._holders) > _NAMED else ""
+        return "; ".join(self._holders[:_NAMED]) + more or "who holds it could not be seen"

@@ -87,8 +87,9 @@ class Replacement:
         self._parts_before = self._parts([root.address[1] for root in replaced.roots if root.type in _KINDS_WITH_PARTS])
         self._placed = set(self._connection.execute(_TABLESPACES + "AND c.oid = ANY(%s::oid[])", (list(replaced.relations),)))
         inventory = take_stock(self._connection)
-        for statement in drop_statements(replaced.roots):
-            self._run(statement)
+        with naming_holders(self._connection, self._who):  # of views, types and the like, which LOCK TABLE does not lock
+            for statement in drop_statements(replaced.roots):
+                self._run(statement)
         self._settings.pin()
         if wrong := deviations(self._connection, inventory, replaced.gone):
             raise Failure("InternalError", f"{self._who}: the server did not drop exactly what was foreseen: {listed(wrong)}")
