@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def presentable(text: str) -> str:
+    """`text` without lone surrogates, which stand for bytes that are no text in a database's
+    encoding, and which neither UTF-8 nor JSON can hold: byte E9 becomes `�e9`."""
+    return _SURROGATE.sub(lambda found: f"\ufffd{ord(found[0]) - 0xDC00:02x}" if "\udc80" <= found[0] <= "\udcff" else "\ufffd", text)
 
 
 def cut(text: str, limit: int) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from dbbackup.contract.errors import Failure
+from dbbackup.text import presentable
 
 HEADER: Final = {"type": "dbbackup.io/catalog", "formatVersion": 1}
 CATALOG_LIMIT = 256 << 20
@@ -99,7 +100,7 @@ def pack_catalog(objects: Iterable[CatalogObject]) -> bytes:
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as file:
         file.write(json.dumps(HEADER).encode() + b"\n")
         for held in objects:
-            file.write(json.dumps(_line(held), ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+            file.write(presentable(json.dumps(_line(held), ensure_ascii=False, separators=(",", ":"))).encode() + b"\n")
     return packed.getvalue()
 
 

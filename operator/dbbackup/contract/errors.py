@@ -82,6 +82,7 @@ ReasonName = Literal[
     "RequiresSuperuser",
     "TooManyLocks",
     "VersionMismatch",
+    "EncodingMismatch",
     "SearchPathDependency",
     "ConstraintViolation",
     "RowCountMismatch",
@@ -378,6 +379,12 @@ _ALL = (
         _T,
         "The target server is too old for the artifact.",
         "Restore into a server at least as new as the artifact's.",
+    ),
+    Reason(
+        "EncodingMismatch",
+        _T,
+        "The server cannot convert the artifact's encoding into that of the target database.",
+        "Restore into a database of the artifact's encoding: `createDatabase: true` makes one.",
     ),
     Reason(
         "SearchPathDependency",

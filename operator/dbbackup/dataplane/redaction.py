@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
+from dbbackup.text import presentable
+
 MASK = "***"
 SHORT = 8
 """Characters below which a secret is masked only as a word of its own, never inside a word."""
@@ -39,8 +41,8 @@ class Redactor:
             self._pattern = re.compile("|".join(ordered)) if ordered else None
 
     def __call__(self, text: str) -> str:
-        """Lone surrogates, which JSON cannot carry, become question marks."""
-        clean = text.encode("utf-8", "replace").decode("utf-8")
+        """Lone surrogates, which JSON cannot carry, become presentable."""
+        clean = presentable(text)
         return self._pattern.sub(MASK, clean) if self._pattern else clean
 
 

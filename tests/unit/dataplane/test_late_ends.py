@@ -250,7 +250,7 @@ def test_a_commit_over_which_the_server_broke_down_is_asked_after(
         diag = cast("Any", SimpleNamespace(severity_nonlocalized=severity, message_primary="could not flush", context=""))
 
     class Broken:
-        pgconn = SimpleNamespace(transaction_status=TransactionStatus.INTRANS)
+        pgconn = SimpleNamespace(transaction_status=TransactionStatus.INTRANS, parameter_status=lambda _: b"UTF8")
         info = SimpleNamespace(get_parameters=dict)
 
         def execute(self, statement: str, _parameters: object = ()) -> Any:

@@ -50,7 +50,7 @@ def test_each_line_is_a_log_event(stream: io.StringIO) -> None:
 
 def test_what_utf8_cannot_carry_is_written_all_the_same(stream: io.StringIO) -> None:
     Reporter(stream).info("name \udcff", table="\ud800")
-    assert lines(stream)[0]["message"] == "name ?"
+    assert lines(stream)[0]["message"] == "name \ufffdff"
 
 
 def test_progress_is_rare(stream: io.StringIO) -> None:

@@ -37,7 +37,7 @@ ORDER BY 2, 3
 """  # noqa: S608 - constants only
 
 DATABASE = """
-SELECT pg_catalog.to_jsonb(d) - 'datacl', pg_catalog.pg_encoding_to_char(d.encoding), pg_catalog.pg_database_size(d.oid)
+SELECT (pg_catalog.to_jsonb(d) - 'datacl')::text, pg_catalog.pg_encoding_to_char(d.encoding), pg_catalog.pg_database_size(d.oid)
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
 

@@ -10,6 +10,7 @@ from dbbackup.contract.manifest import ConfigurationTable
 from dbbackup.contract.run import BackupOptions
 from dbbackup.dataplane.postgres import table_patterns
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.text import presentable
 
 _MEMBERS = """
 SELECT e.extname, c.oid::bigint, n.nspname, c.relname, c.relkind, pg_catalog.row_security_active(c.oid),
@@ -47,7 +48,8 @@ class Member:
         return self.schema, self.name
 
     def entry(self) -> ConfigurationTable:
-        return ConfigurationTable.model_validate({"extension": self.extension, "schema": self.schema, "name": self.name})
+        extension, schema, name = map(presentable, (self.extension, self.schema, self.name))
+        return ConfigurationTable.model_validate({"extension": extension, "schema": schema, "name": name})
 
 
 @dataclass(frozen=True, slots=True)

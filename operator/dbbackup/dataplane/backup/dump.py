@@ -21,6 +21,7 @@ from dbbackup.dataplane.postgres.conninfo import Conninfo
 from dbbackup.dataplane.postgres.reasons import pg_dump_reason
 from dbbackup.dataplane.postgres.table_patterns import pg_dump_pattern
 from dbbackup.dataplane.redaction import Redactor
+from dbbackup.dataplane.sql.encodings import codec_of, encode
 
 PIPE_SIZE = 1 << 20
 READ = 1 << 18
@@ -37,16 +38,15 @@ _STDERR_LINES = 60
 
 def pg_dump_arguments(
     client: Client, options: BackupOptions, selection: TableSelection, extensions: Sequence[str], snapshot: str, *, encoding: str
-) -> list[str]:
+) -> list[bytes]:
     """pg_dump's argv. The environment names the database. Every name is quoted, so that none is
-    taken for a pattern or an option.
+    taken for a pattern or an option. pg_dump takes names in the `encoding` that it dumps in.
 
     Subscriptions stay out: their connection strings hold passwords, and a slot on another server
     cannot be dropped within a transaction.
     """
     argv = [client.pg_dump, f"--snapshot={snapshot}", "--no-password", "--no-subscriptions", f"--lock-wait-timeout={LOCK_WAIT}"]
-    if encoding != "SQL_ASCII":
-        argv.append("--encoding=UTF8")
+    argv.append(f"--encoding={encoding}")  # the database's own, whatever a role or a database sets
     if options.format == "custom":
         argv += ["--format=custom", "--compress=0"]
     else:
@@ -62,7 +62,7 @@ def pg_dump_arguments(
     without_rows = selection.configuration.left_out
     argv += [f"--exclude-table={pg_dump_pattern(*key)}" for key in sorted(selection.excluded | without_rows)]
     argv += [f"--exclude-table-data={pg_dump_pattern(*key)}" for key in sorted(selection.without_data | without_rows)]
-    return argv
+    return [encode(argument, codec_of(encoding)) for argument in argv]
 
 
 def _without_extensions(client: Client, excluded: Sequence[str], others: Sequence[str]) -> list[str]:
@@ -81,7 +81,7 @@ class PgDump:
 
     def __init__(
         self,
-        argv: Sequence[str],
+        argv: Sequence[bytes],
         environment: Mapping[str, str],
         info: Conninfo,
         tables: Iterable[str],
@@ -104,7 +104,7 @@ class PgDump:
             )
         except OSError as error:
             os.close(self._output)
-            raise Failure("DumpFailed", f"{argv[0]} cannot be run: {error}") from None
+            raise Failure("DumpFailed", f"pg_dump cannot be run: {error}") from None
         finally:
             os.close(write)
         self._listener = threading.Thread(target=self._listen, name="pg_dump-stderr", daemon=True)

@@ -17,10 +17,11 @@ class PlainStream:
     """Iterate it to the end; then `rows` holds the number of rows of each table, and `sections` how
     many COPY statements fill it: pg_dump may load a table's partitions through it. `table` is the
     table whose rows are passing now, `table_bytes` their bytes so far, `done` counts finished
-    tables."""
+    tables. `codec` is that of the dump's encoding."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
+    def __init__(self, chunks: Iterable[bytes], codec: str = "utf-8") -> None:
         self._chunks = chunks
+        self._codec = codec
         self._filter = Filter()
         self.rows: dict[tuple[str, str], int] = {}
         self.sections: Counter[tuple[str, str]] = Counter()
@@ -58,7 +59,7 @@ class PlainStream:
                     self.table_bytes += len(piece.data)
                 return piece.data
             case Kind.COPY:
-                self.table = copy_table(piece)
+                self.table = copy_table(piece, self._codec)
                 self.rows.setdefault(self.table, 0)
                 self.sections[self.table] += 1
             case Kind.COPY_END:

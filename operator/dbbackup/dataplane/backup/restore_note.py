@@ -120,8 +120,8 @@ def _extent(manifest: Manifest) -> str:
 def _needs(manifest: Manifest) -> list[str]:
     contents = manifest.contents
     encoding = manifest.database.encoding
-    encodings = encoding if encoding in {"UTF8", "SQL_ASCII"} else f"{encoding} or UTF8"
-    lines = [f"- PostgreSQL {manifest.database.server_version_num // 10000} or newer, encoding {encodings}."]
+    other = "" if encoding == "SQL_ASCII" else ", or another into which the server converts it"
+    lines = [f"- PostgreSQL {manifest.database.server_version_num // 10000} or newer, encoding {encoding}{other}."]
     if contents.extensions:
         lines.append("- Extensions that the server must offer: " + ", ".join(f"{_code(e.name)} ({e.version})" for e in contents.extensions) + ".")
     if contents.outside:

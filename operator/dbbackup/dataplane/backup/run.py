@@ -26,6 +26,7 @@ from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
 from dbbackup.dataplane.postgres.locks import hold_run_lock
 from dbbackup.storage.base import Storage
 from dbbackup.storage.directories import delete_directory
+from dbbackup.text import presentable
 
 LEAST_CLIENT_FOR_EXTENSIONS = 14
 """pg_dump 14 knows --extension: without it a dump of some schemas leaves out the extensions that
@@ -195,6 +196,7 @@ class BackupRun:
 def _with_rows(contents: Contents, rows: dict[tuple[str, str], int]) -> Contents:
     """`contents` with the row count of each table. Configuration tables of extensions, which are
     not among its tables, are added."""
+    rows = {(presentable(schema), presentable(name)): count for (schema, name), count in rows.items()}
     known = {(table.schema_, table.name) for table in contents.tables}
     tables = [table.model_copy(update={"rows": rows.get((table.schema_, table.name))}) for table in contents.tables]
     tables += [TableEntry(schema_=schema, name=name, rows=count) for (schema, name), count in rows.items() if (schema, name) not in known]

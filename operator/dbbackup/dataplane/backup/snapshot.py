@@ -9,13 +9,13 @@ list has not changed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
-from psycopg import sql
 
 from dbbackup.contract.catalog import pack_catalog
 from dbbackup.contract.errors import Failure
@@ -27,8 +27,9 @@ from dbbackup.dataplane.backup.objects import Dumped, read_objects
 from dbbackup.dataplane.postgres import table_patterns
 from dbbackup.dataplane.postgres.connection import Connection, one, server_version, to_failure, uses_tls
 from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.postgres.encoding import encoded, identifier
 from dbbackup.dataplane.postgres.lock_holders import naming_holders
-from dbbackup.text import listed
+from dbbackup.text import listed, presentable
 
 if TYPE_CHECKING:
     from dbbackup.dataplane.context import Stop
@@ -114,12 +115,13 @@ def select_tables(relations: Iterable[Relation], schemas: Sequence[str], options
 
     Failure InvalidSpec where the options name a schema that the database lacks.
     """
-    missing = [schema for schema in options.schemas if schema not in schemas]
+    shown = {presentable(schema): schema for schema in schemas}
+    missing = [schema for schema in options.schemas if schema not in shown]
     if missing:
-        raise Failure("InvalidSpec", f"the database has no schema {', '.join(missing)}; it has {listed(schemas, _NAMED) or 'none'}")
+        raise Failure("InvalidSpec", f"the database has no schema {', '.join(missing)}; it has {listed(shown, _NAMED) or 'none'}")
     unmatched = [pattern for pattern in options.exclude_schemas or () if not table_patterns.matching_names(pattern, schemas)]
     gone_schemas = {schema for pattern in options.exclude_schemas or () for schema in table_patterns.matching_names(pattern, schemas)}
-    chosen = tuple(schema for schema in schemas if schema not in gone_schemas and (not options.schemas or schema in options.schemas))
+    chosen = tuple(schema for schema in schemas if schema not in gone_schemas and (not options.schemas or presentable(schema) in options.schemas))
     if options.schemas and not chosen:
         raise Failure("InvalidSpec", "excludeSchemas leaves out all of `schemas`")
     everything = list(relations)
@@ -231,14 +233,14 @@ class Snapshot:
     def _lock(self, listed: TableSelection) -> bool:
         """Whether all tables could be locked; False where one was dropped meanwhile."""
         self.connection.execute("SET row_security = off")
-        self.connection.execute(sql.SQL("SET lock_timeout = {}").format(LOCK_TIMEOUT))
+        self.connection.execute("SELECT pg_catalog.set_config('lock_timeout', %s, false)", (LOCK_TIMEOUT,))
         tables = listed.locked
         try:
             with naming_holders(self.connection, f"{self.info.who}: the tables could not be locked within {LOCK_TIMEOUT}"):
                 self.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 for i in range(0, len(tables), _LOCK_BATCH):
-                    batch = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*key)) for key in tables[i : i + _LOCK_BATCH])
-                    self.connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(batch))
+                    batch = ", ".join(f"ONLY {identifier(*key)}" for key in tables[i : i + _LOCK_BATCH])
+                    self.connection.execute(encoded(self.connection, f"LOCK TABLE {batch} IN ACCESS SHARE MODE"))
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.WrongObjectType):
             return False
         return True
@@ -291,7 +293,7 @@ class Snapshot:
         large_objects, relations, routines = self._rows(catalog.FIGURES, parameters)[0]
         publications = catalog.PUBLICATIONS_15 if self.version_num >= 150000 else catalog.PUBLICATIONS
         contents = Contents(
-            schemas=self.selection.schemas,
+            schemas=tuple(map(presentable, self.selection.schemas)),
             tables=tuple(self._entry(relation) for relation in self.selection.relations if relation.kind != "S"),
             extensions=extensions,
             roles=tuple(row[0] for row in self._rows(catalog.ROLES, parameters)),
@@ -307,16 +309,18 @@ class Snapshot:
         return SourceDescription(self._database(), contents, pack_catalog(read_objects(self.connection, self.version_num, dumped)))
 
     def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        return self.connection.execute(query.encode(), parameters).fetchall()
+        """What the query finds, in texts that a manifest can hold."""
+        found = self.connection.execute(query.encode(), parameters).fetchall()
+        return [tuple(presentable(value) if isinstance(value, str) else value for value in row) for row in found]
 
     def _entry(self, relation: Relation) -> TableEntry:
         kind = "unlogged" if relation.unlogged and relation.kind == "r" else _KINDS[relation.kind]
-        return TableEntry.model_validate(
-            {"schema": relation.schema, "name": relation.name, "kind": kind, "dataExcluded": relation.key in self.selection.without_data}
-        )
+        schema, name = map(presentable, relation.key)
+        return TableEntry.model_validate({"schema": schema, "name": name, "kind": kind, "dataExcluded": relation.key in self.selection.without_data})
 
     def _database(self) -> SourceDatabase:
-        row, encoding, size = one(self.connection, catalog.DATABASE)
+        text, encoding, size = one(self.connection, catalog.DATABASE)
+        row = json.loads(presentable(text))
         return SourceDatabase(
             identity=self.info.identity,
             host=self.info.host,
@@ -341,7 +345,7 @@ class Snapshot:
 
     def count(self, relation: Relation) -> int | None:
         """Rows of one table, in the snapshot; None where they cannot be counted."""
-        query = sql.SQL("SELECT pg_catalog.count(*) FROM ONLY {}").format(sql.Identifier(*relation.key))
+        query = encoded(self.connection, f"SELECT pg_catalog.count(*) FROM ONLY {identifier(*relation.key)}")  # noqa: S608 - quoted
         with suppress(psycopg.Error):
             return int(one(self.connection, query)[0])
         self._stop.check()

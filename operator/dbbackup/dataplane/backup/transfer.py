@@ -18,8 +18,10 @@ from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.clients import Client
 from dbbackup.dataplane.postgres.connection import child_environment
 from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.postgres.encoding import server_encoding
 from dbbackup.dataplane.postgres.locks import cancel
 from dbbackup.dataplane.sql.archive_toc import TocEntry, TocError, TocScan, UnknownVersion
+from dbbackup.dataplane.sql.encodings import codec_of, named
 from dbbackup.storage.base import Storage
 from dbbackup.storage.codec import CONTENT_TYPE, compressor
 from dbbackup.storage.sink import Sink
@@ -84,7 +86,7 @@ class DumpTransfer:
             content_type=CONTENT_TYPE[algorithm],
             if_absent=True,
         )
-        extensions = [extension.name for extension in source.contents.extensions]
+        extensions = [named(extension.name, source.database.encoding) for extension in source.contents.extensions]
         argv = pg_dump_arguments(client, self._options, snapshot.selection, extensions, snapshot.identifier, encoding=source.database.encoding)
         try:
             with self._run.stop.calling(writer.cancel):  # parts stop waiting for a slow storage: the time that is left is for clearing up
@@ -93,7 +95,7 @@ class DumpTransfer:
             self._abort(writer)
             raise
 
-    def _transfer(self, argv: list[str], writer: ArtifactWriter, snapshot: Snapshot) -> StoredObject:
+    def _transfer(self, argv: list[bytes], writer: ArtifactWriter, snapshot: Snapshot) -> StoredObject:
         with child_environment(self._info, self._run.paths.scratch, "dbbackup pg_dump") as environment:
             tables = [relation.name for relation in snapshot.selection.relations]
             dump = PgDump(argv, environment, self._info, tables, self._run.stop, self._run.reporter.debug)
@@ -122,7 +124,7 @@ class DumpTransfer:
         sink.finish()
 
     def _plain(self, dump: PgDump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
-        stream = PlainStream(dump.chunks())
+        stream = PlainStream(dump.chunks(), codec_of(server_encoding(snapshot.connection)))
         progress = _Progress(self._run, snapshot.selection.data_tables)
         for chunk in _detecting_lock_failure(stream):
             sink.put(chunk)

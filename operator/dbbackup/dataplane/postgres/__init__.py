@@ -6,7 +6,8 @@ opens a session whose settings no server or pooler default can change;
 `connection.child_environment` gives the same connection to pg_dump. Errors of libpq, the
 server and pg_dump become a `Failure` in `connection.to_failure`, with a reason of `reasons`.
 
-Read in this order: `conninfo`, `connection`, `reasons` (an error's SQLSTATE, and where it arose),
+Read in this order: `conninfo`, `connection`, `encoding` (text and names in the database's own
+encoding), `reasons` (an error's SQLSTATE, and where it arose),
 `clients` (which pg_dump or pg_restore fits which server), `locks` (runs on one database exclude
 each other), `lock_holders` (who is in the way of a lock), `table_patterns` (`schema.table` in the
 spec).

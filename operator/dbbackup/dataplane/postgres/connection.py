@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, LiteralString, TypeAlias
 
 import psycopg
-from psycopg import sql
 
 from dbbackup.contract.errors import Failure, ReasonName
+from dbbackup.dataplane.postgres import encoding
 from dbbackup.dataplane.postgres.conninfo import Conninfo
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.postgres.reasons import connection_reason, query_reason
@@ -42,7 +42,7 @@ def connect(info: Conninfo, application_name: str = "dbbackup") -> Connection:
             sslrootcert=info.sslrootcert,
             connect_timeout=CONNECT_TIMEOUT,
             application_name=application_name,
-            client_encoding="UTF8",
+            client_encoding="SQL_ASCII",  # the one that every database accepts
             gssencmode="disable",
             keepalives_idle=30,
             keepalives_interval=10,
@@ -53,6 +53,7 @@ def connect(info: Conninfo, application_name: str = "dbbackup") -> Connection:
     except psycopg.Error as error:
         raise _not_connected(error, info, "connecting", "DatabaseUnreachable") from None
     try:
+        encoding.prepare(connection)
         OwnSettings(connection).pin()
     except psycopg.Error as error:
         connection.close()
@@ -75,7 +76,7 @@ def server_version(connection: Connection) -> tuple[int, str]:
     return int(number), str(text)
 
 
-def one(connection: Connection, query: LiteralString | sql.Composed, parameters: tuple[object, ...] | Mapping[str, object] = ()) -> tuple[Any, ...]:
+def one(connection: Connection, query: LiteralString | bytes, parameters: tuple[object, ...] | Mapping[str, object] = ()) -> tuple[Any, ...]:
     """The one row of a query that always has one."""
     row = connection.execute(query, parameters).fetchone()
     if row is None:

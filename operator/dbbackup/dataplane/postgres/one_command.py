@@ -14,6 +14,7 @@ from psycopg import Error, errors, generators
 from psycopg.pq import ExecStatus
 
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.encoding import encoded
 
 _PUT = 1 << 17
 """Bytes for one PQputCopyData: libpq becomes slow with much larger ones."""
@@ -27,7 +28,7 @@ def run_command(connection: Connection, command: bytes | str) -> None:
 
 
 def _send(connection: Connection, command: bytes | str, expected: tuple[ExecStatus, ...]) -> None:
-    text = command if isinstance(command, bytes) else command.encode(connection.info.encoding)
+    text = command if isinstance(command, bytes) else encoded(connection, command)
     with connection.lock:
         connection.pgconn.send_query_params(text, None)
         results = connection.wait(generators.execute(connection.pgconn))

@@ -12,6 +12,8 @@ from typing import Any
 
 import psycopg
 
+from dbbackup.dataplane.postgres.encoding import own_client_encoding
+
 _PINNED: Mapping[str, str] = {
     "search_path": "pg_catalog, pg_temp",  # pg_temp last: without it, temporary tables hide catalogs
     "standard_conforming_strings": "on",
@@ -48,7 +50,8 @@ class OwnSettings:
         self._connection = connection
         began_with = connection.info.get_parameters()
         pinned = {**_PINNED, "lock_timeout": f"{lock_timeout:d}s"}
-        pinned |= {name: began_with[name] for name in ("client_encoding", "application_name") if name in began_with}
+        pinned["client_encoding"] = own_client_encoding(connection)
+        pinned |= {name: began_with[name] for name in ("application_name",) if name in began_with}
         optional = {**_WHERE_KNOWN, "client_connection_check_interval": f"{check_interval:d}s"} if check_interval else _WHERE_KNOWN
         self._statements = ";".join(
             (

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 
 from dbbackup.contract.errors import Failure
+from dbbackup.text import presentable
 
 _PART = r'"(?:[^"]|"")+"|[^."]+'
 _PATTERN = re.compile(rf"(?:(?P<schema>{_PART})\.)?(?P<name>{_PART})\Z")
@@ -21,7 +22,7 @@ def matching_tables(pattern: str, tables: Iterable[tuple[str, str]]) -> set[tupl
     """The (schema, name) pairs that `pattern` matches; Failure InvalidSpec where it is
     malformed."""
     schema, name = (re.compile(_regex(part)) for part in _parts(pattern))
-    return {(s, n) for s, n in tables if schema.fullmatch(s) and name.fullmatch(n)}
+    return {(s, n) for s, n in tables if schema.fullmatch(presentable(s)) and name.fullmatch(presentable(n))}
 
 
 def matching_names(pattern: str, names: Iterable[str]) -> set[str]:
@@ -30,14 +31,14 @@ def matching_names(pattern: str, names: Iterable[str]) -> set[str]:
     if not re.fullmatch(_PART, pattern):
         raise Failure("InvalidSpec", f'{pattern!r} is not one name: "quote" a name that holds a dot')
     regex = re.compile(_regex(pattern))
-    return {name for name in names if regex.fullmatch(name)}
+    return {name for name in names if regex.fullmatch(presentable(name))}
 
 
 def tables_named(name: str, tables: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """The (schema, name) pairs that an exact name means: `*` and `?` in it are literal. Failure
     InvalidSpec where it is malformed."""
     schema, table = _parts(name)
-    return {(s, n) for s, n in tables if n == _literal(table) and (not schema or s == _literal(schema))}
+    return {(s, n) for s, n in tables if presentable(n) == _literal(table) and (not schema or presentable(s) == _literal(schema))}
 
 
 def _parts(text: str) -> tuple[str, str]:

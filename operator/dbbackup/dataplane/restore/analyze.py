@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import psycopg
-from psycopg import sql
 
 from dbbackup.contract.manifest import TableEntry
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.encoding import manifest_identifier
 from dbbackup.dataplane.postgres.one_command import run_command
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.restore.statement_errors import primary_text
@@ -42,7 +42,7 @@ def analyze(run: Run, connection: Connection, tables: Iterable[TableEntry]) -> N
             refused.clear()
             try:
                 settings.pin()
-                run_command(connection, sql.SQL("ANALYZE {}").format(sql.Identifier(table.schema_, table.name)).as_bytes(connection))
+                run_command(connection, f"ANALYZE {manifest_identifier(connection, table.schema_, table.name)}")
             except psycopg.Error as error:
                 if connection.closed:
                     raise

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from dbbackup.contract.manifest import Contents
 from dbbackup.dataplane.backup.configuration import read_members
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.encoding import server_encoding
 from dbbackup.dataplane.postgres.table_patterns import pg_dump_pattern
 from dbbackup.dataplane.restore.preflight import PreflightProblem
-from dbbackup.text import listed
+from dbbackup.dataplane.sql.encodings import named
+from dbbackup.text import listed, presentable
 
 _FOUND = """
 SELECT e.extname::pg_catalog.text, c.oid::pg_catalog.int8, pg_catalog.format('%%I.%%I', n.nspname, c.relname), c.relkind::pg_catalog.text,
@@ -55,7 +57,7 @@ class TargetConfiguration:
 def configuration_tables(connection: Connection, contents: Contents) -> list[TargetConfiguration]:
     """Those that exist in the target by now. Artifacts of 0.1 do not say which of their tables are
     an extension's: the target's catalogs do."""
-    held = _held(contents)
+    held = [(named(schema, server_encoding(connection)), named(name, server_encoding(connection))) for schema, name in _held(contents)]
     rows = connection.execute(_FOUND, ([schema for schema, _ in held], [name for _, name in held]))
     return list(dict.fromkeys(TargetConfiguration(*row) for row in rows.fetchall()))
 
@@ -76,19 +78,20 @@ def judge(connection: Connection, tables: Sequence[TargetConfiguration], gone: C
     oids = [table.oid for table in tables]
     others = connection.execute(_KEYS_OF_OTHERS, {"tables": oids, "gone": [*oids, *gone]}).fetchall()
     if others:
-        named = [f"foreign key {key} needs rows of {table}" for key, table in others]
-        yield PreflightProblem("DependentObjects", f"rows of extensions' tables would be replaced, and {listed(named)}; drop the foreign keys first")
+        needs = [f"foreign key {key} needs rows of {table}" for key, table in others]
+        yield PreflightProblem("DependentObjects", f"rows of extensions' tables would be replaced, and {listed(needs)}; drop the foreign keys first")
 
 
 def untouched(connection: Connection, contents: Contents) -> tuple[str, ...]:
     """Configuration tables of the target, as patterns for a backup, whose rows the user cannot
     read. The restore leaves them alone: it replaces only rows that the user can read."""
     held = _held(contents)
-    closed = [m.key for m in read_members(connection) if m.configured and (m.hidden_rows or not m.readable) and m.key not in held]
-    return tuple(pg_dump_pattern(*key) for key in closed)
+    closed = [m.key for m in read_members(connection) if m.configured and (m.hidden_rows or not m.readable)]
+    shown = [(presentable(schema), presentable(name)) for schema, name in closed]
+    return tuple(pg_dump_pattern(*key) for key in shown if key not in held)
 
 
-def statements(tables: Sequence[TargetConfiguration]) -> list[bytes]:
+def statements(tables: Sequence[TargetConfiguration]) -> list[str]:
     """Pure: what makes room for the artifact's rows. One statement deletes from all tables, so that
     foreign keys among them hold."""
     rows = [table for table in tables if table.kind == "r"]
@@ -96,8 +99,8 @@ def statements(tables: Sequence[TargetConfiguration]) -> list[bytes]:
         return []
     deletions = ", ".join(f"d{number} AS (DELETE FROM ONLY {table.name}{_where(table)})" for number, table in enumerate(rows))  # noqa: S608 - names are quoted by the server
     return [
-        f"LOCK TABLE {', '.join(f'ONLY {table.name}' for table in rows)} IN SHARE ROW EXCLUSIVE MODE".encode(),
-        f"WITH {deletions} SELECT".encode(),
+        f"LOCK TABLE {', '.join(f'ONLY {table.name}' for table in rows)} IN SHARE ROW EXCLUSIVE MODE",
+        f"WITH {deletions} SELECT",
     ]
 
 

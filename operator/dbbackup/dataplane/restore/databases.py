@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
 import psycopg
-from psycopg import sql
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.keys import creation_key
@@ -15,6 +14,7 @@ from dbbackup.contract.records import CreationRecord
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.connection import Connection, connect, connect_first, server_version, to_failure
 from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.postgres.encoding import encoded, identifier, literal
 from dbbackup.dataplane.restore.target import user_objects
 from dbbackup.storage.base import Storage
 from dbbackup.text import listed
@@ -22,6 +22,7 @@ from dbbackup.text import listed
 MAINTENANCE = ("postgres", "template1")
 _DUPLICATE = "42P04"
 _PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
+_LOCALE_OPTIONS = {"i": "ICU_LOCALE", "b": "BUILTIN_LOCALE"}
 
 
 @contextmanager
@@ -82,7 +83,7 @@ class DatabaseCreation:
 
     def _run_create(self, connection: Connection, like: SourceDatabase) -> bool:
         try:
-            connection.execute(create_statement(self._info.name, like, server_version(connection)[0]))
+            connection.execute(encoded(connection, create_statement(self._info.name, like, server_version(connection)[0])))
         except psycopg.Error as error:
             if error.sqlstate == _DUPLICATE:
                 return False
@@ -128,24 +129,22 @@ def find_database(connection: Connection, name: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def create_statement(name: str, like: SourceDatabase, server_version_num: int) -> sql.Composed:
+def create_statement(name: str, like: SourceDatabase, server_version_num: int) -> str:
     """CREATE DATABASE with the encoding, locale and provider of the source, as far as the server
     supports them."""
-    options = [
-        sql.SQL("TEMPLATE template0"),
-        sql.SQL("ENCODING {}").format(like.encoding),
-        sql.SQL("LC_COLLATE {}").format(like.collate),
-        sql.SQL("LC_CTYPE {}").format(like.ctype),
-    ]
-    if server_version_num >= 150000 and like.locale_provider in _PROVIDERS:
-        options.append(sql.SQL("LOCALE_PROVIDER {}").format(sql.SQL(_PROVIDERS[like.locale_provider])))
-        if like.icu_locale and like.locale_provider == "i":
-            options.append(sql.SQL("ICU_LOCALE {}").format(like.icu_locale))
-        if like.icu_locale and like.locale_provider == "b":
-            options.append(sql.SQL("BUILTIN_LOCALE {}").format(like.icu_locale))
-        if like.icu_rules and server_version_num >= 160000:
-            options.append(sql.SQL("ICU_RULES {}").format(like.icu_rules))
-    return sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), sql.SQL(" ").join(options))
+    options = ["TEMPLATE template0", *(f"{option} {literal(value)}" for option, value in _locale(like, server_version_num))]
+    return f"CREATE DATABASE {identifier(name)} {' '.join(options)}"
+
+
+def _locale(like: SourceDatabase, server_version_num: int) -> Iterator[tuple[str, str]]:
+    yield from (("ENCODING", like.encoding), ("LC_COLLATE", like.collate), ("LC_CTYPE", like.ctype))
+    if server_version_num < 150000 or like.locale_provider not in _PROVIDERS:
+        return
+    yield "LOCALE_PROVIDER", _PROVIDERS[like.locale_provider]
+    if like.icu_locale and like.locale_provider in _LOCALE_OPTIONS:
+        yield _LOCALE_OPTIONS[like.locale_provider], like.icu_locale
+    if like.icu_rules and server_version_num >= 160000:
+        yield "ICU_RULES", like.icu_rules
 
 
 def drop_database(run: Run, info: Conninfo, oid: int) -> str:
@@ -161,6 +160,6 @@ def drop_database(run: Run, info: Conninfo, oid: int) -> str:
             names, count = user_objects(session, 3)
         if count:
             return f"stays: somebody else has created objects in it meanwhile ({listed(names, total=count)})"
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(info.name)))
+        connection.execute(encoded(connection, f"DROP DATABASE IF EXISTS {identifier(info.name)} WITH (FORCE)"))
     run.reporter.info(f"database {info.identity}, which this restore had created, was dropped")
     return ""

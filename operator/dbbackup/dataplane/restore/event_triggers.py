@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.encoding import encoded
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
 
 _ENABLED = """
@@ -24,10 +25,10 @@ def quiet(connection: Connection, settings: OwnSettings) -> Iterator[None]:
     settings.pin()
     enabled = connection.execute(_ENABLED).fetchall()
     for _, name, _ in enabled:
-        connection.execute(f"ALTER EVENT TRIGGER {name} DISABLE".encode())
+        connection.execute(encoded(connection, f"ALTER EVENT TRIGGER {name} DISABLE"))
     yield
     settings.pin()
     there = {oid for (oid,) in connection.execute(_THERE)}
     for oid, name, state in enabled:
         if oid in there:
-            connection.execute(f"ALTER EVENT TRIGGER {name} {_STATES[state]}".encode())
+            connection.execute(encoded(connection, f"ALTER EVENT TRIGGER {name} {_STATES[state]}"))

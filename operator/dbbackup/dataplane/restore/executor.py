@@ -15,8 +15,10 @@ from psycopg.pq import TransactionStatus
 
 from dbbackup.contract.errors import Failure
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.encoding import server_encoding
 from dbbackup.dataplane.postgres.one_command import CopyIn, run_command
 from dbbackup.dataplane.restore.statement_errors import describe, statement_failure
+from dbbackup.dataplane.sql.encodings import codec_of, dump_encoding
 from dbbackup.dataplane.sql.splitter import Kind, Piece, copy_table, unquote
 
 _HARMLESS_META = re.compile(rb"\\(?:un)?restrict\b")
@@ -47,7 +49,11 @@ class Restored:
 
 class Executor:
     """`connection` is in a transaction block and stays in it. `tick` is called after each piece: it
-    reports progress, and raises to stop the restore. `schemas` are those that exist."""
+    reports progress, and raises to stop the restore. `schemas` are those that exist.
+
+    A dump in the database's own encoding is taken as it is, by the session's own client encoding:
+    the two mean the same to the server.
+    """
 
     def __init__(self, connection: Connection, who: str, tick: Callable[[Restored], None], schemas: Iterable[str] = ()) -> None:
         self._connection = connection
@@ -55,6 +61,7 @@ class Executor:
         self._tick = tick
         self._schemas = set(schemas)
         self._last: list[bytes] = []
+        self._codec = "utf-8"
         self.restored = Restored()
 
     def run(self, pieces: Iterable[Piece]) -> None:
@@ -80,7 +87,10 @@ class Executor:
         preamble sets the session for them again."""
         if not self._last:
             return
-        for statement in (*[piece.text for piece in preamble if piece.kind is Kind.STATEMENT and not _TIMEOUT.match(piece.text)], *self._last):
+        for piece in preamble:
+            if piece.kind is Kind.STATEMENT:
+                self._statement(piece.text)
+        for statement in self._last:
             self.execute(statement)
 
     def execute(self, statement: bytes) -> None:
@@ -95,21 +105,25 @@ class Executor:
     def _statement(self, text: bytes) -> None:
         if _TIMEOUT.match(text) or _TRANSACTION.match(text):
             return
+        if encoding := dump_encoding(text):
+            self._codec = codec_of(encoding)
+            if encoding == server_encoding(self._connection):
+                return
         if _ANY_TRANSACTION.match(text) or _ANY_COPY.match(text):
             raise _not_pg_dumps(text)
         if _EVENT_TRIGGER.match(text):
             self._last.append(text)
             return
         if (found := _SCHEMA.match(text)) and (name := _NAME.match(text, found.end())):
-            if unquote(name[1]) in self._schemas:
+            if (schema := unquote(name[1], self._codec)) in self._schemas:
                 return  # even IF NOT EXISTS needs CREATE on the database, which the owner of its tables may lack
-            self._schemas.add(unquote(name[1]))
+            self._schemas.add(schema)
         self.execute(text)
 
     def _copy(self, header: Piece, source: Iterable[Piece]) -> None:
         if not _DUMPS_COPY.match(header.text):
             raise _not_pg_dumps(header.text)
-        table = copy_table(header)
+        table = copy_table(header, self._codec)
         sent = 0
         try:
             with CopyIn(self._connection, header.text) as copy:

@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from psycopg import sql
-
 from dbbackup.contract.manifest import ExtensionEntry
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.encoding import encoded, manifest_identifier
 
 _STATES = """
 SELECT w.name, a.name IS NOT NULL, n.nspname, coalesce(v.superuser, true), coalesce(v.trusted, false), v.requires,
@@ -48,16 +47,15 @@ def extension_states(connection: Connection, wanted: Sequence[ExtensionEntry]) -
 
 
 def creating_statements(connection: Connection, wanted: Iterable[ExtensionEntry], states: Sequence[ExtensionState]) -> list[bytes]:
-    """Pure but for the quoting: the statements that make the extensions that the target lacks, each
-    with its schema where that is missing too."""
+    """The statements that make the extensions that the target lacks, each with its schema where
+    that is missing too."""
     missing = {state.name: state for state in states if state.schema is None}
     statements: list[bytes] = []
     for extension in extension_order([e for e in wanted if e.name in missing], list(missing.values())):
-        home = sql.Identifier(extension.schema_)
+        name, home = (manifest_identifier(connection, text) for text in (extension.name, extension.schema_))
         if not missing[extension.name].home_exists:
-            statements.append(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(home).as_bytes(connection))
-        create = sql.SQL("CREATE EXTENSION IF NOT EXISTS {} WITH SCHEMA {}").format(sql.Identifier(extension.name), home)
-        statements.append(create.as_bytes(connection))
+            statements.append(encoded(connection, f"CREATE SCHEMA IF NOT EXISTS {home}"))
+        statements.append(encoded(connection, f"CREATE EXTENSION IF NOT EXISTS {name} WITH SCHEMA {home}"))
     return list(dict.fromkeys(statements))
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from dbbackup.contract.catalog import CatalogObject
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.encoding import server_encoding
+from dbbackup.dataplane.sql.encodings import named
 
 _IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"().,;]+))')
 _WITHOUT_TYPE = frozenset({"index", "sequence", "composite type"})
@@ -51,13 +53,13 @@ def names_in_use(
     connection: Connection, made: Iterable[MadeName], gone: Mapping[int, frozenset[int]], known: Collection[tuple[int, int]]
 ) -> Iterator[str]:
     """What stays under one of the names. `known`: objects that were already refused."""
-    names = list(made)
+    names, encoding = list(made), server_encoding(connection)
     class_class, type_class = connection.execute(_OIDS).fetchone() or (0, 0)
     told = {oid for classid, oid in known if classid == class_class}
     types = [name for name in names if name.type not in _WITHOUT_TYPE]
     relations = [name for name in names if name.type not in _TYPES]
     for query, catalog, wanted in ((_RELATIONS, class_class, relations), (_NAMED_TYPES, type_class, types)):
-        rows = connection.execute(query, ([name.schema for name in wanted], [name.name for name in wanted]))
+        rows = connection.execute(query, ([named(name.schema, encoding) for name in wanted], [named(name.name, encoding) for name in wanted]))
         for number, oid, relation, kind, identity, whole in rows.fetchall():
             if oid in gone.get(catalog, ()) or relation in told or (catalog, oid) in known:
                 continue

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from dbbackup.contract.errors import REASONS, Failure, ReasonName
 from dbbackup.contract.manifest import Contents, Manifest
 from dbbackup.dataplane.postgres.clients import OLDEST_SERVER
-from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.connection import Connection, one
+from dbbackup.dataplane.postgres.encoding import server_encoding
 from dbbackup.dataplane.restore.closure import Replaced
 from dbbackup.dataplane.restore.extensions import ExtensionState, extension_states
 from dbbackup.dataplane.restore.requirements import Requirements, Shortfalls, find_shortfalls
+from dbbackup.dataplane.sql.encodings import WITHOUT_CODEC, named
 from dbbackup.text import listed
 
 _SLACK = 1.5
@@ -23,6 +25,7 @@ was not sufficient."""
 _ORDER = (
     "TargetReadOnly",
     "VersionMismatch",
+    "EncodingMismatch",
     "FormatUnsupported",
     "TargetNotEmpty",
     "DependentObjects",
@@ -58,6 +61,11 @@ FROM unnest(%s::text[]) w(name) LEFT JOIN pg_catalog.pg_namespace n ON n.nspname
 _EXISTING = """
 SELECT c.oid::regclass::text FROM unnest(%s::text[], %s::text[]) w(s, n)
 JOIN pg_catalog.pg_namespace ns ON ns.nspname = w.s JOIN pg_catalog.pg_class c ON c.relnamespace = ns.oid AND c.relname = w.n ORDER BY 1
+"""
+_CONVERSIONS = """
+SELECT pg_catalog.count(DISTINCT c.conforencoding) FROM pg_catalog.pg_conversion c,
+  (VALUES (pg_catalog.pg_char_to_encoding(%s), pg_catalog.pg_char_to_encoding(%s))) e(a, b)
+WHERE c.condefault AND ((c.conforencoding = e.a AND c.contoencoding = e.b) OR (c.conforencoding = e.b AND c.contoencoding = e.a))
 """
 _MAY_GIVE = """
 SELECT r.rolname, pg_catalog.pg_has_role(r.oid, CASE WHEN pg_catalog.current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END)
@@ -144,12 +152,16 @@ def gather_facts(connection: Connection, needs: ArtifactNeeds, replaced: Replace
     if row is None:
         raise Failure("RestoreFailed", "the server returned no row for the current user")
     server = TargetServer(*row)
+    encoding = server_encoding(connection)
     owners = sorted({key.owner for key in replaced.foreign_keys} | {root.owner for root in replaced.roots if root.owner})
     return TargetFacts(
         server=server,
         extensions=extension_states(connection, needs.contents.extensions),
-        missing_roles=tuple(name for (name,) in connection.execute(_ROLES, (list(needs.contents.roles),))),
-        schemas={name: (exists, create) for name, exists, create in connection.execute(_SCHEMAS, (_schemas(needs),))},
+        missing_roles=tuple(name for (name,) in connection.execute(_ROLES, ([named(role, encoding) for role in needs.contents.roles],))),
+        schemas={
+            name: (exists, create)
+            for name, exists, create in connection.execute(_SCHEMAS, ([named(schema, encoding) for schema in _schemas(needs)],))
+        },
         members_of=frozenset(name for name, member in connection.execute(_MAY_GIVE, (owners,)) if member),
         may_not_own=() if server.superuser else _may_not_own(connection, replaced, server.user),
         shortfalls=find_shortfalls(connection, needs.requirements) if needs.requirements else Shortfalls(),
@@ -185,6 +197,17 @@ def cannot_replace(connection: Connection, needs: ArtifactNeeds) -> list[Preflig
     if not existing:
         return []
     return [PreflightProblem("TargetNotEmpty", f"the artifact was made with `clean: false`, so it cannot replace what exists: {listed(existing)}")]
+
+
+def cannot_convert(connection: Connection, encoding: str) -> list[PreflightProblem]:
+    """`encoding` is the dump's."""
+    own = server_encoding(connection)
+    if encoding == own or "SQL_ASCII" in {encoding, own}:
+        return []  # nothing is converted
+    if encoding not in WITHOUT_CODEC and one(connection, _CONVERSIONS, (encoding, own))[0] == 2:
+        return []
+    text = f"the artifact's encoding is {encoding}, the target's {own}, and the server cannot convert the one into the other"
+    return [PreflightProblem("EncodingMismatch", text)]
 
 
 def judge(facts: TargetFacts, needs: ArtifactNeeds, replaced: Replaced) -> list[PreflightProblem]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import psycopg
-from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from dbbackup.contract.errors import Failure
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.encoding import encoded, literal
 from dbbackup.dataplane.postgres.lock_holders import naming_holders
 from dbbackup.dataplane.postgres.one_command import run_command
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
@@ -75,7 +75,7 @@ class Replacement:
             return
         try:
             with naming_holders(self._connection, f"{self._who}: the tables to be replaced could not be locked in time"):
-                self._connection.execute(("LOCK TABLE ONLY " + ", ONLY ".join(tables) + " IN ACCESS EXCLUSIVE MODE").encode())
+                self._connection.execute(encoded(self._connection, f"LOCK TABLE ONLY {', ONLY '.join(tables)} IN ACCESS EXCLUSIVE MODE"))
         except psycopg.Error as error:
             raise statement_failure(error, "LOCK TABLE", self._who) from None
 
@@ -113,7 +113,7 @@ class Replacement:
         for key in self._replaced.foreign_keys:
             self._run(f"ALTER TABLE {key.table} ADD CONSTRAINT {key.name} {key.definition}")
             if key.comment is not None:
-                comment = sql.quote(key.comment, self._connection)
+                comment = literal(key.comment)
                 self._run(f"COMMENT ON CONSTRAINT {key.name} ON {key.table} IS {comment}")
         grantors = ", ".join(sorted(others))
         regranted = [f"grants that {grantors} had made are now the owner's, as this user may not act as that role"] if others else []
@@ -142,7 +142,7 @@ class Replacement:
             self._settings.pin()
             try:
                 with self._connection.transaction():
-                    self._connection.execute(f"SET LOCAL ROLE {role}".encode())
+                    self._connection.execute(encoded(self._connection, f"SET LOCAL ROLE {role}"))
                     run_command(self._connection, statement)
                     self._connection.execute("RESET ROLE")
             except psycopg.Error:

@@ -13,6 +13,8 @@ import psycopg
 
 from dbbackup.contract.catalog import Address, Catalog, CatalogObject
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.dataplane.postgres.encoding import server_encoding
+from dbbackup.dataplane.sql.encodings import named
 from dbbackup.dataplane.sql.splitter import SqlError, qualified_name
 
 _SCHEMA_SECOND = frozenset({"pg_opclass", "pg_opfamily"})
@@ -117,9 +119,10 @@ def find_shortfalls(connection: Connection, wanted: Requirements) -> Shortfalls:
 
 def _find(connection: Connection, held: CatalogObject) -> int | None:
     """The object's oid in the target; 0 where the user may not look, as its schema is closed."""
+    encoding = server_encoding(connection)
     try:
         with connection.transaction():
-            row = connection.execute(_FIND, (held.type, list(held.names), list(held.args))).fetchone()
+            row = connection.execute(_FIND, (held.type, *([named(text, encoding) for text in texts] for texts in (held.names, held.args)))).fetchone()
     except psycopg.Error as error:
         if error.sqlstate == "42501":
             return 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from dbbackup.contract.catalog import CatalogObject, ObjectKey
 from dbbackup.dataplane.postgres.connection import Connection
+from dbbackup.text import presentable
 
 Address = tuple[int, int]
 """(oid of the system catalog, oid of the object), as pg_depend names objects."""
@@ -92,7 +93,8 @@ class HeldObject:
 
     @property
     def key(self) -> ObjectKey:
-        return self.catalog, self.names, self.args
+        """As the artifact's catalog has it."""
+        return self.catalog, tuple(map(presentable, self.names)), tuple(map(presentable, self.args))
 
     @property
     def text(self) -> str:

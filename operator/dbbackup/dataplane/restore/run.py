@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager, suppress
 from itertools import chain
 
 import psycopg
-from psycopg import sql
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.keys import SAFETY_SUFFIX, transaction_key
@@ -21,6 +20,7 @@ from dbbackup.dataplane.bucket import load_manifest, open_bucket
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.connection import Connection, connect, server_version, to_failure, uses_tls
 from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
+from dbbackup.dataplane.postgres.encoding import encoded, manifest_identifier
 from dbbackup.dataplane.postgres.locks import beside_backups, cancel, hold_run_lock
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.restore import configuration, legacy_drops, preflight
@@ -40,7 +40,7 @@ from dbbackup.dataplane.restore.target import schemas, user_objects
 from dbbackup.dataplane.restore.transaction import End, OpenTransaction, Transaction
 from dbbackup.dataplane.sql.filter import COMMENT_WARNING
 from dbbackup.storage.base import Storage
-from dbbackup.text import listed
+from dbbackup.text import listed, presentable
 
 
 def execute(run: Run) -> None:
@@ -120,7 +120,12 @@ class Restore:
         facts = preflight.gather_facts(connection, self._needs, replaced)
         self._locks = preflight.estimate_locks(self._needs, replaced)
         self._server = facts.server
-        problems = [*preflight.judge(facts, self._needs, replaced), *self._configuration(connection, replaced), *self._not_empty(connection)]
+        problems = [
+            *preflight.judge(facts, self._needs, replaced),
+            *preflight.cannot_convert(connection, head.encoding),
+            *self._configuration(connection, replaced),
+            *self._not_empty(connection),
+        ]
         preflight.refuse(problems, self._info.who)
         self._extensions = creating_statements(connection, self._plan.contents.extensions, facts.extensions)
         self._run.reporter.info(
@@ -146,7 +151,7 @@ class Restore:
         """For the rows of extensions' tables, once all extensions are there."""
         preflight.refuse(self._configuration(connection, Replaced()), self._info.who)
         for statement in configuration.statements(configuration.configuration_tables(connection, self._plan.contents)):
-            executor.execute(statement)
+            executor.execute(encoded(connection, statement))
 
     def _not_empty(self, connection: Connection) -> list[preflight.PreflightProblem]:
         if self._replacing:
@@ -277,11 +282,11 @@ class Restore:
             replacement.drop(replaced)
 
     def _warn_of_rows(self, connection: Connection, table: TableEntry) -> None:
-        name = sql.Identifier(table.schema_, table.name)
-        found = connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (name.as_string(connection),)).fetchone()
+        name = manifest_identifier(connection, table.schema_, table.name)
+        found = connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (name,)).fetchone()
         if not found or not found[0] or table.kind not in {"table", "unlogged"}:
             return
-        row = connection.execute(sql.SQL("SELECT pg_catalog.count(*) FROM ONLY {}").format(name)).fetchone()
+        row = connection.execute(encoded(connection, f"SELECT pg_catalog.count(*) FROM ONLY {name}")).fetchone()  # noqa: S608 - quoted
         if row and row[0]:
             kept = "; the safety backup has them" if self._run.facts.safety_backup else ""
             self._run.warn(f"{table.schema_}.{table.name}: its {row[0]} rows are gone, because the artifact holds only its definition{kept}")
@@ -362,6 +367,7 @@ def differences(tables: Iterable[TableEntry], restored: Mapping[tuple[str, str],
     Only what the manifest knows is compared: rows of a custom dump may not have been counted, and
     those of extensions' configuration tables are not. `whole`: it knows every table with rows.
     """
+    restored = {(presentable(schema), presentable(name)): rows for (schema, name), rows in restored.items()}
     expected = {(t.schema_, t.name): t.rows or 0 for t in tables if t.rows is not None or t.data_excluded}
     keys = expected.keys() | (restored.keys() if whole else set())
     return [

@@ -15,6 +15,7 @@ from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents
 from dbbackup.dataplane.postgres import table_patterns
 from dbbackup.dataplane.sql.archive_toc import TocEntry, copy_target
+from dbbackup.text import presentable
 
 RELATIONS = frozenset({"TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"})
 _BY_TAG = frozenset({"DEFAULT", "CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "TRIGGER", "RULE", "POLICY"})
@@ -59,17 +60,18 @@ class ArchiveSelection:
 
     def contents(self, whole: Contents) -> Contents:
         """The part of the manifest's contents that is restored."""
-        configuration = tuple(table for table in whole.configuration or () if (table.schema_, table.name) in self.rows)
-        extensions = self.extensions | {table.extension for table in configuration}
+        chosen, partly, rows = ({(presentable(s), presentable(t)) for s, t in keys} for keys in (self.tables, self.partly, self.rows))
+        configuration = tuple(table for table in whole.configuration or () if (table.schema_, table.name) in rows)
+        extensions = {presentable(name) for name in self.extensions} | {table.extension for table in configuration}
         return Contents(
             schemas=(),
             tables=tuple(
-                table.model_copy(update={"rows": None}) if (table.schema_, table.name) in self.partly else table
+                table.model_copy(update={"rows": None}) if (table.schema_, table.name) in partly else table
                 for table in whole.tables
-                if (table.schema_, table.name) in self.tables
+                if (table.schema_, table.name) in chosen
             ),
             extensions=tuple(extension for extension in whole.extensions if extension.name in extensions),
-            roles=tuple(role for role in whole.roles if role in self.policies),
+            roles=tuple(role for role in whole.roles if role in presentable(self.policies)),
             relations=self.locks,
             configuration=configuration or None,
         )

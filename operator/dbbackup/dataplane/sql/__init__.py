@@ -9,5 +9,5 @@ transaction.
 A backup in the plain format splits and filters what it stores; a restore splits what it runs, and
 filters the output of pg_restore. Read `splitter` first: `Kind` and `Piece`, then `Splitter`.
 `filter` lists its rules with the behaviour of PostgreSQL that each is for. `archive_toc` reads the
-table of contents of a custom archive, which both sides need too.
+table of contents of a custom archive, which both sides need too; `encodings` makes text of bytes.
 """

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dbbackup.contract.catalog import Address
+from dbbackup.dataplane.sql.encodings import codec_of, decode, dump_encoding, encode
 from dbbackup.dataplane.sql.splitter import SqlError, qualified_name
 
 MAGIC = b"PGDMP"
@@ -176,7 +177,10 @@ class _Reader:
             self._int()
         for _ in range(3):
             self._text()
-        return [self._entry(version, offset_size) for _ in range(self._int())]
+        entries = [self._entry(version, offset_size) for _ in range(self._int())]
+        encoding = next((found for e in entries if e.kind == "ENCODING" and (found := dump_encoding(encode(e.definition.strip(), "utf-8")))), "UTF8")
+        codec = codec_of(encoding)
+        return entries if codec == "utf-8" else [_decoded(entry, codec) for entry in entries]
 
     def _entry(self, version: tuple[int, int], offset_size: int) -> TocEntry:
         number = self._int()
@@ -200,10 +204,18 @@ class _Reader:
         return TocEntry(number, *texts, tuple(needs), copy or "", int(tableoid or 0), int(oid or 0))
 
 
+def _decoded(entry: TocEntry, codec: str) -> TocEntry:
+    """The entry, read as UTF-8, with its texts in the encoding that the archive names."""
+    kind, schema, tag, definition, drop, copy = (
+        decode(encode(text, "utf-8"), codec) for text in (entry.kind, entry.schema, entry.tag, entry.definition, entry.drop, entry.copy)
+    )
+    return replace(entry, kind=kind, schema=schema, tag=tag, definition=definition, drop=drop, copy=copy)
+
+
 def copy_target(entry: TocEntry) -> tuple[str, str] | None:
     """(schema, name) of the table that the entry's COPY statement fills: of a partition, it may be
     the topmost table."""
     try:
-        return qualified_name(entry.copy.encode("utf-8", "surrogateescape"), len(b"COPY"))
+        return qualified_name(encode(entry.copy, "utf-8"), len(b"COPY"))
     except SqlError:
         return None

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from enum import Enum, auto
 
+from dbbackup.dataplane.sql.encodings import decode
+
 
 class SqlError(ValueError):
     """The input does not come from pg_dump: it ends within a statement or COPY data, or a statement
@@ -414,21 +416,20 @@ def _excerpt(data: bytes | bytearray) -> str:
 _NAME = re.compile(rb'\s*("(?:[^"]|"")+"|[^\s."(;,]+)')
 
 
-def qualified_name(text: bytes, position: int = 0) -> tuple[str, str]:
+def qualified_name(text: bytes, position: int = 0, codec: str = "utf-8") -> tuple[str, str]:
     """(schema, name) of a qualified name as pg_dump writes it, at `position`; SqlError where
     `text` has none there."""
     first = _NAME.match(text, position)
     second = _NAME.match(text, first.end() + 1) if first and text[first.end() : first.end() + 1] == b"." else None
     if not first or not second:
         raise SqlError(f"no qualified name in {_excerpt(text[position:])}")
-    return unquote(first[1]), unquote(second[1])
+    return unquote(first[1], codec), unquote(second[1], codec)
 
 
-def unquote(name: bytes) -> str:
-    text = name.decode("utf-8", "surrogateescape")
-    return text[1:-1].replace('""', '"') if text.startswith('"') else text
+def unquote(name: bytes, codec: str = "utf-8") -> str:
+    return decode(name[1:-1].replace(b'""', b'"') if name.startswith(b'"') else name, codec)
 
 
-def copy_table(header: Piece) -> tuple[str, str]:
+def copy_table(header: Piece, codec: str = "utf-8") -> tuple[str, str]:
     """(schema, name) of the table that a COPY header fills."""
-    return qualified_name(header.text, len(b"COPY"))
+    return qualified_name(header.text, len(b"COPY"), codec)

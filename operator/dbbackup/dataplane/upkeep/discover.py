@@ -13,7 +13,10 @@ from dbbackup.contract.run import DatabaseTarget
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.connection import Connection, connect_first, to_failure
 from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo, read_secret, resolve
+from dbbackup.dataplane.postgres.encoding import session_codec
 from dbbackup.dataplane.postgres.locks import cancel
+from dbbackup.dataplane.sql.encodings import decode, encode
+from dbbackup.text import presentable
 
 _MAINTENANCE = "postgres"
 # datconnlimit -2 (in the minor versions that use it) marks a database that an interrupted DROP
@@ -49,15 +52,14 @@ def _names(run: Run, connection: Connection, info: Conninfo) -> list[str]:
     """Names are bytes in the encoding of the session that created the database. A Kubernetes object
     can't contain those that are not UTF-8: they are left out with a warning."""
     try:
-        connection.execute("SET client_encoding = 'SQL_ASCII'")
         rows = connection.execute(_QUERY).fetchall()
     except psycopg.Error as error:
         raise to_failure(error, info, "listing the databases", "ConnectionLost") from None
     names = []
-    for (raw,) in rows:
-        name = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else str(raw)
-        if isinstance(raw, bytes) and name.encode() != raw:
-            run.warn(f"database {name} of {info.host}:{info.port} is left out: its name is not UTF-8")
-        else:
+    for (stored,) in rows:
+        name = decode(encode(stored, session_codec(connection)), "utf-8")
+        if (shown := presentable(name)) == name:
             names.append(name)
+        else:
+            run.warn(f"database {shown} of {info.host}:{info.port} is left out: its name is not UTF-8")
     return names

@@ -11,7 +11,7 @@ from dbbackup.dataplane.postgres.conninfo import Conninfo
 def dump_of(script: str) -> PgDump:
     """A program in place of pg_dump."""
     info = Conninfo(host="h", port=5432, name="d", user="u", password="")
-    return PgDump(["sh", "-c", script], {"PATH": "/usr/bin:/bin"}, info, (), Stop(), lambda _: None)
+    return PgDump([b"sh", b"-c", script.encode()], {"PATH": "/usr/bin:/bin"}, info, (), Stop(), lambda _: None)
 
 
 def test_output_comes_whole_and_in_chunks() -> None:

@@ -353,14 +353,14 @@ def test_a_broken_connection_has_its_own_reason() -> None:
     ("like", "version", "expected"),
     [
         ({}, 130000, "TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'de_DE.UTF-8' LC_CTYPE 'C'"),
-        ({}, 150000, "LC_CTYPE 'C' LOCALE_PROVIDER libc"),
-        ({"locale_provider": "i", "icu_locale": "de", "icu_rules": "&a < b"}, 160000, "LOCALE_PROVIDER icu ICU_LOCALE 'de' ICU_RULES '&a < b'"),
-        ({"locale_provider": "i", "icu_locale": "de", "icu_rules": "&a < b"}, 150000, "LOCALE_PROVIDER icu ICU_LOCALE 'de'"),
-        ({"locale_provider": "b", "icu_locale": "C.UTF-8"}, 170000, "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"),
+        ({}, 150000, "LC_CTYPE 'C' LOCALE_PROVIDER 'libc'"),
+        ({"locale_provider": "i", "icu_locale": "de", "icu_rules": "&a < b"}, 160000, "LOCALE_PROVIDER 'icu' ICU_LOCALE 'de' ICU_RULES '&a < b'"),
+        ({"locale_provider": "i", "icu_locale": "de", "icu_rules": "&a < b"}, 150000, "LOCALE_PROVIDER 'icu' ICU_LOCALE 'de'"),
+        ({"locale_provider": "b", "icu_locale": "C.UTF-8"}, 170000, "LOCALE_PROVIDER 'builtin' BUILTIN_LOCALE 'C.UTF-8'"),
     ],
 )
 def test_create_database_follows_the_source_as_far_as_the_server_knows_it(like: dict[str, str], version: int, expected: str) -> None:
-    statement = create_statement('a"b', SOURCE.model_copy(update=like), version).as_string(None)
+    statement = create_statement('a"b', SOURCE.model_copy(update=like), version)
     assert statement.startswith('CREATE DATABASE "a""b" TEMPLATE template0 ')
     assert statement.endswith(expected)
 
