@@ -248,12 +248,15 @@ class Restore:
             self._make_room(connection, settings, replacement, head)
         else:
             preflight.refuse(self._not_empty(connection), self._info.who)
-        settings.release_event_triggers()
         executor = Executor(connection, self._info.who, self._progress(source), schemas(connection))
-        executor.run(head.preamble)
+        settings.release_event_triggers()
         for statement in self._extensions:
             executor.execute(statement)
+        settings.pin()
         self._make_room_for_configuration(connection, executor)
+        settings.pin()
+        settings.release_event_triggers()
+        executor.run(head.preamble)
         with _comment_warnings(connection, self._run.warn):
             executor.run(chain(head.first, head.rest))
         if not source.finished:

@@ -97,8 +97,7 @@ class Filter:
         self._strings_set = self._strings_set and large_object
         if data and not self._dropping and not self._strings_set and b"\\" in piece.text:
             self._strings_set = large_object
-            lead = piece.data[: piece.start]
-            return lead + b"SET standard_conforming_strings = " + self._strings + b";\n" + data[len(lead) :]
+            return b"\nSET standard_conforming_strings = " + self._strings + b";" + (b"" if data.startswith(b"\n") else b"\n") + data
         return data
 
     def _statement(self, piece: Piece) -> bytes:

@@ -128,8 +128,8 @@ def test_a_dump_without_a_drop_section_has_nothing_made_harmless(setting: bytes)
 def test_comments_that_only_an_owner_may_set_become_a_warning(kind: bytes, name: bytes, found: bytes) -> None:
     comment = b"COMMENT ON " + kind + b" " + name + b" IS 'IS it''s; $dbbackup$';"
     text = filtered(b"-- x\n" + comment + b"\n")
-    rule = b"SET standard_conforming_strings = on;\n" if b"\\" in name else b""
-    assert text.startswith(b"-- x\n" + rule + b"DO $dbbackup_$\nBEGIN\n" + comment + b"\nEXCEPTION WHEN insufficient_privilege THEN\n")
+    rule = b"\nSET standard_conforming_strings = on;\n" if b"\\" in name else b""
+    assert text.startswith(rule + b"-- x\n" + b"DO $dbbackup_$\nBEGIN\n" + comment + b"\nEXCEPTION WHEN insufficient_privilege THEN\n")
     assert found + b", '') <> 'IS it''s; $dbbackup$' THEN" in text
 
 
@@ -156,9 +156,9 @@ def test_where_a_backslash_matters_the_rule_for_strings_is_set(strings: bytes) -
     dump += b"SELECT pg_catalog.lowrite(0, '\\\\x00');\n" * 3 + b"SELECT pg_catalog.lo_close(0);\n"
     text = filtered(dump)
     assert text.count(head) == 4
-    assert b"-- x\n" + head + b"\nCOMMENT ON INDEX public.i" in text
+    assert head + b"\n-- x\nCOMMENT ON INDEX public.i" in text, "the comment stays at its statement: it shows where the DROP section ends"
     assert head + b"\nSELECT 'b" in text
-    assert text.replace(head + b"\n", b"").endswith(dump[len(head) + 1 :])
+    assert text.replace(b"\n" + head, b"").endswith(dump[len(head) :])
 
 
 def test_what_psql_would_take_for_the_beginning_of_a_body_is_quoted() -> None:
