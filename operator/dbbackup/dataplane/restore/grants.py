@@ -42,7 +42,11 @@ SELECT o.classid, o.objid, i.type, coalesce(i.identity, o.objid::text), o.owner,
        ARRAY(SELECT ARRAY[CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END, x.privilege_type, x.is_grantable::text,
                           CASE x.grantor WHEN o.ownerid THEN '' ELSE x.grantor::regrole::text END]
              FROM pg_catalog.aclexplode(CASE WHEN o.kind = '' THEN NULL ELSE coalesce(o.acl, pg_catalog.acldefault(o.kind::"char", o.ownerid)) END)
-               WITH ORDINALITY x(grantor, grantee, privilege_type, is_grantable, n) ORDER BY x.n)
+               WITH ORDINALITY x(grantor, grantee, privilege_type, is_grantable, n) ORDER BY x.n),
+       CASE i.type WHEN 'procedure' THEN (
+         SELECT pg_catalog.format('%I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid))
+         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = o.objid)
+       ELSE coalesce(i.identity, o.objid::text) END
 FROM ({_OBJECTS}) o(classid, objid, owner, ownerid, acl, kind, settable), LATERAL pg_catalog.pg_identify_object(o.classid, o.objid, 0) i
 WHERE (o.objid >= {FIRST_USER_OID} OR o.kind = 'L') AND i.type IS NOT NULL
 """  # noqa: S608
@@ -99,6 +103,9 @@ class ObjectGrants:
     owner: str
     owner_settable: bool
     grants: tuple[Grant, ...]
+    name: str
+    """For SQL: of a procedure with the modes of its parameters, without which it may be taken for
+    another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,10 @@ class PublishedTable:
     owned: bool
     columns: str | None
     condition: str | None
+
+    @property
+    def text(self) -> str:
+        return f"table {self.table}{f' ({self.columns})' if self.columns else ''} in publication {self.name}"
 
     def statement(self) -> str:
         columns = f" ({self.columns})" if self.columns else ""
@@ -131,9 +142,13 @@ class GrantInventory:
 
 def capture(connection: Connection) -> GrantInventory:
     objects: dict[ObjectKey, ObjectGrants] = {}
-    for classid, objid, kind, identity, owner, settable, acl in connection.execute(_INVENTORY):
+    for classid, objid, kind, identity, owner, settable, acl, name in connection.execute(_INVENTORY):
         objects[kind, identity] = ObjectGrants(
-            (classid, objid), owner, settable, tuple((grantee, privilege, option == "true", grantor) for grantee, privilege, option, grantor in acl)
+            (classid, objid),
+            owner,
+            settable,
+            tuple((grantee, privilege, option == "true", grantor) for grantee, privilege, option, grantor in acl),
+            name,
         )
     columns: dict[tuple[str, str], list[Grant]] = defaultdict(list)
     for table, column, *grant in connection.execute(_COLUMNS):
@@ -152,30 +167,36 @@ def owner_statements(before: GrantInventory, after: GrantInventory, again: Colle
     of `grant_statements`. Objects in `again` were replaced although their address is the same."""
     for key, old, new in _replaced(before, after, again):
         if old.owner != new.owner and old.owner_settable and new.owner_settable:
-            kind, identity = key
-            yield f"ALTER {_ALTER.get(kind, kind.upper())} {identity} OWNER TO {old.owner}"
+            yield f"ALTER {_ALTER.get(key[0], key[0].upper())} {new.name} OWNER TO {old.owner}"
 
 
 def grant_statements(before: GrantInventory, after: GrantInventory, again: Collection[Address]) -> Iterator[Statement]:
-    """Statements that give replaced objects exactly the privileges that they had before, and add
-    tables to their publications."""
-    tables: set[str] = set()
-    for (kind, identity), old, new in _replaced(before, after, again):
-        if kind in {"table", "view", "materialized view", "foreign table"}:
-            tables.add(identity)
+    """Statements that give replaced objects exactly the privileges that they had before."""
+    tables = _tables(before, after, again)
+    for (kind, _), old, new in _replaced(before, after, again):
         if target := _GRANT_ON.get(kind):
-            yield from _difference(f"{target} {identity}", "", old.grants, new.grants)
+            yield from _difference(f"{target} {new.name}", "", old.grants, new.grants)
     for table, column in sorted(set(before.columns) | set(after.columns)):
         if table in tables:
             key = table, column
             yield from _difference(f"TABLE {table}", f" ({column})", before.columns.get(key, ()), after.columns.get(key, ()))
+
+
+def lost_publications(before: GrantInventory, after: GrantInventory, again: Collection[Address]) -> Iterator[PublishedTable]:
+    """Replaced tables that are no longer in publications that stayed."""
+    tables = _tables(before, after, again)
     there = {publication.oid for publication in after.publications} | {
         held.address[1] for (kind, _), held in after.objects.items() if kind == "publication"
     }
     now = {(publication.oid, publication.table) for publication in after.publications}
     for publication in before.publications:
         if publication.table in tables and publication.oid in there and (publication.oid, publication.table) not in now:
-            yield publication.statement(), ""
+            yield publication
+
+
+def _tables(before: GrantInventory, after: GrantInventory, again: Collection[Address]) -> set[str]:
+    kinds = {"table", "view", "materialized view", "foreign table"}
+    return {identity for (kind, identity), _, _ in _replaced(before, after, again) if kind in kinds}
 
 
 def _replaced(before: GrantInventory, after: GrantInventory, again: Collection[Address]) -> Iterator[tuple[ObjectKey, ObjectGrants, ObjectGrants]]:

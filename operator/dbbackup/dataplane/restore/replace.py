@@ -16,7 +16,7 @@ from dbbackup.dataplane.postgres.lock_holders import naming_holders
 from dbbackup.dataplane.postgres.one_command import run_command
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.restore import grants
-from dbbackup.dataplane.restore.closure import Replaced
+from dbbackup.dataplane.restore.closure import ForeignKey, Replaced
 from dbbackup.dataplane.restore.dropping import deviations, drop_statements, take_stock
 from dbbackup.dataplane.restore.roots import Address, held_objects
 from dbbackup.dataplane.restore.statement_errors import statement_failure
@@ -39,6 +39,8 @@ SELECT i.type || ' ' || i.identity FROM (
   UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
     WHERE attrelid = ANY(%(oids)s::oid[]) AND attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'f')
 ) x(classid, objid, subid), LATERAL pg_catalog.pg_identify_object(classid, objid, subid) i
+UNION ALL SELECT i.type || ' ' || i.identity FROM pg_publication_rel r,
+  LATERAL pg_catalog.pg_identify_object('pg_publication_rel'::regclass, r.oid, 0) i WHERE r.prpubid = ANY(%(publications)s::oid[])
 UNION ALL SELECT 'place of ' || inhrelid::regclass || ' among the children of ' || inhparent::regclass FROM pg_inherits
   WHERE inhrelid = ANY(%(oids)s::oid[])
 """
@@ -47,7 +49,15 @@ _TABLESPACES = """
 SELECT i.type || ' ' || i.identity, c.reltablespace::bigint
 FROM pg_class c, LATERAL pg_catalog.pg_identify_object('pg_class'::regclass, c.oid, 0) i WHERE c.reltablespace <> 0 AND c.relkind <> 't'
 """
+_PUBLISHED_SCHEMAS = """
+SELECT i.type || ' ' || i.identity FROM pg_publication_namespace r,
+  LATERAL pg_catalog.pg_identify_object('pg_publication_namespace'::regclass, r.oid, 0) i WHERE r.pnpubid = ANY(%s::oid[])
+"""
+_PUBLICATIONS_NOW = "SELECT oid FROM pg_catalog.pg_publication WHERE pg_catalog.quote_ident(pubname) = ANY(%s::text[])"
 _RELATIONS_NOW = "SELECT oid FROM pg_catalog.pg_class WHERE oid::regclass::text = ANY(%s::text[])"
+_LACKING = frozenset({"42703", "42830", "42804", "42704", "42883", "42P01"})
+"""SQLSTATEs of a statement that names a column, a unique constraint, a type, an operator or a role
+that is not there."""
 
 
 class Replacement:
@@ -62,6 +72,7 @@ class Replacement:
         self._before = grants.GrantInventory()
         self._parts_before: set[str] = set()
         self._placed: set[tuple[str, int]] = set()
+        self._left_out: list[str] = []
 
     def lock(self, replaced: Replaced) -> None:
         """Locks exclusively all tables that are dropped, and those that stay and have a foreign key
@@ -84,7 +95,8 @@ class Replacement:
         anything else than was foreseen."""
         self._replaced = replaced
         self._before = grants.capture(self._connection)
-        self._parts_before = self._parts([root.address[1] for root in replaced.roots if root.type in _KINDS_WITH_PARTS])
+        wholes = [root.address[1] for root in replaced.roots if root.type in _KINDS_WITH_PARTS]
+        self._parts_before = self._parts(wholes, [root.address[1] for root in replaced.roots if root.type == "publication"])
         self._placed = set(self._connection.execute(_TABLESPACES + "AND c.oid = ANY(%s::oid[])", (list(replaced.relations),)))
         inventory = take_stock(self._connection)
         with naming_holders(self._connection, self._who):  # of views, types and the like, which LOCK TABLE does not lock
@@ -106,18 +118,20 @@ class Replacement:
         warnings about what could not be put back."""
         self._put_back_owners()
         after = self._capture()
-        others = set()
-        for statement, role in list(grants.grant_statements(self._before, after, self._again)):
-            if not self._run_as(role, statement):
-                others.add(role)
+        others = {role for statement, role in list(grants.grant_statements(self._before, after, self._again)) if not self._grant(role, statement)}
+        for publication in list(grants.lost_publications(self._before, after, self._again)):
+            self._put(publication.statement(), publication.text)
         for key in self._replaced.foreign_keys:
-            self._run(f"ALTER TABLE {key.table} ADD CONSTRAINT {key.name} {key.definition}")
-            if key.comment is not None:
-                comment = literal(key.comment)
-                self._run(f"COMMENT ON CONSTRAINT {key.name} ON {key.table} IS {comment}")
+            if self._put(f"ALTER TABLE {key.table} ADD CONSTRAINT {key.name} {key.definition}", f"foreign key {key.name} of table {key.table}"):
+                self._comment(key)
         grantors = ", ".join(sorted(others))
         regranted = [f"grants that {grantors} had made are now the owner's, as this user may not act as that role"] if others else []
-        return [*self._lost(), *regranted]
+        left_out = [f"not put back, as the artifact lacks what it needs: {listed(self._left_out)}"] if self._left_out else []
+        return [*self._lost(), *regranted, *left_out]
+
+    def _comment(self, key: ForeignKey) -> None:
+        if key.comment is not None:
+            self._run(f"COMMENT ON CONSTRAINT {key.name} ON {key.table} IS {literal(key.comment)}")
 
     def put_back_late_owners(self) -> None:
         """Owners of what the artifact makes after `put_back`: its event triggers."""
@@ -135,7 +149,7 @@ class Replacement:
     def _again(self) -> set[Address]:
         return {root.address for root in self._replaced.roots if root.type == "large object"}
 
-    def _run_as(self, role: str, statement: str) -> bool:
+    def _grant(self, role: str, statement: str) -> bool:
         """Runs the statement as that role where possible, else as this user. Returns whether it
         could."""
         if role:
@@ -146,20 +160,38 @@ class Replacement:
                     run_command(self._connection, statement)
                     self._connection.execute("RESET ROLE")
             except psycopg.Error:
-                self._run(statement)
-                return False
+                return not self._put(statement, statement)
             return True
-        self._run(statement)
+        self._put(statement, statement)
         return True
 
-    def _parts(self, relations: Sequence[int]) -> set[str]:
-        return {text for (text,) in self._connection.execute(_PARTS_OF, {"oids": list(relations)})}
+    def _put(self, statement: str, text: str) -> bool:
+        """Runs the statement; one that needs what the artifact lacks is left out, to be told as
+        `text`. Returns whether it was run."""
+        self._settings.pin()
+        try:
+            with self._connection.transaction():
+                run_command(self._connection, statement)
+        except psycopg.Error as error:
+            if error.sqlstate not in _LACKING:
+                raise statement_failure(error, statement, self._who) from None
+            self._left_out.append(f"{text} ({error.diag.message_primary})")
+            return False
+        return True
+
+    def _parts(self, relations: Sequence[int], publications: Sequence[int]) -> set[str]:
+        found = {text for (text,) in self._connection.execute(_PARTS_OF, {"oids": list(relations), "publications": list(publications)})}
+        if self._connection.info.server_version >= 150000:
+            found |= {text for (text,) in self._connection.execute(_PUBLISHED_SCHEMAS, (list(publications),))}
+        return found
 
     def _lost(self) -> list[str]:
         self._settings.pin()
         names = [root.identity for root in self._replaced.roots if root.type in _KINDS_WITH_PARTS]
+        publications = [root.identity for root in self._replaced.roots if root.type == "publication"]
         now = [oid for (oid,) in self._connection.execute(_RELATIONS_NOW, (names,))]
-        lost = self._parts_before - self._parts(now)
+        published = [oid for (oid,) in self._connection.execute(_PUBLICATIONS_NOW, (publications,))]
+        lost = self._parts_before - self._parts(now, published)
         moved = {name for name, _ in self._placed - set(self._connection.execute(_TABLESPACES))} - lost
         warnings = {
             "newer than the artifact, so dropped with the objects that were replaced": lost,

@@ -270,7 +270,7 @@ def test_all_problems_are_reported_under_the_most_important_reason() -> None:
 
 
 def inventory(grant: Sequence[grants.Grant], oid: int, owner: str = "app", **more: object) -> GrantInventory:
-    return GrantInventory({("table", "a.t"): ObjectGrants((1259, oid), owner, True, tuple(grant))}, **more)  # type: ignore[arg-type]
+    return GrantInventory({("table", "a.t"): ObjectGrants((1259, oid), owner, True, tuple(grant), "a.t")}, **more)  # type: ignore[arg-type]
 
 
 OWN = ("app", "SELECT", False, "")
@@ -315,8 +315,11 @@ def test_columns_and_publications_come_back() -> None:
     after = inventory([OWN], 2, publications=(pub_after,))
     assert list(grants.grant_statements(before, after, ())) == [
         ('GRANT SELECT ("B") ON TABLE a.t TO z', ""),
-        ("ALTER PUBLICATION p ADD TABLE ONLY a.t (id, b) WHERE ((id > 5))", ""),
     ]
+    lost = list(grants.lost_publications(before, after, ()))
+    assert [found.statement() for found in lost] == ["ALTER PUBLICATION p ADD TABLE ONLY a.t (id, b) WHERE ((id > 5))"]
+    assert [found.text for found in lost] == ["table a.t (id, b) in publication p"]
+    assert list(grants.lost_publications(before, inventory([OWN], 2, publications=(publication,)), ())) == []
 
 
 # refusals
