@@ -148,6 +148,8 @@ class Replaced:
     them."""
     closed_mappings: tuple[str, ...] = ()
     """User mappings whose options the user may not see, so that they could not be saved."""
+    emptied_mappings: tuple[str, ...] = ()
+    """User mappings whose options the artifact lacks, as its backup's user might not see them."""
 
     @property
     def size(self) -> int:

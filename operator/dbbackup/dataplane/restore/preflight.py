@@ -302,6 +302,10 @@ def _ownership(facts: TargetFacts, replaced: Replaced) -> Iterable[PreflightProb
     if replaced.closed_mappings:
         message = f"{facts.server.user} may not see the options of {listed(replaced.closed_mappings)}, so they could not be saved"
         yield PreflightProblem("InsufficientPrivilege", message)
+    if replaced.emptied_mappings:
+        names = listed(replaced.emptied_mappings)
+        message = f"the artifact lacks the options of {names}, which its backup's user might not see: a Replace would empty them"
+        yield PreflightProblem("InsufficientPrivilege", message)
     foreign_owners = {root.owner for root in replaced.roots if root.owner and root.owned} - facts.members_of - {facts.server.user}
     if foreign_owners and not facts.server.superuser:
         yield PreflightProblem("NotOwner", f"{facts.server.user} cannot give replaced objects back to their owners {listed(sorted(foreign_owners))}")

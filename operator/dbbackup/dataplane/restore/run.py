@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from itertools import chain
 
 import psycopg
@@ -141,7 +142,10 @@ class Restore:
         if made is None:
             drops = legacy_drops.parse_drop_section(head.drops)
             return examine(connection, choose_roots(held, legacy_drops.wanted_by_name(held, drops)), legacy_drops.made_names(drops))
-        return examine(connection, choose_roots(held, wanted_keys(made)), made_names(made))
+        roots = choose_roots(held, wanted_keys(made))
+        hidden = {found.key for found in made if found.hidden}
+        emptied = tuple(root.text for root in roots.objects if root.key in hidden)
+        return replace(examine(connection, roots, made_names(made)), emptied_mappings=emptied)
 
     def _configuration(self, connection: Connection, replaced: Replaced) -> list[preflight.PreflightProblem]:
         tables = configuration.configuration_tables(connection, self._plan.contents)

@@ -236,6 +236,7 @@ def test_owners_dependants_and_partitions() -> None:
         outside=(Dependant("view a.v", "table a.mine"), Dependant("view a.above", "view a.v", indirect=True)),
         partitions=("a.p2",),
         closed_mappings=("user mapping for b on server s",),
+        emptied_mappings=("user mapping c on server s",),
         foreign_keys=(ForeignKey("b.t", "k", "FOREIGN KEY ...", None, "other", False, 7),),
     )
     found = preflight.judge(TargetFacts(SERVER), ArtifactNeeds(MANIFEST, Contents()), replaced)
@@ -247,6 +248,7 @@ def test_owners_dependants_and_partitions() -> None:
     assert "DependentObjects: view a.v is not in the artifact and depends on table a.mine, which would be replaced," in expected
     assert "view a.above is not in the artifact and depends on view a.v, which is not either\n" in expected
     assert "DependentObjects: partitions that the artifact lacks would be dropped with their tables: a.p2" in expected
+    assert "InsufficientPrivilege: the artifact lacks the options of user mapping c on server s" in expected
     assert "InsufficientPrivilege: app may not see the options of user mapping for b on server s" in expected
     assert "a.mine (app)" not in expected
 
