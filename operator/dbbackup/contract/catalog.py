@@ -107,13 +107,14 @@ def pack_catalog(objects: Iterable[CatalogObject]) -> bytes:
 def unpack_catalog(data: bytes, key: str) -> Catalog:
     """The catalog that was stored at `key`; Failure ManifestInvalid or FormatUnsupported."""
     try:
-        lines = gzip.decompress(data).rstrip(b"\n").split(b"\n")
-        header = json.loads(lines[0])
-        if header.get("type") != HEADER["type"]:
-            raise Failure("ManifestInvalid", f"{key} is not the catalog of an artifact")
-        if int(header["formatVersion"]) > 1:
-            raise Failure("FormatUnsupported", f"{key}: format version {header['formatVersion']}; this operator reads up to 1")
-        return Catalog(tuple(_object(json.loads(line)) for line in lines[1:]))
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as lines:
+            header = json.loads(lines.readline())
+            if header.get("type") != HEADER["type"]:
+                raise Failure("ManifestInvalid", f"{key} is not the catalog of an artifact")
+            if int(header["formatVersion"]) > 1:
+                raise Failure("FormatUnsupported", f"{key}: format version {header['formatVersion']}; this operator reads up to 1")
+            read = _Reader()
+            return Catalog(tuple(read.object(json.loads(line)) for line in lines))
     except (OSError, EOFError, zlib.error, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise Failure("ManifestInvalid", f"{key} cannot be read: {type(error).__name__}") from None
 
@@ -131,13 +132,31 @@ def _line(held: CatalogObject) -> dict[str, Any]:
 
 
 _TUPLES = frozenset({"names", "args", "columns", "needs", "oids"})
+_REPEATED = frozenset({"catalog", "type", "args", "owner", "columns", "needs"})
 _KNOWN = frozenset(item.name for item in fields(CatalogObject))
 
 
-def _object(line: dict[str, Any]) -> CatalogObject:
-    values: dict[str, Any] = {name: tuple(value) if name in _TUPLES else value for name, value in line.items() if name in _KNOWN}
-    if "grants" in values:
-        values["grants"] = tuple(Grant(*grant) for grant in values["grants"])
-    if "of" in values:
-        values["of"] = tuple(values["of"])
-    return CatalogObject(**values)
+class _Reader:
+    """Makes objects that share what is equal in them: there may be a million."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Any, Any] = {}
+
+    def _shared(self, value: Any) -> Any:
+        return self._seen.setdefault(value, value)
+
+    def object(self, line: dict[str, Any]) -> CatalogObject:
+        values = {name: value for name, value in line.items() if name in _KNOWN}
+        for name in _TUPLES & values.keys():
+            values[name] = tuple(values[name])
+        for name in _REPEATED & values.keys():
+            values[name] = self._shared(values[name])
+        if "names" in values:
+            *places, own = values["names"]
+            values["names"] = (*map(self._shared, places), own)
+        if "grants" in values:
+            values["grants"] = self._shared(tuple(Grant(*grant) for grant in values["grants"]))
+        if "of" in values:
+            catalog, oid = values["of"]
+            values["of"] = self._shared((self._shared(catalog), oid))
+        return CatalogObject(**values)

@@ -82,38 +82,6 @@ WHERE e.oid >= 16384 AND (%(all)s OR e.extnamespace = ANY (%(namespaces)s) OR e.
 ORDER BY 1
 """  # noqa: S608 - constants only
 
-# Objects that dumped objects refer to and that are not dumped: relations, types and functions of
-# other schemas, excluded tables, members of excluded extensions.
-OUTSIDE = f"""
-WITH {_OBJECTS},
-gone (oid) AS (
-  SELECT pg_catalog.unnest(%(excluded)s::oid[])
-  UNION SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = ANY (%(excluded)s::oid[])
-  UNION SELECT d.objid FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-    AND d.refclassid = d.classid AND d.refobjid = ANY (%(excluded)s::oid[]) AND d.deptype IN ('a', 'i')
-),
-outside (classid, objid) AS (
-  SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE {_USER_SCHEMA} AND NOT n.oid = ANY (%(namespaces)s) AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_class", oid="c.oid")}
-  UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-    WHERE {_USER_SCHEMA} AND NOT n.oid = ANY (%(namespaces)s) AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_type", oid="t.oid")}
-  UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-    WHERE {_USER_SCHEMA} AND NOT n.oid = ANY (%(namespaces)s) AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_proc", oid="p.oid")}
-  UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, oid FROM gone
-  UNION ALL SELECT m.classid, m.objid FROM pg_catalog.pg_depend m JOIN pg_catalog.pg_extension e ON e.oid = m.refobjid
-    WHERE m.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND m.deptype = 'e' AND e.extname = ANY (%(excluded_extensions)s)
-)
-SELECT DISTINCT pg_catalog.pg_describe_object(x.classid, x.objid, 0)
-FROM objects o JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid AND d.deptype IN ('n', 'a')
-  JOIN outside x ON x.classid = d.refclassid AND x.objid = d.refobjid
-WHERE o.relation NOT IN (SELECT oid FROM gone)
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class i WHERE x.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND i.oid = x.objid
-                  AND i.relkind IN ('i', 'I', 't'))
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.deptype = 'e' AND (e.classid = o.classid AND e.objid = o.objid
-                  OR e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.objid = o.relation))
-ORDER BY 1
-"""  # noqa: S608 - constants only
-
 ROLES = """
 SELECT r.rolname FROM pg_catalog.pg_policy p CROSS JOIN LATERAL pg_catalog.unnest(p.polroles) AS role (oid)
   JOIN pg_catalog.pg_roles r ON r.oid = role.oid
@@ -142,3 +110,6 @@ SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata),
 """  # noqa: S608 - constants only
 
 NAMESPACES = "SELECT oid::bigint FROM pg_catalog.pg_namespace WHERE nspname = ANY (%s::name[])"
+
+# With those of extensions: what users made in them is dumped.
+OTHER_NAMESPACES = f"SELECT n.oid::bigint FROM pg_catalog.pg_namespace n WHERE {_USER_SCHEMA} AND n.nspname <> ALL (%s::name[])"  # noqa: S608 - constants only

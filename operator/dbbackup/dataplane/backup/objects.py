@@ -9,7 +9,7 @@ from functools import cache
 from sys import intern
 from typing import Any
 
-from dbbackup.contract.catalog import CatalogObject, Grant
+from dbbackup.contract.catalog import Address, CatalogObject, Grant, pack_catalog
 from dbbackup.dataplane.backup import object_queries
 from dbbackup.dataplane.postgres.connection import Connection
 
@@ -19,8 +19,8 @@ _BATCH = 2000
 
 @dataclass(frozen=True, slots=True)
 class Dumped:
-    """What the options select: `schemas` are names, `excluded` the oids of relations that are left
-    out, `extensions` the names of those in the dump."""
+    """What the options select: `namespaces` and `excluded` are oids of the dumped schemas and of
+    relations that are left out, `extensions` the names of those in the dump."""
 
     all: bool
     namespaces: Sequence[int]
@@ -28,21 +28,53 @@ class Dumped:
     extensions: Sequence[str]
 
 
-def read_objects(connection: Connection, version_num: int, dumped: Dumped) -> Iterator[CatalogObject]:
-    """Every object of the dump, kind by kind."""
+@dataclass(frozen=True, slots=True)
+class ReadCatalog:
+    """`packed` is the catalog's stored form. `outside` describes what the dump refers to and the
+    options left out."""
+
+    packed: bytes
+    outside: tuple[str, ...]
+
+
+def read_catalog(connection: Connection, version_num: int, dumped: Dumped) -> ReadCatalog:
+    """The catalog of the dump. The objects pass one by one, so that a million of them need little
+    memory."""
     parameters: dict[str, Any] = {
         "all": dumped.all,
         "namespaces": list(dumped.namespaces),
         "excluded": list(dumped.excluded),
         "extensions": list(dumped.extensions),
     }
-    roles = _roles(connection)
-    for kind in object_queries.kinds(version_num):
-        with connection.cursor("objects") as cursor:
-            cursor.itersize = _BATCH
-            cursor.execute(object_queries.query(kind).encode(), parameters)
-            for row in cursor:
-                yield _object(row, roles)
+    connection.execute("SET LOCAL jit = off")  # compiling these queries takes longer than running them
+    needs: dict[Address, tuple[str, ...]] = {}
+    outside: list[CatalogObject] = []
+    described: list[str] = []
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for catalog, oid, extensions, description, *identity in _rows(connection, object_queries.references(version_num), parameters):
+        if extensions is not None:
+            needs[intern(catalog), oid] = same.setdefault(tuple(extensions), tuple(extensions))
+            continue
+        kind, names, args, text = identity
+        outside.append(CatalogObject(catalog, oid, kind, tuple(names), tuple(args), text, outside=True))
+        if catalog != "pg_collation" or names[0] != "pg_catalog":
+            described.append(description)
+
+    def objects() -> Iterator[CatalogObject]:
+        roles = _roles(connection)
+        for kind in object_queries.kinds(version_num):
+            for row in _rows(connection, object_queries.objects(kind), parameters):
+                yield _object(row, roles, needs)
+        yield from outside
+
+    return ReadCatalog(pack_catalog(objects()), tuple(sorted(described)))
+
+
+def _rows(connection: Connection, query: str, parameters: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    with connection.cursor("objects") as cursor:
+        cursor.itersize = _BATCH
+        cursor.execute(query.encode(), parameters)
+        yield from cursor
 
 
 class _Roles:
@@ -58,17 +90,17 @@ class _Roles:
 
     def _grants(self, text: str) -> tuple[Grant, ...]:
         return tuple(
-            Grant(self.name(grantor), self.name(grantee), intern(privilege), grantable, *column)
+            Grant(self.name(grantor), self.name(grantee), privilege, grantable, *column)
             for grantor, grantee, privilege, grantable, *column in json.loads(text)
         )
 
 
 def _roles(connection: Connection) -> _Roles:
-    return _Roles({oid: intern(name) for oid, name in connection.execute("SELECT oid::bigint, rolname FROM pg_catalog.pg_roles")})
+    return _Roles(dict(connection.execute("SELECT oid::bigint, rolname::text FROM pg_catalog.pg_roles").fetchall()))
 
 
-def _object(row: tuple[Any, ...], roles: _Roles) -> CatalogObject:
-    catalog, oid, of_catalog, of_oid, owner, grants, column_grants, columns, oids, comment, kind, names, args, identity = row
+def _object(row: tuple[Any, ...], roles: _Roles, needs: dict[Address, tuple[str, ...]]) -> CatalogObject:
+    catalog, oid, of_catalog, of_oid, owner, grants, column_grants, columns, oids, comment, superuser, hidden, kind, names, args, identity = row
     return CatalogObject(
         catalog=catalog,
         oid=oid,
@@ -80,6 +112,9 @@ def _object(row: tuple[Any, ...], roles: _Roles) -> CatalogObject:
         owner=None if owner is None else roles.name(owner),
         grants=tuple(grant for text in (grants, column_grants) if text for grant in roles.grants(text)),
         columns=tuple(columns or ()),
+        needs=needs.get((catalog, oid), ()),
         comment=comment,
+        superuser=superuser,
+        hidden=hidden,
         oids=tuple(oids or ()),
     )

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
-from dbbackup.contract.catalog import pack_catalog
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import Contents, ExtensionEntry, SourceDatabase, TableEntry
 from dbbackup.contract.run import BackupOptions
 from dbbackup.dataplane.backup import catalog
 from dbbackup.dataplane.backup.configuration import NO_CONFIGURATION, Configuration, read_members, select_configuration
-from dbbackup.dataplane.backup.objects import Dumped, read_objects
+from dbbackup.dataplane.backup.objects import Dumped, read_catalog
 from dbbackup.dataplane.postgres import table_patterns
 from dbbackup.dataplane.postgres.connection import Connection, one, server_version, to_failure, uses_tls
 from dbbackup.dataplane.postgres.conninfo import Conninfo
@@ -268,6 +267,11 @@ class Snapshot:
     def _namespaces(self, selection: TableSelection) -> list[int]:
         return [row[0] for row in self.connection.execute(catalog.NAMESPACES, (list(selection.schemas),)).fetchall()]
 
+    def _dumped_namespaces(self) -> list[int]:
+        if self.options.schemas:
+            return self._namespaces(self.selection)
+        return [row[0] for row in self.connection.execute(catalog.OTHER_NAMESPACES.encode(), (list(self.selection.excluded_schemas),)).fetchall()]
+
     def describe(self) -> SourceDescription:
         """What the dump of this snapshot holds and needs. Failure DumpFailed, ConnectionLost,
         ..."""
@@ -285,13 +289,13 @@ class Snapshot:
             "namespaces": self._namespaces(self.selection),
             "tables": [relation.oid for relation in self.selection.tables],
             "excluded": list(self.selection.excluded_oids),
-            "excluded_extensions": list(self.selection.excluded_extensions),
         }
         extensions = self.selection.extensions
-        left_out = self.selection.excluded or self.selection.excluded_schemas or self.selection.excluded_extensions
         configuration = tuple(member.entry() for member in self.selection.configuration.dumped)
         large_objects, relations, routines = self._rows(catalog.FIGURES, parameters)[0]
         publications = catalog.PUBLICATIONS_15 if self.version_num >= 150000 else catalog.PUBLICATIONS
+        dumped = Dumped(every, self._dumped_namespaces(), self.selection.excluded_oids, [extension.name for extension in extensions])
+        found = read_catalog(self.connection, self.version_num, dumped)
         contents = Contents(
             schemas=tuple(map(presentable, self.selection.schemas)),
             tables=tuple(self._entry(relation) for relation in self.selection.relations if relation.kind != "S"),
@@ -302,11 +306,10 @@ class Snapshot:
             large_objects=large_objects,
             relations=relations,
             routines=routines,
-            outside=tuple(row[0] for row in self._rows(catalog.OUTSIDE, parameters)) if not every or left_out else (),
+            outside=found.outside,
             configuration=configuration or None,
         )
-        dumped = Dumped(every, parameters["namespaces"], self.selection.excluded_oids, [extension.name for extension in extensions])
-        return SourceDescription(self._database(), contents, pack_catalog(read_objects(self.connection, self.version_num, dumped)))
+        return SourceDescription(self._database(), contents, found.packed)
 
     def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """What the query finds, in texts that a manifest can hold."""

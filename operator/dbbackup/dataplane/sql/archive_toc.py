@@ -20,7 +20,7 @@ OLDEST, NEWEST = (1, 12), (1, 16)
 LIMIT = 256 << 20
 """Maximum bytes of a table of contents: some 100,000 objects with their definitions."""
 _CUSTOM = 1
-_SYSTEM_CATALOGS = {
+SYSTEM_CATALOGS = {
     826: "pg_default_acl",
     1247: "pg_type",
     1255: "pg_proc",
@@ -91,7 +91,7 @@ class TocEntry:
     def address(self) -> Address | None:
         """As the artifact's catalog has it. None where the entry is about no object of its own, and
         for a USER MAPPING, whose tag names it."""
-        catalog = _SYSTEM_CATALOGS.get(self.tableoid)
+        catalog = SYSTEM_CATALOGS.get(self.tableoid)
         return (catalog, self.oid) if catalog else None
 
 
