@@ -109,6 +109,16 @@ SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata),
           AND {_NOT_EXTENSION.format(catalog="pg_catalog.pg_proc", oid="p.oid")})
 """  # noqa: S608 - constants only
 
+# As the server decides when pg_dump reads one; has_largeobject_privilege came with PostgreSQL 18.
+CLOSED_LARGE_OBJECTS = """
+SELECT m.oid::bigint, pg_catalog.pg_get_userbyid(m.lomowner), pg_catalog.count(*) OVER () FROM pg_catalog.pg_largeobject_metadata m
+WHERE pg_catalog.current_setting('lo_compat_privileges') = 'off'
+  AND NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = CURRENT_USER)
+  AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(m.lomacl, pg_catalog.acldefault('L', m.lomowner))) a
+                  WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR pg_catalog.pg_has_role(a.grantee, 'USAGE')))
+ORDER BY 1 LIMIT 20
+"""
+
 NAMESPACES = "SELECT oid::bigint FROM pg_catalog.pg_namespace WHERE nspname = ANY (%s::name[])"
 
 # With those of extensions: what users made in them is dumped.

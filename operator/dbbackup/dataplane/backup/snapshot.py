@@ -173,21 +173,24 @@ def _descendants(relations: Sequence[Relation], keys: set[tuple[str, str]]) -> s
     return result
 
 
-def refuse_unreadable_tables(selection: TableSelection, who: str) -> None:
-    """Failure RowSecurity or InsufficientPrivilege that names every relation whose rows this user
-    can't read, or only some of them."""
+def refuse_unreadable(selection: TableSelection, large_objects: Sequence[tuple[int, str, int]], who: str) -> None:
+    """Failure RowSecurity or InsufficientPrivilege that names everything of which this user can't
+    read the rows, or only some. `large_objects`: (oid, owner, how many there are in all)."""
     members = selection.configuration.dumped
     hidden = [".".join(r.key) for r in selection.relations if r.hidden_rows and r.kind in "rp" and r.key not in selection.without_data]
     hidden += [".".join(member.key) for member in members if member.hidden_rows]
     unreadable = [".".join(r.key) for r in selection.relations if not r.readable and r.kind in "rpS"]
     unreadable += [".".join(member.key) for member in members if not member.readable]
-    also = f"; and it may not read {listed(unreadable, _NAMED)}" if unreadable else ""
+    texts = [f"row-level security would hide rows of {listed(hidden, _NAMED)}"] if hidden else []
+    texts += [f"no SELECT on (or no USAGE on the schema of) {listed(unreadable, _NAMED)}"] if unreadable else []
+    if large_objects:
+        names = listed((f"{oid} (of {owner})" for oid, owner, _ in large_objects), _NAMED, total=large_objects[0][2])
+        cure = f"have them granted to it (GRANT SELECT ON LARGE OBJECT {large_objects[0][0]} TO ...), or back up as their owner or a superuser"
+        texts.append(f"no SELECT on the large objects {names}: {cure}")
     if closed := sorted({member.extension for member in members if member.hidden_rows or not member.readable}):
-        also += f"; leave out the tables of the extensions by excludeTables, or the extensions {listed(closed, _NAMED)} by excludeExtensions"
-    if hidden:
-        raise Failure("RowSecurity", f"{who}: row-level security would hide rows of {listed(hidden, _NAMED)}{also}")
-    if unreadable:
-        raise Failure("InsufficientPrivilege", f"{who}: no SELECT on (or no USAGE on the schema of) {listed(unreadable, _NAMED)}{also}")
+        texts.append(f"leave out the tables of the extensions by excludeTables, or the extensions {listed(closed, _NAMED)} by excludeExtensions")
+    if hidden or unreadable or large_objects:
+        raise Failure("RowSecurity" if hidden else "InsufficientPrivilege", f"{who}: {'; '.join(texts)}")
 
 
 class Snapshot:
@@ -215,7 +218,7 @@ class Snapshot:
                     self.connection.execute("SET row_security = on")
                     self.standby = bool(one(self.connection, "SELECT pg_catalog.pg_is_in_recovery()")[0])
                     listed = self._select()
-                    refuse_unreadable_tables(listed, self.info.who)
+                    refuse_unreadable(listed, self.connection.execute(catalog.CLOSED_LARGE_OBJECTS).fetchall(), self.info.who)
                     doing = "locking the tables"
                     if not self._lock(listed):
                         continue

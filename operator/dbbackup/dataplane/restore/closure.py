@@ -59,7 +59,8 @@ LEFT JOIN pg_catalog.pg_rewrite w ON d.classid = 'pg_catalog.pg_rewrite'::pg_cat
 """
 _KEYS = """
 SELECT c.conrelid::pg_catalog.regclass::text, pg_catalog.quote_ident(c.conname), pg_catalog.pg_get_constraintdef(c.oid),
-       pg_catalog.obj_description(c.oid, 'pg_constraint'), r.rolname, pg_catalog.pg_has_role(t.relowner, 'USAGE'), t.oid::bigint
+       pg_catalog.obj_description(c.oid, 'pg_constraint'), r.rolname, pg_catalog.pg_has_role(t.relowner, 'USAGE'), t.oid::bigint,
+       c.confrelid::pg_catalog.regclass::text
 FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_class t ON t.oid = c.conrelid JOIN pg_catalog.pg_roles r ON r.oid = t.relowner
 WHERE c.oid = ANY(%s::oid[]) AND c.conparentid = 0
 ORDER BY 1, 2
@@ -122,6 +123,8 @@ class ForeignKey:
     owner: str
     owned: bool
     table_oid: int
+    onto: str = ""
+    """The table that it refers to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,14 @@ _RELATIONS_NOW = "SELECT oid FROM pg_catalog.pg_class WHERE oid::regclass::text 
 _LACKING = frozenset({"42703", "42830", "42804", "42704", "42883", "42P01"})
 """SQLSTATEs of a statement that names a column, a unique constraint, a type, an operator or a role
 that is not there."""
+_FORCED = """
+SELECT c.oid::pg_catalog.regclass::text FROM pg_catalog.pg_class c
+WHERE c.relforcerowsecurity AND pg_catalog.row_security_active(c.oid) AND pg_catalog.pg_has_role(c.relowner, 'USAGE') AND c.oid IN (
+  SELECT pg_catalog.to_regclass(w.name)::oid FROM pg_catalog.unnest(%s::text[]) w(name)
+  UNION ALL SELECT p.relid::oid FROM pg_catalog.unnest(%s::text[]) w(name) CROSS JOIN LATERAL
+    pg_catalog.pg_partition_tree(pg_catalog.to_regclass(w.name)) p)
+ORDER BY 1
+"""
 
 
 class Replacement:
@@ -121,9 +129,7 @@ class Replacement:
         others = {role for statement, role in list(grants.grant_statements(self._before, after, self._again)) if not self._grant(role, statement)}
         for publication in list(grants.lost_publications(self._before, after, self._again)):
             self._put(publication.statement(), publication.text)
-        for key in self._replaced.foreign_keys:
-            if self._put(f"ALTER TABLE {key.table} ADD CONSTRAINT {key.name} {key.definition}", f"foreign key {key.name} of table {key.table}"):
-                self._comment(key)
+        self._put_back_foreign_keys()
         grantors = ", ".join(sorted(others))
         regranted = [f"grants that {grantors} had made are now the owner's, as this user may not act as that role"] if others else []
         left_out = [f"not put back, as the artifact lacks what it needs: {listed(self._left_out)}"] if self._left_out else []
@@ -132,6 +138,21 @@ class Replacement:
     def _comment(self, key: ForeignKey) -> None:
         if key.comment is not None:
             self._run(f"COMMENT ON CONSTRAINT {key.name} ON {key.table} IS {literal(key.comment)}")
+
+    def _put_back_foreign_keys(self) -> None:
+        """Row-level security that holds for owners would hide rows from the check of a key, so it
+        is lifted meanwhile; the tables are locked."""
+        keys = self._replaced.foreign_keys
+        tables = sorted({name for key in keys for name in (key.table, key.onto)})
+        self._settings.pin()
+        forced = [name for (name,) in self._connection.execute(_FORCED, (tables, tables))]
+        for table in forced:
+            self._run(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
+        for key in keys:
+            if self._put(f"ALTER TABLE {key.table} ADD CONSTRAINT {key.name} {key.definition}", f"foreign key {key.name} of table {key.table}"):
+                self._comment(key)
+        for table in forced:
+            self._run(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
 
     def put_back_late_owners(self) -> None:
         """Owners of what the artifact makes after `put_back`: its event triggers."""

@@ -19,7 +19,7 @@ from dbbackup.contract.run import BackupOptions, RestoreOptions
 from dbbackup.dataplane.backup.run import BackupRun
 from dbbackup.dataplane.bucket import load_manifest, open_bucket
 from dbbackup.dataplane.context import Run
-from dbbackup.dataplane.postgres.connection import Connection, connect, server_version, to_failure, uses_tls
+from dbbackup.dataplane.postgres.connection import Connection, connect, one, server_version, to_failure, uses_tls
 from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
 from dbbackup.dataplane.postgres.encoding import encoded, manifest_identifier
 from dbbackup.dataplane.postgres.locks import beside_backups, cancel, hold_run_lock
@@ -42,6 +42,12 @@ from dbbackup.dataplane.restore.transaction import End, OpenTransaction, Transac
 from dbbackup.dataplane.sql.filter import COMMENT_WARNING
 from dbbackup.storage.base import Storage
 from dbbackup.text import listed, presentable
+
+_COUNTABLE = """
+SELECT pg_catalog.to_regclass(%(name)s) IS NOT NULL,
+       NOT pg_catalog.row_security_active(pg_catalog.to_regclass(%(name)s)::oid)
+       AND pg_catalog.has_table_privilege(pg_catalog.to_regclass(%(name)s)::oid, 'SELECT')
+"""
 
 
 def execute(run: Run) -> None:
@@ -290,13 +296,14 @@ class Restore:
 
     def _warn_of_rows(self, connection: Connection, table: TableEntry) -> None:
         name = manifest_identifier(connection, table.schema_, table.name)
-        found = connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (name,)).fetchone()
-        if not found or not found[0] or table.kind not in {"table", "unlogged"}:
+        found, countable = one(connection, _COUNTABLE, {"name": name})
+        if not found or table.kind not in {"table", "unlogged"}:
             return
-        row = connection.execute(encoded(connection, f"SELECT pg_catalog.count(*) FROM ONLY {name}")).fetchone()  # noqa: S608 - quoted
-        if row and row[0]:
+        query = f"SELECT pg_catalog.count(*) FROM ONLY {name}"  # noqa: S608 - quoted
+        count = one(connection, encoded(connection, query))[0] if countable else "unknown number of"
+        if count:
             kept = "; the safety backup has them" if self._run.facts.safety_backup else ""
-            self._run.warn(f"{table.schema_}.{table.name}: its {row[0]} rows are gone, because the artifact holds only its definition{kept}")
+            self._run.warn(f"{table.schema_}.{table.name}: its {count} rows are gone, because the artifact holds only its definition{kept}")
 
     def _compare(self, restored: Restored) -> None:
         """Compares the server's row counts with the manifest's, table by table."""

@@ -9,7 +9,7 @@ import pytest
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.run import BackupOptions
-from dbbackup.dataplane.backup.snapshot import Relation, TableSelection, refuse_unreadable_tables, select_tables
+from dbbackup.dataplane.backup.snapshot import Relation, TableSelection, refuse_unreadable, select_tables
 
 SCHEMAS = ("app", "audit", "public")
 _OIDS = count(16384)
@@ -231,7 +231,7 @@ def test_tables_to_lock_and_tables_whose_rows_must_appear() -> None:
 
 def refused(*relations: Relation) -> Failure:
     with pytest.raises(Failure, match=": db as user u: ") as caught:
-        refuse_unreadable_tables(select(relations), "db as user u")
+        refuse_unreadable(select(relations), (), "db as user u")
     return caught.value
 
 
@@ -258,11 +258,19 @@ def test_both_are_named_at_once() -> None:
     assert "app.closed" in failure.message
 
 
+def test_large_objects_are_named_with_the_rest_and_counted() -> None:
+    with pytest.raises(Failure) as caught:
+        refuse_unreadable(select([relation("app.closed", readable=False)]), [(6001, "postgres", 30), (6002, "other", 30)], "db")
+    assert caught.value.reason.name == "InsufficientPrivilege"
+    for word in ("app.closed", "6001 (of postgres), 6002 (of other) and 28 more", "GRANT SELECT ON LARGE OBJECT 6001"):
+        assert word in caught.value.message
+
+
 def test_hidden_rows_that_are_left_out_anyway_are_not_refused() -> None:
-    refuse_unreadable_tables(select([relation("app.secret", hidden_rows=True)], exclude_table_data=("app.secret",)), "db")
-    refuse_unreadable_tables(select([relation("app.secret", hidden_rows=True)], exclude_tables=("app.secret",)), "db")
+    refuse_unreadable(select([relation("app.secret", hidden_rows=True)], exclude_table_data=("app.secret",)), (), "db")
+    refuse_unreadable(select([relation("app.secret", hidden_rows=True)], exclude_tables=("app.secret",)), (), "db")
 
 
 @pytest.mark.parametrize("kind", ["f", "m"])
 def test_relations_without_rows_in_the_dump_need_no_privilege(kind: str) -> None:
-    refuse_unreadable_tables(select([relation("app.other", kind, readable=False, hidden_rows=True)]), "db")
+    refuse_unreadable(select([relation("app.other", kind, readable=False, hidden_rows=True)]), (), "db")
