@@ -118,3 +118,20 @@ def test_options_of_user_mappings_are_never_emptied(job: Job, postgres: Postgres
     before = postgres.dump(database)
     assert restore(job, backup, database, on_existing="Replace").code == 0
     assert postgres.dump(database) == before
+
+
+def test_options_that_the_backups_user_might_not_see_are_not_lost(job: Job, postgres: Postgres, database: str, owner: str) -> None:
+    postgres.load(
+        f"CREATE FOREIGN DATA WRAPPER nowhere; CREATE ROLE {owner}_other; CREATE SERVER s FOREIGN DATA WRAPPER nowhere;"
+        f"CREATE USER MAPPING FOR {owner}_other SERVER s OPTIONS (e 'f')",
+        database,
+    )
+    job.connect_to(database, owner)
+    backup = job.backup()
+    assert backup.code == 0, backup.log
+    with untouched(postgres, database):
+        ended = restore(job, backup, database, on_existing="Replace")
+    assert ended.reason == "InsufficientPrivilege", ended.log
+    assert ended.report.failure
+    assert f"the artifact lacks the options of user mapping {owner}_other on server s" in ended.report.failure.message
+    assert nothing_written(job)
