@@ -48,14 +48,13 @@ class Dump:
         return next(held for held in self.catalog.objects if f"{held.type} {held.identity}" == identity)
 
 
-def dump(job: Job, database: str, user: str = "postgres", **options: Any) -> Dump:
-    postgres = job.postgres
+def dump(postgres: Postgres, database: str, user: str = "postgres", **options: Any) -> Dump:
     info = Conninfo(postgres.host, postgres.port, database, user, PASSWORD, "prefer", None)
     with closing(connect(info)) as connection:
         snapshot = Snapshot(connection, info, BackupOptions(format="custom", **options), Stop())
         snapshot.take()
         source = snapshot.describe()
-        client = clients.choose(snapshot.version_num, clients.installed(job.paths.postgresql))
+        client = clients.choose(snapshot.version_num, clients.installed(postgres.bin.parent.parent))
         extensions = [extension.name for extension in source.contents.extensions]
         argv = pg_dump_arguments(client, snapshot.options, snapshot.selection, extensions, snapshot.identifier, encoding=source.database.encoding)
         done = subprocess.run(argv, env=postgres.environment(database, user), capture_output=True, check=False)
@@ -121,19 +120,19 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("script", ["everything.sql", "kinds.sql", "EVERYTHING"])
-def test_it_holds_exactly_what_the_dump_holds(job: Job, postgres: Postgres, database: str, owner: str, script: str) -> None:
+def test_it_holds_exactly_what_the_dump_holds(postgres: Postgres, database: str, owner: str, script: str) -> None:
     if script == "EVERYTHING":
         postgres.load(EVERYTHING, database)
     else:
         fill(postgres, database, owner, script)
     for options in OPTIONS:
-        assert_same(dump(job, database, **options))
+        assert_same(dump(postgres, database, **options))
 
 
-def test_names_are_those_of_the_server(job: Job, postgres: Postgres, kinds: str) -> None:
+def test_names_are_those_of_the_server(postgres: Postgres, kinds: str) -> None:
     with postgres.connect(kinds) as connection:
         connection.execute("SET search_path = ''")
-        for held in dump(job, kinds).catalog.objects:
+        for held in dump(postgres, kinds).catalog.objects:
             row = connection.execute(
                 """SELECT a.type, a.object_names, a.object_args, i.identity
                    FROM pg_identify_object_as_address(%(catalog)s::regclass, %(oid)s::bigint::oid, 0) a,
@@ -149,8 +148,8 @@ def test_system_catalogs_have_the_same_oid_everywhere(postgres: Postgres) -> Non
     assert SYSTEM_CATALOGS.keys() - have.keys() <= {6237}  # before PostgreSQL 15
 
 
-def test_parts_extensions_columns_and_comments(job: Job, kinds: str) -> None:
-    found = dump(job, kinds)
+def test_parts_extensions_columns_and_comments(postgres: Postgres, kinds: str) -> None:
+    found = dump(postgres, kinds)
     addresses = found.catalog.by_address()
 
     def whole_of(identity: str) -> str:
@@ -188,9 +187,9 @@ def test_parts_extensions_columns_and_comments(job: Job, kinds: str) -> None:
     }
 
 
-def test_what_the_options_leave_out(job: Job, postgres: Postgres, kinds: str) -> None:
+def test_what_the_options_leave_out(postgres: Postgres, kinds: str) -> None:
     def outside(**options: Any) -> set[str]:
-        found = dump(job, kinds, **options)
+        found = dump(postgres, kinds, **options)
         named = {f"{held.type} {held.identity}" for held in found.catalog.objects if held.outside}
         assert {name for name in named if not name.startswith("collation pg_catalog")} == set(found.outside)
         return named
@@ -207,9 +206,9 @@ def test_what_the_options_leave_out(job: Job, postgres: Postgres, kinds: str) ->
     assert outside() == {"collation pg_catalog.odd"}
 
 
-def test_what_only_a_superuser_can_make(job: Job, postgres: Postgres, kinds: str, owner: str) -> None:
+def test_what_only_a_superuser_can_make(postgres: Postgres, kinds: str, owner: str) -> None:
     """Each object that is dropped can be made again by its owner, but for those."""
-    found = dump(job, kinds)
+    found = dump(postgres, kinds)
     entries = {identity(entry): entry for entry in found.toc if entry.drop}
     tried = set()
     with postgres.connect(kinds) as connection:
@@ -232,7 +231,7 @@ def test_what_only_a_superuser_can_make(job: Job, postgres: Postgres, kinds: str
     assert len(tried) > 20
 
 
-def test_user_mappings_that_the_user_may_not_see(job: Job, postgres: Postgres, database: str, kinds: str, owner: str) -> None:
+def test_user_mappings_that_the_user_may_not_see(postgres: Postgres, database: str, kinds: str, owner: str) -> None:
     def hidden(user: str) -> list[str]:
         info = Conninfo(postgres.host, postgres.port, kinds, user, PASSWORD, "prefer", None)
         with closing(connect(info)) as connection:
@@ -264,11 +263,11 @@ ASKED = {
 }
 
 
-def test_grants_are_the_effective_ones(job: Job, postgres: Postgres, database: str, kinds: str, owner: str) -> None:
+def test_grants_are_the_effective_ones(postgres: Postgres, database: str, kinds: str, owner: str) -> None:
     roles = [owner, f"{database}_reader"]
     asked = 0
     with postgres.connect(kinds) as connection:
-        for held in dump(job, kinds).catalog.whole:
+        for held in dump(postgres, kinds).catalog.whole:
             function, privileges = ASKED.get(held.type, ASKED.get(held.catalog, ("", [])))
             columns = [("column", privilege, column) for column in held.columns for privilege in COLUMN_PRIVILEGES if function == "table"]
             for role in roles:
@@ -289,7 +288,7 @@ def test_a_backup_stores_it(job: Job, postgres: Postgres, database: str) -> None
     key, manifest = ended.report.artifact.key, job.manifest(ended)
     found = load_catalog(job.storage, key, manifest)
     assert found
-    assert found == dump(job, database).catalog
+    assert found == dump(postgres, database).catalog
     assert load_catalog(job.storage, key, manifest.model_copy(update={"catalog": None})) is None
     for damage, reason in ((b"damaged", "ArtifactCorrupt"), (None, "ArtifactMissing")):
         stored = f"{key}/catalog.jsonl.gz"

@@ -45,12 +45,17 @@ class Grant:
 class CatalogObject:
     """One object of the dump, or a part of one: then `of` is the object that it belongs to.
 
+    Parts are defaults, indexes, constraints, triggers, rules, policies, statistics and owned
+    sequences of a relation, constraints of a domain, members of a publication. A policy may belong
+    to a table of an extension, which is not in the catalog. Partitions and user mappings are whole.
+
     `type`, `names` and `args` are those of pg_identify_object_as_address, `identity` is the text of
-    pg_identify_object, for SQL. `columns` are those of a relation. `needs` are the extensions
-    without whose members it cannot be made. `superuser`: only a superuser may make it. `hidden`: a
-    user mapping with options that the backup's user may not see, so that the dump lacks them.
-    `outside`: the dump refers to it and lacks it. `oids` are large objects with the same owner and
-    privileges.
+    pg_identify_object, for SQL. `columns` are those of a relation or composite type. `needs` are
+    the extensions without whose members it, or a part of it, cannot be made. `comment` is there for
+    schemas and extensions. `superuser`: only a superuser may make it. `hidden`: a user mapping
+    whose options the backup's user may not see, so that the dump lacks them. `outside`: the dump
+    refers to it and lacks it; collations of pg_catalog, which another system may lack, are among
+    these. `oids` are large objects with the same owner and privileges.
     """
 
     catalog: str
