@@ -92,7 +92,7 @@ FORGERIES: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
     "a duplicate key": (lambda sql: sql.replace(b"200\ta\tsecret-200\n", b"1\ta\tsecret-200\n"), "ConstraintViolation", "parent_pkey"),
     "a value that does not fit": (lambda sql: sql.replace(b"200\ta\tsecret-200", b"200\tsecretmood\tx"), "RestoreFailed", "row 200"),
     "a function that relies on search_path": (
-        lambda sql: sql + b"CREATE FUNCTION public.bad() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM parent); END';"
+        lambda sql: sql + b"CREATE FUNCTION public.bad() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM elsewhere); END';"
         b"ALTER TABLE public.child ADD CONSTRAINT c CHECK (public.bad() > 0);", "SearchPathDependency", "bad",
     ),
 }  # fmt: skip

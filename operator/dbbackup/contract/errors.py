@@ -389,7 +389,7 @@ _ALL = (
     Reason(
         "SearchPathDependency",
         _T,
-        "A function in the artifact relies on the search_path, which is empty during a restore.",
+        "A function in the artifact does not find something: it relies on a search_path that a restore does not have.",
         "Schema-qualify the names in the function, or give it `SET search_path`, and back up again.",
     ),
     Reason(

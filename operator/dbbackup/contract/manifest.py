@@ -100,7 +100,8 @@ class SourceDatabase(Model):
     """`server_version_num` as PostgreSQL's setting of that name (150018). Locale fields are those
     of pg_database, for createDatabase.
 
-    `tls` says whether the dump's connection was encrypted.
+    `tls` says whether the dump's connection was encrypted. `search_path` is the session's default,
+    by the settings of the database and the user.
     """
 
     identity: str
@@ -117,6 +118,7 @@ class SourceDatabase(Model):
     icu_locale: str | None = None
     icu_rules: str | None = None
     tls: bool = False
+    search_path: str | None = None
 
 
 class Options(Model):

@@ -289,7 +289,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> First:
     news = {"expires_at": None, "schedule": None, "catalog": None}
     options = whole.options.model_copy(update={"exclude_schemas": None, "exclude_extensions": None})
     contents = whole.contents.model_copy(update={"configuration": None})
-    manifest = whole.model_copy(update={"owner": OWNER, **news, "options": options, "contents": contents})
+    database = whole.database.model_copy(update={"search_path": None})
+    manifest = whole.model_copy(update={"owner": OWNER, **news, "database": database, "options": options, "contents": contents})
     records = [example(model).model_copy(update={"owner": OWNER}) for model in (TransactionRecord, Tombstone)]
     ours = {
         "reports": WITHOUT_NEWS + WITH_NEWS,

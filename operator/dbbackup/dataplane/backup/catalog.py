@@ -37,7 +37,8 @@ ORDER BY 2, 3
 """  # noqa: S608 - constants only
 
 DATABASE = """
-SELECT (pg_catalog.to_jsonb(d) - 'datacl')::text, pg_catalog.pg_encoding_to_char(d.encoding), pg_catalog.pg_database_size(d.oid)
+SELECT (pg_catalog.to_jsonb(d) - 'datacl')::text, pg_catalog.pg_encoding_to_char(d.encoding), pg_catalog.pg_database_size(d.oid),
+       (SELECT s.reset_val FROM pg_catalog.pg_settings s WHERE s.name = 'search_path')
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
 
@@ -87,6 +88,16 @@ SELECT r.rolname FROM pg_catalog.pg_policy p CROSS JOIN LATERAL pg_catalog.unnes
   JOIN pg_catalog.pg_roles r ON r.oid = role.oid
 WHERE p.polrelid = ANY (%(tables)s)
 UNION SELECT u.usename FROM pg_catalog.pg_user_mappings u WHERE %(all)s AND u.usename <> 'public'
+ORDER BY 1
+"""
+
+# The rule of the view itself about whose options a user may see.
+CLOSED_MAPPINGS = """
+SELECT 'user mapping for ' || m.usename || ' on server ' || m.srvname
+FROM pg_catalog.pg_user_mappings m JOIN pg_catalog.pg_foreign_server s ON s.oid = m.srvid
+WHERE NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER)
+  AND NOT (pg_catalog.pg_has_role(s.srvowner, 'USAGE') AND (m.umuser = 0 OR m.usename = CURRENT_USER))
+  AND NOT (m.umuser <> 0 AND m.usename = CURRENT_USER AND pg_catalog.has_server_privilege(s.oid, 'USAGE'))
 ORDER BY 1
 """
 

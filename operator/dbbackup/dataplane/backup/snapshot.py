@@ -107,6 +107,8 @@ class SourceDescription:
     database: SourceDatabase
     contents: Contents
     catalog: bytes
+    closed_mappings: tuple[str, ...] = ()
+    """User mappings whose options this user may not see, so that the dump lacks them."""
 
 
 def select_tables(relations: Iterable[Relation], schemas: Sequence[str], options: BackupOptions, *, standby: bool = False) -> TableSelection:
@@ -312,7 +314,8 @@ class Snapshot:
             outside=found.outside,
             configuration=configuration or None,
         )
-        return SourceDescription(self._database(), contents, found.packed)
+        closed = tuple(row[0] for row in self._rows(catalog.CLOSED_MAPPINGS)) if every else ()
+        return SourceDescription(self._database(), contents, found.packed, closed)
 
     def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """What the query finds, in texts that a manifest can hold."""
@@ -325,7 +328,7 @@ class Snapshot:
         return TableEntry.model_validate({"schema": schema, "name": name, "kind": kind, "dataExcluded": relation.key in self.selection.without_data})
 
     def _database(self) -> SourceDatabase:
-        text, encoding, size = one(self.connection, catalog.DATABASE)
+        text, encoding, size, search_path = one(self.connection, catalog.DATABASE)
         row = json.loads(presentable(text))
         return SourceDatabase(
             identity=self.info.identity,
@@ -342,6 +345,7 @@ class Snapshot:
             icu_locale=row.get("datlocale") or row.get("daticulocale"),
             icu_rules=row.get("daticurules"),
             tls=uses_tls(self.connection),
+            search_path=search_path if search_path.isascii() else None,
         )
 
     def begin_counting(self) -> None:

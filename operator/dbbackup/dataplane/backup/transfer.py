@@ -72,6 +72,11 @@ class DumpTransfer:
             self._run.warn(
                 f"dumped objects refer to objects that are left out, so the target of a restore must hold these already: {listed(outside, 20)}"
             )
+        if closed := source.closed_mappings:
+            self._run.warn(
+                f"{self._info.user} may not see the options of other roles, so the dump lacks those of {listed(closed, 20)}:"
+                " set them after a restore, or back up as a superuser"
+            )
         if unmatched := snapshot.selection.unmatched:
             self._run.warn(f"nothing in the database matches these patterns of what to leave out: {listed(unmatched, 20)}")
 

@@ -22,9 +22,10 @@ _SKIPPING = frozenset({"vacuum.c", "analyze.c"})
 _KINDS = frozenset({"table", "unlogged", "materialized"})
 
 
-def analyze(run: Run, connection: Connection, tables: Iterable[TableEntry]) -> None:
+def analyze(run: Run, connection: Connection, tables: Iterable[TableEntry], search_path: str | None = None) -> None:
     """Updates the planner's statistics. One table that cannot be analyzed keeps none of the others
-    from it; all that failed are named in one warning."""
+    from it; all that failed are named in one warning. `search_path` is for functions of indexes
+    that lean on the source's."""
     failed: list[str] = []
     refused: list[str] = []
 
@@ -42,6 +43,8 @@ def analyze(run: Run, connection: Connection, tables: Iterable[TableEntry]) -> N
             refused.clear()
             try:
                 settings.pin()
+                if search_path:
+                    connection.execute("SELECT pg_catalog.set_config('search_path', %s, false)", (search_path,))
                 run_command(connection, f"ANALYZE {manifest_identifier(connection, table.schema_, table.name)}")
             except psycopg.Error as error:
                 if connection.closed:

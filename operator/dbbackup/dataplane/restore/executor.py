@@ -32,6 +32,13 @@ _SCHEMA = re.compile(rb"CREATE SCHEMA (?:IF NOT EXISTS )?")
 _NAME = re.compile(rb'("(?:[^"]|"")+"|[^\s;"]+)\s*;\s*\Z')
 _EVENT_TRIGGER = re.compile(rb"(?:CREATE|ALTER|COMMENT ON|SECURITY LABEL FOR \S+ ON) EVENT TRIGGER ")
 _IDENTIFIER = rb'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*)'
+_LEANING = re.compile(
+    rb"CREATE (?:UNIQUE )?INDEX |ALTER TABLE .* (?:ADD CONSTRAINT|ATTACH PARTITION) |CREATE \w*\s*TABLE .*(?:GENERATED ALWAYS AS \(|PARTITION BY )",
+    re.DOTALL,
+)
+"""Statements that may call functions of the artifact, or inline them."""
+_UNDEFINED = frozenset({"42883", "42P01", "42704", "42703", "3F000"})
+_REFRESH = re.compile(rb"REFRESH MATERIALIZED VIEW ")
 _ANY_COPY = re.compile(rb"COPY\b", re.IGNORECASE)
 _DUMPS_COPY = re.compile(rb"COPY %(i)s\.%(i)s (?:\(%(i)s(?:, %(i)s)*\))? FROM stdin;\s*\Z" % {b"i": _IDENTIFIER})
 """What pg_dump writes; for a table without columns that can be stored, two blanks and no list."""
@@ -53,13 +60,21 @@ class Executor:
 
     A dump in the database's own encoding is taken as it is, by the session's own client encoding:
     the two mean the same to the server.
+
+    A dump runs with an empty search_path. Functions that lean on one would fail, so that rows and
+    materialized views, whose statements qualify every name, come under the source's own
+    `search_path`, and what fails without it is tried once more.
     """
 
-    def __init__(self, connection: Connection, who: str, tick: Callable[[Restored], None], schemas: Iterable[str] = ()) -> None:
+    def __init__(
+        self, connection: Connection, who: str, tick: Callable[[Restored], None], schemas: Iterable[str] = (), *, search_path: str = ""
+    ) -> None:
         self._connection = connection
         self._who = who
         self._tick = tick
         self._schemas = set(schemas)
+        self._search_path = search_path
+        self._leaning = False
         self._last: list[bytes] = []
         self._codec = "utf-8"
         self.restored = Restored()
@@ -81,6 +96,7 @@ class Executor:
                 case Kind.DATA | Kind.COPY_END:
                     raise Failure("ArtifactCorrupt", "the artifact contains COPY data without a COPY statement")
             self._tick(self.restored)
+        self._lean(on=False)
 
     def run_last(self, preamble: Iterable[Piece]) -> None:
         """Makes the artifact's event triggers, which would fire on whatever comes after them. The
@@ -95,12 +111,33 @@ class Executor:
 
     def execute(self, statement: bytes) -> None:
         try:
-            run_command(self._connection, statement)
+            if self._search_path and _LEANING.match(statement):
+                self._twice(statement)
+            else:
+                run_command(self._connection, statement)
         except psycopg.Error as error:
             raise statement_failure(error, statement, self._who) from None
         if self._connection.pgconn.transaction_status != TransactionStatus.INTRANS:
             raise Failure("RestoreFailed", f"{self._who}: {describe(statement)} ended the transaction; pg_dump does not write that")
         self.restored.statements += 1
+
+    def _twice(self, statement: bytes) -> None:
+        run_command(self._connection, "SAVEPOINT dbbackup")
+        try:
+            run_command(self._connection, statement)
+        except psycopg.Error as error:
+            if error.sqlstate not in _UNDEFINED:
+                raise
+            run_command(self._connection, "ROLLBACK TO SAVEPOINT dbbackup")
+            self._lean(on=True)
+            run_command(self._connection, statement)
+            self._lean(on=False)
+        run_command(self._connection, "RELEASE SAVEPOINT dbbackup")
+
+    def _lean(self, *, on: bool) -> None:
+        if on != self._leaning and self._search_path:
+            self._leaning = on
+            self._connection.execute("SELECT pg_catalog.set_config('search_path', %s, false)", (self._search_path if on else "",))
 
     def _statement(self, text: bytes) -> None:
         if _TIMEOUT.match(text) or _TRANSACTION.match(text):
@@ -118,12 +155,14 @@ class Executor:
             if (schema := unquote(name[1], self._codec)) in self._schemas:
                 return  # even IF NOT EXISTS needs CREATE on the database, which the owner of its tables may lack
             self._schemas.add(schema)
+        self._lean(on=_REFRESH.match(text) is not None)
         self.execute(text)
 
     def _copy(self, header: Piece, source: Iterable[Piece]) -> None:
         if not _DUMPS_COPY.match(header.text):
             raise _not_pg_dumps(header.text)
         table = copy_table(header, self._codec)
+        self._lean(on=True)
         sent = 0
         try:
             with CopyIn(self._connection, header.text) as copy:

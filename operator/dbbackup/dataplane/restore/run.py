@@ -109,7 +109,7 @@ class Restore:
             self._safety_backup(connection)
             self._transact(connection, source, head)
         self._run.facts.bytes_read = source.bytes_read
-        analyze(self._run, connection, self._plan.contents.tables)
+        analyze(self._run, connection, self._plan.contents.tables, self._manifest.database.search_path)
 
     @contextmanager
     def _reading(self, connection: Connection) -> Iterator[tuple[ArtifactSource, DumpHead]]:
@@ -258,7 +258,9 @@ class Restore:
             self._make_room(connection, settings, replacement, head)
         else:
             preflight.refuse(self._not_empty(connection), self._info.who)
-        executor = Executor(connection, self._info.who, self._progress(source), schemas(connection))
+        executor = Executor(
+            connection, self._info.who, self._progress(source), schemas(connection), search_path=self._manifest.database.search_path or ""
+        )
         settings.release_event_triggers()
         for statement in self._extensions:
             executor.execute(statement)
@@ -269,6 +271,7 @@ class Restore:
         executor.run(head.preamble)
         with _comment_warnings(connection, self._run.warn):
             executor.run(chain(head.first, head.rest))
+        self._warn_of_mappings()
         if not source.finished:
             raise Failure("InternalError", "the artifact was not read to its end")
         self._compare(executor.restored)
@@ -304,6 +307,11 @@ class Restore:
         if count:
             kept = "; the safety backup has them" if self._run.facts.safety_backup else ""
             self._run.warn(f"{table.schema_}.{table.name}: its {count} rows are gone, because the artifact holds only its definition{kept}")
+
+    def _warn_of_mappings(self) -> None:
+        held = self._plan.catalog.objects if self._plan.catalog and not self._replacing and not self._plan.partial else ()
+        if hidden := [mapping.identity for mapping in held if mapping.hidden]:
+            self._run.warn(f"the backup's user could not see these options, so they must be set: user mappings {listed(hidden)}")
 
     def _compare(self, restored: Restored) -> None:
         """Compares the server's row counts with the manifest's, table by table."""
