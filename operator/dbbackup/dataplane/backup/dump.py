@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,17 +16,12 @@ from dbbackup.dataplane.backup.snapshot import TableSelection
 from dbbackup.dataplane.context import Stop
 from dbbackup.dataplane.postgres.clients import Client
 from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.postgres.pipes import read_chunks, widen
 from dbbackup.dataplane.postgres.reasons import pg_dump_reason
 from dbbackup.dataplane.postgres.table_patterns import pg_dump_pattern
 from dbbackup.dataplane.redaction import Redactor
 from dbbackup.dataplane.sql.encodings import codec_of, encode
 
-PIPE_SIZE = 1 << 20
-READ = 1 << 18
-CHUNK = 1 << 17
-"""Bytes that a chunk has at least, except the last."""
-FASTEST = 500_000_000
-"""Bytes a second, faster than any pg_dump: in this time the pipe cannot fill from empty."""
 LOCK_WAIT = "15s"
 """pg_dump's own timeout for its locks. The coordinator holds the locks already, but a session that
 asked for an exclusive lock in between queues before pg_dump, and waits for the coordinator."""
@@ -97,8 +90,7 @@ class PgDump:
         self._errors: list[str] = []
         self._output, write = os.pipe()
         try:
-            with suppress(OSError):  # the system's limit for pipes may be lower
-                fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+            widen(write)
             self._process = subprocess.Popen(
                 argv, env=dict(environment), stdin=subprocess.DEVNULL, stdout=write, stderr=subprocess.PIPE, start_new_session=True
             )
@@ -122,23 +114,9 @@ class PgDump:
 
     def chunks(self) -> Iterator[bytes]:
         """The output; Failure instead of an end where pg_dump fails or the run is stopped."""
-        # pg_dump writes 4 KiB at a time, and a reader that waits in `read` is woken for each: one
-        # that sleeps while the pipe fills spares both of them the switches.
-        pause = fcntl.fcntl(self._output, fcntl.F_GETPIPE_SZ) / FASTEST
-        gathered: list[bytes] = []
-        size = 0
-        while data := os.read(self._output, READ):
-            gathered.append(data)
-            size += len(data)
-            if size >= CHUNK:
-                self._stop.check()
-                yield b"".join(gathered)
-                gathered.clear()
-                size = 0
-            if len(data) < READ:
-                time.sleep(pause)
-        if gathered:
-            yield b"".join(gathered)
+        for chunk in read_chunks(self._output):
+            self._stop.check()
+            yield chunk
         code = self._process.wait()
         self._listener.join()
         self._stop.check()

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 from dbbackup.contract.errors import Failure, ReasonName
 from dbbackup.contract.manifest import Manifest
+from dbbackup.dataplane.postgres.pipes import read_chunks, widen
 from dbbackup.dataplane.sql.filter import Filter
 from dbbackup.dataplane.sql.splitter import Piece, Splitter, SqlError
 from dbbackup.storage.base import Storage
@@ -28,7 +29,6 @@ from dbbackup.storage.reader import ArtifactReader
 if TYPE_CHECKING:
     from dbbackup.dataplane.context import Stop
 
-_READ = 1 << 18
 _STDERR = 8192
 _END_SECONDS = 20.0
 _BAD_ARCHIVE = re.compile(
@@ -121,6 +121,9 @@ class PgRestore:
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, close_fds=True, start_new_session=True
         )
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                widen(pipe.fileno())
         self._stderr = bytearray()
         self._feeder = threading.Thread(target=self._feed, name="archive", daemon=True)
         self._errors = threading.Thread(target=self._listen, name="pg_restore-stderr", daemon=True)
@@ -155,8 +158,8 @@ class PgRestore:
 
     def output(self) -> Iterator[bytes]:
         """The output of pg_restore; Failure where it, or the archive, did not end cleanly."""
-        while data := _read(self._process.stdout, _READ):
-            yield data
+        if self._process.stdout:
+            yield from read_chunks(self._process.stdout.fileno())
         code = self._process.wait()
         self._feeder.join()
         self._errors.join(_END_SECONDS)

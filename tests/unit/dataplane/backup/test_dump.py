@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from dbbackup.contract.errors import Failure
-from dbbackup.dataplane.backup.dump import CHUNK, PgDump
+from dbbackup.dataplane.backup.dump import PgDump
 from dbbackup.dataplane.context import Stop
 from dbbackup.dataplane.postgres.conninfo import Conninfo
+from dbbackup.dataplane.postgres.pipes import CHUNK
 
 
 def dump_of(script: str) -> PgDump:
