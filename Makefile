@@ -59,6 +59,7 @@ disaster: $(READY) ## docs/disaster-recovery.md, word for word: destroys the rig
 
 bench: $(READY) ## the demo's times, and the data plane against pg_dump
 	@tests/rig/prepare.sh
+	@command -v aws >/dev/null || $(RIG) packages awscli
 	@PYTHONPATH=operator $(PYTHON) -m tests.bench $(ARGS)
 
 conformance: $(READY) ## databases that nobody here wrote, by every way: docs/conformance.md; PART=cases|generated|regression MAJOR=15 SCHEMAS=2000 SEED=1

@@ -13,12 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import dataplane, scrape, upkeep
+from tests.bench import dataplane, scrape, shapes, upkeep
 from tests.bench.cgroup import BenchError
 from tests.bench.dataplane import Bench
 from tests.bench.output import DIRECTORY, MIB, Output, save
+from tests.bench.samples import Series
 from tests.bench.servers import postgres, s3
-from tests.bench.shapes import SHAPES
 
 NOTE = (
     "CPU and memory: all processes of the run. Others: the share of the machine that neither the run nor its servers had; figures need it near 0 %."
@@ -86,31 +86,44 @@ def data(output: Output, arguments: argparse.Namespace, parts: tuple[str, ...]) 
 
 
 def one_database(output: Output, bench: Bench, arguments: argparse.Namespace) -> bool:
-    database = bench.fill("mixed", arguments.megabytes)
-    backups = bench.backups(f"Backup of a database of {arguments.megabytes} MB", database, arguments.rounds, simple=True, custom=True)
+    size, rounds = arguments.megabytes, arguments.rounds
+    database = bench.fill(shapes.MIXED, size)
+    backups = bench.backups(f"Backup of a database of {size} MB", database, rounds, pipelines=True, custom=True)
     output.table(backups, dataplane.FLOOR, note=NOTE)
-    peak = backups.peak(dataplane.BACKUP)
-    met = output.verdict("times pg_dump > /dev/null", backups.ratio(dataplane.BACKUP, dataplane.FLOOR).median, 1.2, unit="")
+    met = True
+    for name, target in dataplane.BACKUP_TARGETS.items():
+        met &= output.verdict(f"{name}: times {dataplane.FLOOR}", backups.ratio(name, dataplane.FLOOR).median, target, unit="")
     met &= output.verdict(
-        "faster than gzip and upload_fileobj", backups.ratio(dataplane.SIMPLE, dataplane.BACKUP).median, 2, unit=" times", at_least=True
+        f"{dataplane.BACKUP}: times {dataplane.PIPELINE}",
+        backups.ratio(dataplane.BACKUP, dataplane.PIPELINE).median,
+        dataplane.PIPELINE_TARGET,
+        unit="",
     )
-    if peak:
-        met &= output.verdict("peak memory of the backup", peak.most / MIB, dataplane.MEMORY_TARGET / MIB, unit=" MiB")
+    met &= memory(output, backups, dataplane.BACKUP)
     results = {"backup": backups.as_json()}
     if not arguments.no_restore:
-        restores = bench.restores(f"Restore of a database of {arguments.megabytes} MB", database, arguments.rounds)
-        output.table(restores, dataplane.STOCK)
-        peak = restores.peak(dataplane.RESTORE)
-        if peak:
-            met &= output.verdict("peak memory of the restore", peak.most / MIB, dataplane.MEMORY_TARGET / MIB, unit=" MiB")
-        results["restore"] = restores.as_json()
+        for key, shape in (("restore", shapes.MIXED), ("restoreWithoutIndexes", shapes.BARE)):
+            source = database if shape == shapes.MIXED else bench.fill(shape, size)
+            restores = bench.restores(f"Restore of a database of {size} MB, {shape}", source, rounds)
+            output.table(restores, dataplane.STOCK)
+            for name in (dataplane.RESTORE, dataplane.RESTORE_CUSTOM):
+                if shape == shapes.MIXED:
+                    ratio = restores.ratio(name, dataplane.STOCK).median
+                    met &= output.verdict(f"{name}: times {dataplane.STOCK}", ratio, dataplane.RESTORE_TARGET, unit="")
+                met &= memory(output, restores, name)
+            results[key] = restores.as_json()
     save("data-plane", results)
     return met
 
 
+def memory(output: Output, series: Series, name: str) -> bool:
+    peak = series.peak(name)
+    return not peak or output.verdict(f"{name}: peak memory", peak.most / MIB, dataplane.MEMORY_TARGET / MIB, unit=" MiB")
+
+
 def several_shapes(output: Output, bench: Bench, megabytes: int, rounds: int) -> None:
     results = {}
-    for shape in SHAPES:
+    for shape in shapes.SHAPES:
         database = bench.fill(shape, megabytes)
         series = bench.backups(f"{shape}, {megabytes} MB", database, rounds)
         output.table(series, dataplane.FLOOR)

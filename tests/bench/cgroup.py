@@ -12,7 +12,7 @@ import os
 import resource
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,11 +102,13 @@ def machine_busy() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(argv: Sequence[str], environment: Mapping[str, str], servers: Sequence[Group] = ()) -> Sample:
+def measure(
+    argv: Sequence[str], environment: Mapping[str, str], servers: Sequence[Group] = (), told: Callable[[bytes], Mapping[str, float]] | None = None
+) -> Sample:
     """Runs the command to its end; BenchError with the end of its output where it fails.
 
     Facts: `servers`, the CPU seconds of these groups meanwhile; `others`, the share of the machine
-    that neither they nor the run had.
+    that neither they nor the run had; those that `told` finds in the output.
     """
     group = Group.make()
     command, variables = entering(argv, environment, group)
@@ -122,7 +124,7 @@ def measure(argv: Sequence[str], environment: Mapping[str, str], servers: Sequen
             raise BenchError(f"{' '.join(argv[-3:])[:200]} failed with exit code {done.returncode}:\n{said}")
         own = group.cpu_seconds()
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime if own is None else own
-        facts = {}
+        facts = dict(told(done.stdout)) if told else {}
         if own is not None and None not in serving:
             facts["servers"] = sum((one.cpu_seconds() or 0) - (then or 0) for one, then in zip(servers, serving, strict=True))
             others = machine_busy() - busy - cpu - facts["servers"]

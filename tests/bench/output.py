@@ -28,16 +28,18 @@ class Output:
         self.console.print(text, style="dim")
 
     def table(self, series: Series, against: str, *, note: str = "") -> None:
-        """One row a contender: median (least-most) of its figures, and its wall time against that
-        of `against`."""
+        """One row a contender: median (least-most) of its figures, and its time against that of
+        `against`. Ratio and rate leave out what stands `apart`: a restore's ANALYZE."""
         table = Table(title=series.title, title_justify="left", title_style="bold", show_edge=False, pad_edge=False, caption=note or None)
         table.add_column("")
-        for column in ("wall s", f"times {against}", "CPU s", "servers' CPU s", "peak MiB", "stored MB", "others", "rounds"):
+        for column in ("wall s", "apart s", f"times {against}", "MB/s", "CPU s", "servers' CPU s", "peak MiB", "stored MB", "others", "rounds"):
             table.add_column(column, justify="right")
         for name, samples in series.samples.items():
             cells = (
                 series.wall(name).text(),
+                _text(series.fact(name, "apart")),
                 "" if name == against else series.ratio(name, against).text(),
+                _text(series.rate(name), 1_000_000, 0),
                 _text(series.cpu(name)),
                 _text(series.fact(name, "servers"), 1, 1),
                 _text(series.peak(name), MIB, 0),

@@ -22,6 +22,11 @@ class Sample:
     load: float = field(default_factory=lambda: os.getloadavg()[0])
     """The machine's load average as the run ended."""
 
+    @property
+    def counted(self) -> float:
+        """Wall time without `apart`, the seconds of what other contenders do not do."""
+        return self.wall - self.facts.get("apart", 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -42,8 +47,10 @@ class Summary:
 class Series:
     """Samples of contenders, by name; sample i of one was taken beside sample i of the others."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, size: int = 0) -> None:
+        """`size`: bytes that each contender moves, if that is known."""
         self.title = title
+        self.bytes = size
         self.samples: dict[str, list[Sample]] = {}
 
     def add(self, name: str, sample: Sample) -> None:
@@ -62,8 +69,12 @@ class Series:
         return _summary([sample.facts.get(fact) for sample in self.samples[name]])
 
     def ratio(self, name: str, to: str) -> Summary:
-        """Wall time of `name` over that of `to`, round by round."""
-        return Summary.of([one.wall / other.wall for one, other in zip(self.samples[name], self.samples[to], strict=True)])
+        """Counted time of `name` over that of `to`, round by round."""
+        return Summary.of([one.counted / other.counted for one, other in zip(self.samples[name], self.samples[to], strict=True)])
+
+    def rate(self, name: str) -> Summary | None:
+        """Bytes a second."""
+        return Summary.of([self.bytes / sample.counted for sample in self.samples[name]]) if self.bytes else None
 
     def as_json(self) -> dict[str, Any]:
         return {

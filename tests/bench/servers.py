@@ -23,6 +23,8 @@ from tests.root import ROOT
 POSTGRESQL = Path("/usr/lib/postgresql")
 USER = "bench"
 BUCKET = "bench"
+ZSTD_CLIENT = 16
+"""The first pg_dump that compresses with zstd itself."""
 _SETTINGS = """
 listen_addresses = '127.0.0.1'
 fsync = off
@@ -49,6 +51,12 @@ class Postgres:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "AWS_", "DBBACKUP_"))}
         own = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": USER, "PGPASSWORD": self.password, "PGDATABASE": database}
         return {**kept, **own, "PGSSLMODE": "disable", "LC_ALL": "C", "PATH": f"{self.binaries}:{kept.get('PATH', '')}"}
+
+    def client(self, least: int) -> Path | None:
+        """The pg_dump of the newest version that is installed, at least `least`."""
+        found = {int(path.parents[1].name): path for path in POSTGRESQL.glob("*/bin/pg_dump")}
+        newest = max(found, default=0)
+        return found[newest] if newest >= least else None
 
     def sql(self, text: str, database: str = "postgres") -> str:
         argv = [str(self.binaries / "psql"), "-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"]

@@ -34,12 +34,13 @@ INSERT INTO public.blobs SELECT i, (SELECT string_agg(encode(sha512((i * 41 + j)
     ),
 }
 SHAPES = tuple(_ROWS)
+MIXED, BARE = "mixed", "mixed without indexes"
 
 
 def render(shape: str, megabytes: int) -> str:
-    """SQL for an empty database; `mixed` is the event log of `tests.data.big`. The plain dump has
+    """SQL for an empty database; MIXED is the event log of `tests.data.big`. The plain dump has
     about `megabytes` (10^6 bytes)."""
-    if shape == "mixed":
-        return big.render(megabytes)
+    if shape in {MIXED, BARE}:
+        return big.render(megabytes, indexes=shape == MIXED)
     size, sql = _ROWS[shape]
     return sql.format(rows=megabytes * 1_000_000 // size) + "\nANALYZE;\n"

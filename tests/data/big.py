@@ -31,18 +31,20 @@ SELECT i, timestamptz '2026-01-01 00:00:00+00' + i * interval '1.7 seconds', i %
        jsonb_build_object('trace', md5(h), 'user', i % 5003, 'path', '/api/v1/items/' || i % 20011,
                           'ok', i % 97 <> 0, 'tags', jsonb_build_array('eu', 'tier-' || i % 3))
 FROM (SELECT i, md5(i::text) AS h FROM generate_series({first}::bigint, {last}::bigint) i) numbers;
-ALTER TABLE public.{name} ADD PRIMARY KEY (id), ADD FOREIGN KEY (source_id) REFERENCES public.sources;
+"""
+_INDEXES = """ALTER TABLE public.{name} ADD PRIMARY KEY (id), ADD FOREIGN KEY (source_id) REFERENCES public.sources;
 CREATE INDEX {name}_at ON public.{name} (at);
 """
 
 
-def render(megabytes: int, tables: int = 4, owner: str | None = None) -> str:
+def render(megabytes: int, tables: int = 4, owner: str | None = None, *, indexes: bool = True) -> str:
     """SQL that makes `tables` tables `events_N` whose dump holds `megabytes` (10^6 bytes) in all,
     owned by `owner` or by whoever runs it."""
     each = max(1, megabytes * 1_000_000 // ROW_BYTES // tables)
     sql = [f'SET ROLE "{owner}";\n'] if owner else []
     sql.append(_SCHEMA)
-    sql += [_TABLE.format(name=f"events_{number + 1}", first=number * each + 1, last=(number + 1) * each) for number in range(tables)]
+    table = _TABLE + _INDEXES if indexes else _TABLE
+    sql += [table.format(name=f"events_{number + 1}", first=number * each + 1, last=(number + 1) * each) for number in range(tables)]
     return "".join([*sql, "ANALYZE;\n"])
 
 

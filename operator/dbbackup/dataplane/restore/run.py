@@ -3,6 +3,7 @@ artifact passed its checks and the server took all of it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -109,7 +110,9 @@ class Restore:
             self._safety_backup(connection)
             self._transact(connection, source, head)
         self._run.facts.bytes_read = source.bytes_read
+        started = time.monotonic()
         analyze(self._run, connection, self._plan.contents.tables, self._manifest.database.search_path)
+        self._run.reporter.info(f"ANALYZE took {time.monotonic() - started:.2f} s")
 
     @contextmanager
     def _reading(self, connection: Connection) -> Iterator[tuple[ArtifactSource, DumpHead]]:
