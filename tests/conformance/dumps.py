@@ -85,8 +85,21 @@ def _name_of(entry: str) -> str:
     return found[1] if found else ""
 
 
-_PARTS = {"COMMENT", "TABLE DATA", "TABLE ATTACH", "DEFAULT", "SEQUENCE OWNED BY", "SEQUENCE SET", "ROW SECURITY", "INDEX ATTACH", "BLOBS"}
-_OF_TABLES = {"CONSTRAINT", "FK CONSTRAINT", "CHECK CONSTRAINT", "TRIGGER", "RULE", "POLICY", "PUBLICATION TABLE"}
+_PARTS = {
+    "CONSTRAINT",
+    "FK CONSTRAINT",
+    "CHECK CONSTRAINT",
+    "COMMENT",
+    "TABLE DATA",
+    "TABLE ATTACH",
+    "DEFAULT",
+    "SEQUENCE OWNED BY",
+    "SEQUENCE SET",
+    "ROW SECURITY",
+    "INDEX ATTACH",
+    "BLOBS",
+}
+_OF_TABLES = {"TRIGGER", "RULE", "POLICY", "PUBLICATION TABLE"}
 
 
 def _object(entry: str) -> str:

@@ -17,11 +17,13 @@ from tests.conformance.dumps import bare, difference, gone, lost_since
 from tests.contract.servers import Versitygw
 from tests.integration.conftest import Ended, Job, Postgres, make_job
 
-from dbbackup.contract.run import RestoreOptions
+from dbbackup.contract.run import BackupOptions, RestoreOptions
 
 # Every run makes its own S3 client, which reads megabytes of botocore's JSON: once is enough here.
 JSONFileLoader.load_file = functools.lru_cache(maxsize=None)(JSONFileLoader.load_file)  # type: ignore[method-assign]
 
+SECONDS = 1800
+"""For one run. It is there against what never ends, and measures nothing."""
 Format = Literal["plain", "custom"]
 Into = Literal["new", "create", "replace"]
 
@@ -116,7 +118,7 @@ class World:
         if (form, user) not in source.backups:
             job = self.job()
             job.connect_to(source.name, user)
-            source.backups[form, user] = job.backup(format=form)
+            source.backups[form, user] = job.run(job.spec("backup", backup=BackupOptions(format=form), timeout_seconds=SECONDS))
         return source.backups[form, user]
 
     def read(self, source: Source) -> None:
@@ -193,7 +195,7 @@ class World:
             lock_timeout_seconds=source.lock_timeout,
             safety_backup=source.safety_backup,
         )
-        return job.run(job.spec("restore", restore=options))
+        return job.run(job.spec("restore", restore=options, timeout_seconds=SECONDS))
 
     def fill(self, source: Source, backup: Ended, way: Way, target: str) -> Outcome:
         """Restores into an empty database, or one that the restore makes."""
@@ -235,7 +237,7 @@ class World:
             told = lost_since(before, after, drifted)
         if told:
             return Outcome("unequal", detail=told)
-        warned = " ".join(ended.report.warnings)
+        warned = " ".join(ended.report.warnings).replace('""', '"').replace("\n", " ")  # as pg_dump's comments spell names
         silent = [name for name in gone(before, after, drifted) if name not in warned]
         if silent and " more" not in warned:
             return Outcome("unequal", detail=f"gone without a word: {silent}; warned: {warned}")
