@@ -30,6 +30,9 @@ def write(results: Path, page: Path) -> None:
     texts = [_HEAD]
     if generated := parts.pop("generated", None):
         texts.append(_generated(generated))
+    lacking = [name for name in ("generated", "regression", "cases") if not any(path.stem.startswith(name) for path in results.glob("*.json"))]
+    if lacking:
+        texts.append(f"Parts whose outcome is not kept here yet: {', '.join(lacking)}.\n")
     texts.extend(_regression(parts[name]) for name in sorted(parts) if name.startswith("regression"))
     if cases := parts.pop("cases", None):
         texts.append(_cases(cases))
