@@ -186,7 +186,7 @@ def filled(world: World, case: Case) -> Iterator[Source]:
         world.postgres.load((DIRECTORY / f"{case.name}.sql").read_bytes(), name)
         if case.owner:
             password = PASSWORD.replace("'", "''")
-            if not world.postgres.execute(f"SELECT FROM pg_roles WHERE rolname = {literal(case.owner)}"):
+            if not world.postgres.execute(f"SELECT 1 FROM pg_roles WHERE rolname = {literal(case.owner)}"):
                 world.postgres.execute(f"CREATE ROLE {quote(case.owner)}")
             world.postgres.execute(f"ALTER ROLE {quote(case.owner)} LOGIN PASSWORD '{password}'")
         after = DIRECTORY / f"{case.name}.after.sql"
