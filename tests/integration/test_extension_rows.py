@@ -232,3 +232,20 @@ def test_left_out_schemas_and_extensions_that_are_needed_are_named(
     ended = restore(job, backup, target, on_existing="Replace")
     assert ended.code == 0, ended.log
     assert postgres.execute("SELECT to_regclass('public.t') IS NOT NULL, to_regclass('tmp_2.t')", target) == [(True, None)]
+
+
+@FORMATS
+def test_an_extension_that_is_left_out_takes_nothing_else_with_it(
+    job: Job, postgres: Postgres, database: str, new_database: NewDatabase, form: str
+) -> None:
+    postgres.load(
+        """CREATE EXTENSION citext; COMMENT ON EXTENSION citext IS 'mine'; CREATE TYPE public.p AS (x int); CREATE CAST (public.p AS text) WITH INOUT;
+        SELECT lo_from_bytea(4711, 'kept'); CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE PUBLICATION all_of_it""",
+        database,
+    )
+    backup = backed_up(job, format=form, exclude_extensions=["citext"])
+    target = new_database()
+    ended = restore(job, backup, target)
+    assert ended.code == 0, ended.log
+    postgres.execute("DROP EXTENSION citext", database)
+    assert postgres.dump(database, "-O", "-x") == postgres.dump(target, "-O", "-x")

@@ -114,7 +114,7 @@ def scripts(draw: st.DrawFn) -> bytes:
     return "".join(part + (draw(st.sampled_from(GAPS)) if draw(st.integers(0, 9)) == 0 else " ") for part in parts).encode()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scripts())
 @example(b"CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1 AS case; END; SELECT 1;")
 @example(b"SELECT 1 -- \r; SELECT 2;")
@@ -133,7 +133,7 @@ def test_what_the_splitter_takes_for_one_statement_the_server_does_too(judge: tu
         assert server.is_one_command(piece.data), piece
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.sampled_from([*GAPS, *NAMES, *TEXTS, "SELECT ", "(", ")", ",", ";", "'", '"', "$a$", "\\", "--", "/*", "*/", "E'", "END", " COMMIT;"])

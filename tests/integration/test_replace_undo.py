@@ -89,3 +89,24 @@ def test_what_a_replaced_publication_loses_is_told(job: Job, postgres: Postgres,
     assert postgres.execute("SELECT tablename FROM pg_publication_tables", database) == [("a",)]
     parts = "publication namespace s in publication p, " * bool(more) + "publication relation public.b in publication p"
     assert ended.report.warnings == (f"newer than the artifact, so dropped with the objects that were replaced: {parts}",)
+
+
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_a_schema_public_that_is_gone_is_made_again(job: Job, postgres: Postgres, database: str, form: str) -> None:
+    postgres.load("CREATE TYPE public.t AS ENUM ('x'); CREATE TABLE public.held (t public.t)", database)
+    backup = job.backup(format=form)
+    before = postgres.dump(database, "-O", "-x")
+    postgres.execute("DROP SCHEMA public CASCADE", database)
+    ended = restore(job, backup, database, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    assert postgres.execute("SELECT count(*) FROM public.held", database) == [(0,)]
+    postgres.execute("ALTER SCHEMA public OWNER TO pg_database_owner", database)
+    assert postgres.dump(database, "-O", "-x") == before
+
+
+def test_a_newer_constraint_of_a_domain_is_told(job: Job, postgres: Postgres, database: str) -> None:
+    postgres.load("CREATE DOMAIN d AS text CONSTRAINT older CHECK (VALUE <> '')", database)
+    backup = job.backup()
+    postgres.load("ALTER DOMAIN d ADD CONSTRAINT c CHECK (VALUE IS NOT NULL) NOT VALID", database)
+    ended = restore(job, backup, database, on_existing="Replace")
+    assert ended.report.warnings == ("newer than the artifact, so dropped with the objects that were replaced: domain constraint c on public.d",)

@@ -251,7 +251,6 @@ def test_a_commit_over_which_the_server_broke_down_is_asked_after(
 
     class Broken:
         pgconn = SimpleNamespace(transaction_status=TransactionStatus.INTRANS, parameter_status=lambda _: b"UTF8")
-        info = SimpleNamespace(get_parameters=dict)
 
         def execute(self, statement: str, _parameters: object = ()) -> Any:
             if statement == "COMMIT":

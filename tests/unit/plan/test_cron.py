@@ -206,7 +206,7 @@ ZONES = st.sampled_from(["Etc/UTC", "Europe/Berlin", "America/New_York", "Austra
 MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SCHEDULES, ZONES, MOMENTS, st.integers(1, 400 * 86400))
 def test_next_latest_and_count_agree(schedule: str, zone: str, after: datetime, seconds: int) -> None:
     cron = parse(schedule, zone)

@@ -419,7 +419,7 @@ POLICY = st.builds(
     Policy, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.integers(1, 3), st.integers(1, 100), st.sampled_from(["Etc/UTC", "Europe/Berlin"])
 )
 POLICIES = st.fixed_dictionaries({"nightly": POLICY, "weekly": POLICY})
-PROPERTIES = settings(max_examples=60, deadline=None)
+PROPERTIES = settings(max_examples=60)
 
 
 def goes(candidates: Iterable[Candidate], policies: dict[str, Policy], now: datetime = NOW) -> list[Candidate]:

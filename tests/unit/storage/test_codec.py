@@ -35,7 +35,7 @@ def text(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.binary(max_size=5000), step=st.integers(1, 700), read=st.integers(1, 700))
 def test_round_trip(algorithm: Algorithm, data: bytes, step: int, read: int) -> None:
     packed = pack(algorithm, data, step, threads=0)

@@ -90,8 +90,6 @@ def select_configuration(members: Iterable[Member], extensions: Collection[str],
     gone = {by_key[key].oid for key in excluded}
     excluded |= {member.key for member in members if gone.intersection(member.owners)}
     held = [member for member in members if member.configured and member.extension in extensions]
-    return Configuration(
-        tuple(member for member in held if member.key not in excluded),
-        frozenset(member.key for member in held if member.key in excluded),
-        frozenset(matched),
-    )
+    dumped = tuple(member for member in held if member.key not in excluded)
+    left_out = frozenset(member.key for member in members if member.configured) - {member.key for member in dumped}
+    return Configuration(dumped, left_out, frozenset(matched))

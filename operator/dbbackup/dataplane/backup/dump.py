@@ -26,6 +26,8 @@ LOCK_WAIT = "15s"
 """pg_dump's own timeout for its locks. The coordinator holds the locks already, but a session that
 asked for an exclusive lock in between queues before pg_dump, and waits for the coordinator."""
 CLIENT_EXCLUDES_EXTENSIONS = 17
+"""Older ones know only --extension, which leaves out casts, large objects and more: their dumps are
+filtered instead."""
 _STDERR_LINES = 60
 
 
@@ -51,21 +53,12 @@ def pg_dump_arguments(
         argv += ["--strict-names", "--blobs"]
     else:
         argv += [f"--exclude-schema={pg_dump_pattern(schema)}" for schema in selection.excluded_schemas]
-        argv += _without_extensions(client, selection.excluded_extensions, extensions)
+        if client.major >= CLIENT_EXCLUDES_EXTENSIONS:
+            argv += [f"--exclude-extension={pg_dump_pattern(extension)}" for extension in selection.excluded_extensions]
     without_rows = selection.configuration.left_out
     argv += [f"--exclude-table={pg_dump_pattern(*key)}" for key in sorted(selection.excluded | without_rows)]
     argv += [f"--exclude-table-data={pg_dump_pattern(*key)}" for key in sorted(selection.without_data | without_rows)]
     return [encode(argument, codec_of(encoding)) for argument in argv]
-
-
-def _without_extensions(client: Client, excluded: Sequence[str], others: Sequence[str]) -> list[str]:
-    """pg_dump before 17 can only be told which extensions it is to dump. It needs one that exists
-    then: plpgsql is in every database, and never in a dump."""
-    if not excluded:
-        return []
-    if client.major >= CLIENT_EXCLUDES_EXTENSIONS:
-        return [f"--exclude-extension={pg_dump_pattern(extension)}" for extension in excluded]
-    return [f"--extension={pg_dump_pattern(extension)}" for extension in (*others, "plpgsql")]
 
 
 class PgDump:

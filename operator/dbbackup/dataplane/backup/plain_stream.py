@@ -4,7 +4,7 @@ pieces gathered into chunks."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from dbbackup.contract.errors import Failure
 from dbbackup.dataplane.sql.filter import Filter
@@ -17,12 +17,12 @@ class PlainStream:
     """Iterate it to the end; then `rows` holds the number of rows of each table, and `sections` how
     many COPY statements fill it: pg_dump may load a table's partitions through it. `table` is the
     table whose rows are passing now, `table_bytes` their bytes so far, `done` counts finished
-    tables. `codec` is that of the dump's encoding."""
+    tables. `codec` is that of the dump's encoding. `excluded_extensions` are names."""
 
-    def __init__(self, chunks: Iterable[bytes], codec: str = "utf-8") -> None:
+    def __init__(self, chunks: Iterable[bytes], codec: str = "utf-8", excluded_extensions: Collection[str] = ()) -> None:
         self._chunks = chunks
         self._codec = codec
-        self._filter = Filter()
+        self._filter = Filter(leaves_out=lambda name: name in excluded_extensions)
         self.rows: dict[tuple[str, str], int] = {}
         self.sections: Counter[tuple[str, str]] = Counter()
         self.table: tuple[str, str] | None = None

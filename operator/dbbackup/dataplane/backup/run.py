@@ -28,9 +28,9 @@ from dbbackup.storage.base import Storage
 from dbbackup.storage.directories import delete_directory
 from dbbackup.text import presentable
 
-LEAST_CLIENT_FOR_EXTENSIONS = 14
+LEAST_CLIENT_FOR_SCHEMAS = 14
 """pg_dump 14 knows --extension: without it a dump of some schemas leaves out the extensions that
-they need, and no extension can be left out."""
+they need."""
 
 
 def execute(run: Run) -> None:
@@ -109,7 +109,7 @@ class BackupRun:
                 hold_run_lock(connection, self._info, "shared", self._run.stop, self._run.reporter)
             delete_directory(storage, self.key, (self._name,))
             snapshot = Snapshot(connection, self._info, self._options, self._run.stop)
-            least = LEAST_CLIENT_FOR_EXTENSIONS if self._options.schemas or self._options.exclude_extensions else 0
+            least = LEAST_CLIENT_FOR_SCHEMAS if self._options.schemas else 0
             client = clients.choose(snapshot.version_num, clients.installed(self._run.paths.postgresql), least=least)
             self._run.reporter.key(self.key)
             return self._seal(storage, snapshot, client)

@@ -129,7 +129,7 @@ class DumpTransfer:
         sink.finish()
 
     def _plain(self, dump: PgDump, sink: Sink, writer: ArtifactWriter, snapshot: Snapshot) -> None:
-        stream = PlainStream(dump.chunks(), codec_of(server_encoding(snapshot.connection)))
+        stream = PlainStream(dump.chunks(), codec_of(server_encoding(snapshot.connection)), snapshot.selection.excluded_extensions)
         progress = _Progress(self._run, snapshot.selection.data_tables)
         for chunk in _detecting_lock_failure(stream):
             sink.put(chunk)

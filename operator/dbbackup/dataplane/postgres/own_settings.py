@@ -48,10 +48,10 @@ class OwnSettings:
 
     def __init__(self, connection: psycopg.Connection[tuple[Any, ...]], lock_timeout: int = 0, check_interval: int = 0) -> None:
         self._connection = connection
-        began_with = connection.info.get_parameters()
         pinned = {**_PINNED, "lock_timeout": f"{lock_timeout:d}s"}
         pinned["client_encoding"] = own_client_encoding(connection)
-        pinned |= {name: began_with[name] for name in ("application_name",) if name in began_with}
+        if name := connection.pgconn.parameter_status(b"application_name"):
+            pinned["application_name"] = name.decode("ascii")
         optional = {**_WHERE_KNOWN, "client_connection_check_interval": f"{check_interval:d}s"} if check_interval else _WHERE_KNOWN
         self._statements = ";".join(
             (

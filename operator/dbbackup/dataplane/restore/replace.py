@@ -36,6 +36,7 @@ SELECT i.type || ' ' || i.identity FROM (
   UNION ALL SELECT 'pg_class'::regclass, d.objid, 0 FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY(%(oids)s::oid[]) AND d.deptype IN ('a', 'i')
   UNION ALL SELECT 'pg_constraint'::regclass, oid, 0 FROM pg_constraint WHERE conrelid = ANY(%(oids)s::oid[]) AND contype <> 't'
+  UNION ALL SELECT 'pg_constraint'::regclass, oid, 0 FROM pg_constraint WHERE contypid = ANY(%(domains)s::oid[])
   UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
     WHERE attrelid = ANY(%(oids)s::oid[]) AND attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'f')
 ) x(classid, objid, subid), LATERAL pg_catalog.pg_identify_object(classid, objid, subid) i
@@ -54,6 +55,7 @@ SELECT i.type || ' ' || i.identity FROM pg_publication_namespace r,
   LATERAL pg_catalog.pg_identify_object('pg_publication_namespace'::regclass, r.oid, 0) i WHERE r.pnpubid = ANY(%s::oid[])
 """
 _PUBLICATIONS_NOW = "SELECT oid FROM pg_catalog.pg_publication WHERE pg_catalog.quote_ident(pubname) = ANY(%s::text[])"
+_TYPES_NOW = "SELECT oid FROM pg_catalog.pg_type WHERE pg_catalog.format_type(oid, NULL) = ANY(%s::text[])"
 _RELATIONS_NOW = "SELECT oid FROM pg_catalog.pg_class WHERE oid::regclass::text = ANY(%s::text[])"
 _LACKING = frozenset({"42703", "42830", "42804", "42704", "42883", "42P01"})
 """SQLSTATEs of a statement that names a column, a unique constraint, a type, an operator or a role
@@ -104,7 +106,8 @@ class Replacement:
         self._replaced = replaced
         self._before = grants.capture(self._connection)
         wholes = [root.address[1] for root in replaced.roots if root.type in _KINDS_WITH_PARTS]
-        self._parts_before = self._parts(wholes, [root.address[1] for root in replaced.roots if root.type == "publication"])
+        domains = [root.address[1] for root in replaced.roots if root.type == "type"]
+        self._parts_before = self._parts(wholes, [root.address[1] for root in replaced.roots if root.type == "publication"], domains)
         self._placed = set(self._connection.execute(_TABLESPACES + "AND c.oid = ANY(%s::oid[])", (list(replaced.relations),)))
         inventory = take_stock(self._connection)
         with naming_holders(self._connection, self._who):  # of views, types and the like, which LOCK TABLE does not lock
@@ -200,8 +203,9 @@ class Replacement:
             return False
         return True
 
-    def _parts(self, relations: Sequence[int], publications: Sequence[int]) -> set[str]:
-        found = {text for (text,) in self._connection.execute(_PARTS_OF, {"oids": list(relations), "publications": list(publications)})}
+    def _parts(self, relations: Sequence[int], publications: Sequence[int], domains: Sequence[int]) -> set[str]:
+        wholes = {"oids": list(relations), "publications": list(publications), "domains": list(domains)}
+        found = {text for (text,) in self._connection.execute(_PARTS_OF, wholes)}
         if self._connection.info.server_version >= 150000:
             found |= {text for (text,) in self._connection.execute(_PUBLISHED_SCHEMAS, (list(publications),))}
         return found
@@ -212,7 +216,9 @@ class Replacement:
         publications = [root.identity for root in self._replaced.roots if root.type == "publication"]
         now = [oid for (oid,) in self._connection.execute(_RELATIONS_NOW, (names,))]
         published = [oid for (oid,) in self._connection.execute(_PUBLICATIONS_NOW, (publications,))]
-        lost = self._parts_before - self._parts(now, published)
+        types = [root.identity for root in self._replaced.roots if root.type == "type"]
+        domains = [oid for (oid,) in self._connection.execute(_TYPES_NOW, (types,))]
+        lost = self._parts_before - self._parts(now, published, domains)
         moved = {name for name, _ in self._placed - set(self._connection.execute(_TABLESPACES))} - lost
         warnings = {
             "newer than the artifact, so dropped with the objects that were replaced": lost,

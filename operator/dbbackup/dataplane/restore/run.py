@@ -138,6 +138,8 @@ class Restore:
         ]
         preflight.refuse(problems, self._info.who)
         self._extensions = creating_statements(connection, self._plan.contents.extensions, facts.extensions)
+        if not facts.schemas.get("public", (True, True))[0]:  # pg_dump takes it for granted
+            self._extensions[:0] = [b"CREATE SCHEMA public", b"COMMENT ON SCHEMA public IS 'standard public schema'"]
         self._run.reporter.info(
             f"preflight passed: {len(replaced.roots)} objects to be replaced; about {self._locks} locks of "
             f"{facts.server.lock_capacity}; free space on the server cannot be queried: the artifact contains {self._manifest.dump_bytes} bytes, "

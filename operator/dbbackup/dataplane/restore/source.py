@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 from dbbackup.contract.errors import Failure, ReasonName
 from dbbackup.contract.manifest import Manifest
 from dbbackup.dataplane.postgres.pipes import read_chunks, widen
+from dbbackup.dataplane.postgres.table_patterns import matching_names
 from dbbackup.dataplane.sql.filter import Filter
 from dbbackup.dataplane.sql.splitter import Piece, Splitter, SqlError
 from dbbackup.storage.base import Storage
@@ -63,7 +64,8 @@ class ArtifactSource:
         """The artifact as SQL. `finished` becomes True when the iterator ends, and only then: every
         check of the artifact has passed."""
         splitter = Splitter()
-        rules = Filter(stored=False) if self._argv else None
+        excluded = self._manifest.options.exclude_extensions or ()
+        rules = Filter(stored=False, leaves_out=lambda name: any(matching_names(pattern, [name]) for pattern in excluded)) if self._argv else None
         try:
             for chunk in self._sql():
                 self._stop.check()

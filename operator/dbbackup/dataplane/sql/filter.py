@@ -31,6 +31,7 @@ smuggles in (CVE-2025-8714), where a setting that it changes moves the end of a 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from dbbackup.dataplane.sql.splitter import Kind, Piece, SqlError, unquote
 
@@ -41,6 +42,7 @@ _DROPPED = re.compile(
 )
 _CREATE_SCHEMA = re.compile(rb"CREATE\s+SCHEMA\s+(?!IF\s)", re.IGNORECASE)
 _CREATE_EXTENSION = re.compile(rb'CREATE\s+EXTENSION\b.*\bWITH\s+SCHEMA\s+(?P<schema>"(?:[^"]|"")+"|[^\s;]+)', re.IGNORECASE | re.DOTALL)
+_EXTENSION = re.compile(rb'(?:CREATE EXTENSION IF NOT EXISTS|COMMENT ON EXTENSION) ("(?:[^"]|"")+"|[^\s";]+)')
 _COMMENT = re.compile(rb'COMMENT ON (EXTENSION|SCHEMA) ("(?:[^"]|"")+"|[^\s"]+) IS (.+);\Z', re.DOTALL)
 _SETTING = re.compile(rb"SET\s|SELECT\s+pg_catalog\.set_config\(", re.IGNORECASE)
 _DROPS = re.compile(rb"DROP\s|ALTER\s|CREATE\s+OR\s+REPLACE\s+VIEW\s|SELECT\s+pg_catalog\.lo_unlink\(", re.IGNORECASE)
@@ -76,9 +78,11 @@ _FIRST = frozenset(b"SsDdCcBbAa")
 
 class Filter:
     """Call `apply` with each piece in order: it returns the bytes that stay, or no bytes. `stored`:
-    the result is an artifact, which stock tools may restore."""
+    the result is an artifact, which stock tools may restore. `leaves_out`: whether an extension of
+    that name is to be left out; pg_dump before 17 cannot do that."""
 
-    def __init__(self, *, stored: bool = True) -> None:
+    def __init__(self, *, stored: bool = True, leaves_out: Callable[[str], bool] = lambda _: False) -> None:
+        self._leaves_out = leaves_out
         self._dropping = self._stored = stored
         self._strings = b"on"
         self._strings_set = False
@@ -104,7 +108,7 @@ class Filter:
         text = piece.text
         lead = piece.data[: piece.start]
         first = text[:6].upper()
-        if _DROPPED.match(text):
+        if _DROPPED.match(text) or ((extension := _EXTENSION.match(text)) and self._leaves_out(unquote(extension[1]))):
             return b""
         if strings := _STRINGS.match(text):
             self._strings = strings[1]

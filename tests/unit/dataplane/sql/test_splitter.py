@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dbbackup.dataplane.sql.splitter import Kind, Piece, Splitter, SqlError, copy_table, qualified_name
@@ -106,7 +106,6 @@ def dumps(draw: st.DrawFn) -> tuple[bytes, list[tuple[Kind, bytes]]]:
     return data + tail, expected
 
 
-@settings(deadline=None)
 @given(dumps(), st.data())
 def test_any_chunking_gives_the_same_pieces(dump: tuple[bytes, list[tuple[Kind, bytes]]], draw: st.DataObject) -> None:
     data, expected = dump
@@ -136,7 +135,6 @@ def outcome(data: bytes, sizes: list[int]) -> object:
     return merged(pieces)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(
