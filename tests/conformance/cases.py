@@ -6,6 +6,7 @@ between the backup and a Replace.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -197,4 +198,6 @@ def filled(world: World, case: Case) -> Iterator[Source]:
 def install_extensions(sharedir: Path) -> None:
     """The three small extensions that some inputs are about."""
     for path in [*DIRECTORY.glob("mini_*.control"), *DIRECTORY.glob("mini_*--*.sql")]:
-        shutil.copy(path, sharedir / "extension" / path.name)
+        whole = sharedir / "extension" / f"{path.name}.{os.getpid()}"
+        shutil.copy(path, whole)
+        whole.replace(sharedir / "extension" / path.name)  # others may be reading it

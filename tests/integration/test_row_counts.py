@@ -3,6 +3,7 @@ are loaded through their root, users' tables in a schema that an extension made.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -142,18 +143,19 @@ def test_what_is_no_archive_is_no_backup(job: Job, postgres: Postgres, database:
 def mini_own(postgres: Postgres) -> Iterator[str]:
     """An extension whose script makes a schema."""
     shared = Path(subprocess.check_output([postgres.bin / "pg_config", "--sharedir"], text=True).strip()) / "extension"
+    name = f"dbbackup_own_{os.getpid()}"
     files = {
-        "dbbackup_own.control": "default_version = '1.0'\nrelocatable = false\n",
-        "dbbackup_own--1.0.sql": (
+        f"{name}.control": "default_version = '1.0'\nrelocatable = false\n",
+        f"{name}--1.0.sql": (
             "CREATE SCHEMA own; CREATE TABLE own.base (id int PRIMARY KEY); INSERT INTO own.base VALUES (0);"
             "SELECT pg_catalog.pg_extension_config_dump('own.base', 'WHERE id > 0');"
         ),
     }
-    for name, text in files.items():
-        (shared / name).write_text(text)
-    yield "dbbackup_own"
-    for name in files:
-        (shared / name).unlink()
+    for file, text in files.items():
+        (shared / file).write_text(text)
+    yield name
+    for file in files:
+        (shared / file).unlink()
 
 
 @pytest.mark.parametrize("form", FORMS)

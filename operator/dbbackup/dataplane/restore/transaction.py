@@ -158,21 +158,19 @@ class Transaction:
 
 
 def _end(status: str) -> tuple[End, str]:
-    known = {"committed": End.COMMITTED, "aborted": End.ROLLED_BACK}
+    known = {"committed": End.COMMITTED, "aborted": End.ROLLED_BACK, "lost": End.ROLLED_BACK}
     return known.get(status, End.UNKNOWN), f"the server reports the status {status or 'unknown'}"
 
 
 def transaction_status(session: Connection, xid: str) -> tuple[str, str]:
-    """(committed, aborted, in progress, or empty where the transaction is too old; the server's
-    timeline).
-
-    An ID that the server has not yet given, of a transaction that a crash took with it, is aborted.
-    """
+    """(committed, aborted, in progress, empty where the transaction is too old, or `lost` where the
+    server has not yet given that ID: it is another server, or a crash took the transaction with it;
+    the server's timeline)."""
     (timeline,) = one(session, "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())")
     try:
         (status,) = one(session, "SELECT pg_catalog.txid_status(%s::bigint)", (int(xid),))
     except psycopg.errors.InvalidParameterValue:
-        status = "aborted"
+        status = "lost"
     return str(status or ""), str(timeline)[:8]
 
 
