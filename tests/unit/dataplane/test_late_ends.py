@@ -367,7 +367,7 @@ def test_an_upload_to_a_slow_storage_ends_when_the_run_is_stopped(tmp_path: Path
     threading.Thread(target=stop).start()
     with pytest.raises(Failure, match=r"too long|was aborted"):
         DumpTransfer(run, INFO, options, cast("Any", storage), "key")._dump(
-            cast("Any", snapshot), cast("Any", source), cast("Any", SimpleNamespace(pg_dump=str(pg_dump)))
+            cast("Any", snapshot), cast("Any", source), cast("Any", SimpleNamespace(major=15, pg_dump=str(pg_dump)))
         )
     assert upload.aborted
 
