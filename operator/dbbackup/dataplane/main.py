@@ -183,16 +183,20 @@ def _bounded(context: Run) -> Iterator[None]:
     seconds = context.spec.timeout_seconds
     timeout = _timer(seconds, lambda: stop.set(Failure("Timeout", f"the run did not finish within its timeout of {seconds} s")))
     timers = [timeout]
+    ended = threading.Event()
 
     def limit_clearing_up() -> None:
         terminated = stop.failure is not None and stop.failure.reason.name == "Terminated"
         timers.append(_timer(SIGTERM_GRACE if terminated else TIMEOUT_GRACE, lambda: _give_up(context)))
+        if ended.is_set():  # the run noticed the stop, and was over, before this was called
+            timers[-1].cancel()
 
     stop.on_stop(limit_clearing_up)
     with _on_sigterm(lambda: stop.set(Failure("Terminated", "the run was stopped (SIGTERM)"))):
         try:
             yield
         finally:
+            ended.set()
             for timer in timers:
                 timer.cancel()
 

@@ -320,6 +320,23 @@ def test_a_count_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
     assert cancelled.is_set()
 
 
+def test_a_run_that_ended_is_not_given_up_by_a_stop_that_came_with_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run sees that it is stopped before the thread that stops it has called everybody."""
+    made: list[threading.Timer] = []
+
+    def timer(seconds: float, action: Any) -> threading.Timer:
+        made.append(threading.Timer(seconds, action))
+        return made[-1]
+
+    monkeypatch.setattr(main, "_timer", timer)
+    run = run_of(tmp_path)
+    with main._bounded(run):
+        pass
+    run.stop.set(Failure("Timeout", "too long"))
+    assert len(made) == 2
+    assert all(each.finished.is_set() for each in made), "cancelled"
+
+
 class SlowUpload:
     """Its parts wait until they are cancelled."""
 
