@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC
 
 from dbbackup.contract.keys import MANIFEST
@@ -88,8 +89,10 @@ def _custom(manifest: Manifest, dump: str) -> list[str]:
     left_out = {e.schema_ for e in contents.extensions} - {*contents.schemas, "public"} if chosen or manifest.options.exclude_schemas else set()
     homes = sorted(home for home in left_out if not is_system_schema(home))
     before = [f'psql -X -v ON_ERROR_STOP=1 -d "$TARGET" -c {_quote(f"CREATE SCHEMA IF NOT EXISTS {_identifier(home)}")}' for home in homes]
-    if "public" in contents.schemas and chosen:
-        before.append(f"pg_restore -l {dump} | grep -v '; [0-9]* [0-9]* SCHEMA - public ' > contents.list   # public is there already")
+    unwanted = _unwanted_entries(manifest)
+    if unwanted:
+        patterns = " ".join(f"-e {_quote(pattern)}" for pattern in unwanted)
+        before.append(f"pg_restore -l {dump} | grep -v {patterns} > contents.list   # without what is there already, or was to be left out")
     listed = "-L contents.list " if before and "contents.list" in before[-1] else ""
     return [
         "```sh",
@@ -102,6 +105,25 @@ def _custom(manifest: Manifest, dump: str) -> list[str]:
             f" `pg_restore -l {dump}` lists the contents; `-t`, `-n` and `-L` choose from them."
         ),
     ]
+
+
+def _unwanted_entries(manifest: Manifest) -> list[str]:
+    """Expressions of grep for lines of `pg_restore -l`: schema public, and extensions that pg_dump
+    before 17 could not leave out."""
+    entry = "; [0-9]* [0-9]* "
+    options = manifest.options
+    found = [f"{entry}SCHEMA - public "] if options.schemas and "public" in manifest.contents.schemas else []
+    for pattern in options.exclude_extensions or ():
+        if pattern.startswith('"'):
+            name = _literal(pattern[1:-1].replace('""', '"'))
+        else:
+            name = "".join({"*": ".*", "?": "."}.get(c) or _literal(c) for c in pattern)
+        found += [f"{entry}EXTENSION - {name} ", f"{entry}COMMENT - EXTENSION {name} "]
+    return found
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"[.*\[\]^$\\]", r"\\\g<0>", text)
 
 
 def _extent(manifest: Manifest) -> str:
