@@ -41,7 +41,7 @@ def stored(bucket: Bucket, status: Raw) -> tuple[str, bytes]:
     key = status["artifact"]["key"]
     names = [name.removeprefix(f"{key}/") for name in bucket.keys(f"{key}/")]
     (name,) = [name for name in names if name.startswith("dump.")]
-    assert sorted(names) == sorted([name, "RESTORE.md", "manifest.json"])
+    assert sorted(names) == sorted(["catalog.jsonl.gz", name, "RESTORE.md", "manifest.json"])
     return name, bucket.get(f"{key}/{name}")
 
 
@@ -140,7 +140,7 @@ def test_five_backups_at_once_with_names_made_by_the_server(tenant: Tenant, data
         _, data = stored(bucket, status)
         assert hashlib.sha256(data).hexdigest() == status["artifact"]["sha256"]
         assert status["database"]["rows"] == 1000
-    assert len(bucket.keys()) == 15
+    assert len(bucket.keys()) == 20
     assert bucket.uploads() == []
 
 

@@ -259,6 +259,7 @@ def test_each_failure_of_a_restore_is_told_and_the_target_is_as_it_was(tenant: T
 def damaged(bucket: Bucket, directory: str, copy: str, damage: Callable[[bytes], bytes | None]) -> None:
     """A copy of the artifact in which its one object is damaged."""
     name = bucket.manifest(directory)["objects"][0]["name"]
-    bucket.put(f"{copy}/manifest.json", bucket.get(f"{directory}/manifest.json"))
+    for whole in ("manifest.json", "catalog.jsonl.gz"):
+        bucket.put(f"{copy}/{whole}", bucket.get(f"{directory}/{whole}"))
     if (data := damage(bucket.get(f"{directory}/{name}"))) is not None:
         bucket.put(f"{copy}/{name}", data)

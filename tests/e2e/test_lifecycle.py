@@ -67,7 +67,7 @@ def test_a_backup_expires_and_the_newest_stays(tenant: Tenant, database: Callabl
     assert bucket.keys(first["status"]["artifact"]["key"] + "/") == []
     for kept in (pinned, last):
         assert tenant.get("dbb", kept["metadata"]["name"])["status"]["phase"] == "Completed"
-        assert len(bucket.keys(kept["status"]["artifact"]["key"] + "/")) == 3
+        assert len(bucket.keys(kept["status"]["artifact"]["key"] + "/")) == 4
     assert tenant.get("dbb", "held")["status"]["expires"] == "pinned"
     told = tenant.events("DatabaseBackup", "first")
     assert any(event["reason"] == "Expiring" and "expired" in event["message"] for event in told)
@@ -213,5 +213,5 @@ def test_a_manifest_of_another_owner_is_never_pruned(tenant: Tenant, database: C
     bucket.put(f"{key}/manifest.json", json.dumps(manifest).encode())
     storage = tenant.wait_until("bst", "default", lambda seen: bool(seen["status"].get("pruneFailedAt")), 120, "a prune that was refused")
     assert key in storage["status"]["pruneMessage"]
-    assert len(bucket.keys(key + "/")) == 3
+    assert len(bucket.keys(key + "/")) == 4
     assert tenant.get("dbb", "one")["status"]["phase"] == "Deleting"
