@@ -47,14 +47,14 @@ def test_what_a_newer_operator_adds_to_an_object_is_ignored() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "ManifestInvalid"),
-        (b"not gzip", "ManifestInvalid"),
-        (gzip.compress(b""), "ManifestInvalid"),
-        (gzip.compress(b"[]\n"), "ManifestInvalid"),
-        (gzip.compress(b'{"type":"dbbackup.io/manifest","formatVersion":1}\n'), "ManifestInvalid"),
-        (gzip.compress(b'{"type":"dbbackup.io/catalog","formatVersion":2}\n'), "FormatUnsupported"),
-        (gzip.compress(b'{"type":"dbbackup.io/catalog","formatVersion":1}\n{"oid":1}\n'), "ManifestInvalid"),
-        (pack_catalog([CatalogObject("pg_class", 1, "table")])[:-9], "ManifestInvalid"),
+        pytest.param(b"", "ManifestInvalid", id="empty"),
+        pytest.param(b"not gzip", "ManifestInvalid", id="not gzip"),
+        pytest.param(gzip.compress(b""), "ManifestInvalid", id="no line"),
+        pytest.param(gzip.compress(b"[]\n"), "ManifestInvalid", id="no object"),
+        pytest.param(gzip.compress(b'{"type":"dbbackup.io/manifest","formatVersion":1}\n'), "ManifestInvalid", id="a manifest"),
+        pytest.param(gzip.compress(b'{"type":"dbbackup.io/catalog","formatVersion":2}\n'), "FormatUnsupported", id="newer format"),
+        pytest.param(gzip.compress(b'{"type":"dbbackup.io/catalog","formatVersion":1}\n{"oid":1}\n'), "ManifestInvalid", id="fields missing"),
+        pytest.param(pack_catalog([CatalogObject("pg_class", 1, "table")])[:-9], "ManifestInvalid", id="truncated"),
     ],
 )
 def test_what_is_no_catalog_is_refused(data: bytes, reason: str) -> None:
