@@ -42,29 +42,26 @@ SELECT (pg_catalog.to_jsonb(d) - 'datacl')::text, pg_catalog.pg_encoding_to_char
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
 
-# All objects of the dumped schemas that can depend on another, with the relation that each belongs
-# to.
+# All objects of the dumped schemas that can depend on another.
 _OBJECTS = """
-objects (classid, objid, relation) AS (
-  SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, oid, oid FROM pg_catalog.pg_class WHERE relnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, typrelid FROM pg_catalog.pg_type WHERE typnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_proc WHERE pronamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_operator WHERE oprnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_opclass WHERE opcnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_opfamily WHERE opfnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_ts_config'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_ts_config WHERE cfgnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_ts_dict'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_ts_dict WHERE dictnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, oid, stxrelid FROM pg_catalog.pg_statistic_ext
-    WHERE stxnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, oid, conrelid FROM pg_catalog.pg_constraint
-    WHERE connamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, d.oid, c.oid FROM pg_catalog.pg_attrdef d
+objects (classid, objid) AS (
+  SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, oid FROM pg_catalog.pg_class WHERE relnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid FROM pg_catalog.pg_type WHERE typnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid FROM pg_catalog.pg_proc WHERE pronamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, oid FROM pg_catalog.pg_operator WHERE oprnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, oid FROM pg_catalog.pg_opclass WHERE opcnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, oid FROM pg_catalog.pg_opfamily WHERE opfnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_ts_config'::pg_catalog.regclass, oid FROM pg_catalog.pg_ts_config WHERE cfgnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_ts_dict'::pg_catalog.regclass, oid FROM pg_catalog.pg_ts_dict WHERE dictnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, oid FROM pg_catalog.pg_statistic_ext WHERE stxnamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, oid FROM pg_catalog.pg_constraint WHERE connamespace = ANY (%(namespaces)s)
+  UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, d.oid FROM pg_catalog.pg_attrdef d
     JOIN pg_catalog.pg_class c ON c.oid = d.adrelid WHERE c.relnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid, c.oid FROM pg_catalog.pg_rewrite r
+  UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid FROM pg_catalog.pg_rewrite r
     JOIN pg_catalog.pg_class c ON c.oid = r.ev_class WHERE c.relnamespace = ANY (%(namespaces)s)
-  UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, c.oid FROM pg_catalog.pg_trigger t
+  UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid FROM pg_catalog.pg_trigger t
     JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = ANY (%(namespaces)s) AND NOT t.tgisinternal
-  UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid, c.oid FROM pg_catalog.pg_policy p
+  UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid FROM pg_catalog.pg_policy p
     JOIN pg_catalog.pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = ANY (%(namespaces)s)
 )"""
 
