@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import subprocess
 import uuid
@@ -12,15 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from botocore.loaders import JSONFileLoader
 from tests.conformance.dumps import bare, difference, gone, lost_since
 from tests.contract.servers import Versitygw
 from tests.integration.conftest import Ended, Job, Postgres, make_job
 
 from dbbackup.contract.run import BackupOptions, RestoreOptions
-
-# Every run makes its own S3 client, which reads megabytes of botocore's JSON: once is enough here.
-JSONFileLoader.load_file = functools.lru_cache(maxsize=None)(JSONFileLoader.load_file)  # type: ignore[method-assign]
 
 SECONDS = 1800
 """For one run. It is there against what never ends, and measures nothing."""
