@@ -24,7 +24,7 @@ class _FailuresAtOnce:
             self._terminal.write_line(f"\nfailed in {report.when}: {report.nodeid}\n{report.longreprtext[-_TOLD:]}")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    terminal = config.pluginmanager.getplugin("terminalreporter")
-    if terminal is not None and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_FailuresAtOnce(terminal))
+def pytest_sessionstart(session: pytest.Session) -> None:
+    terminal = session.config.pluginmanager.getplugin("terminalreporter")
+    if terminal is not None and not hasattr(session.config, "workerinput"):
+        session.config.pluginmanager.register(_FailuresAtOnce(terminal))
