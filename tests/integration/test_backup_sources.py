@@ -101,7 +101,10 @@ def pooler(postgres: Postgres, database: str, tmp_path: Path) -> Iterator[int]:
         f"[databases]\n* = host=127.0.0.1 port={postgres.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = plain\n"
         f"auth_file = {directory}/users\npool_mode = session\nunix_socket_dir =\nuser = postgres\n"
     )
-    subprocess.run(["chmod", "-R", "a+rX", tmp_path, *tmp_path.parents[:2]], check=True)
+    # PgBouncer leaves root. Nothing else is opened: libpq ignores a password file that others may
+    # read.
+    subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
+    subprocess.run(["chmod", "a+x", tmp_path, *tmp_path.parents[:2]], check=True)
     with subprocess.Popen([binary, directory / "ini"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         time.sleep(0.5)
         yield port
