@@ -43,8 +43,12 @@ def entries(dump: str) -> Counter[str]:
     return found
 
 
+def _holds_rows(entry: str) -> bool:
+    return entry.startswith("-- Data for Name:") and not entry.startswith("-- Data for Name: BLOBS; Type: BLOBS;")
+
+
 def _lines(entry: str) -> list[str]:
-    if entry.startswith("-- Data for Name:"):  # where an empty line is a row
+    if _holds_rows(entry):  # where an empty line is a row
         return entry.partition("\n\\.\n")[0].split("\n")
     lines = [line for line in entry.splitlines() if line]
     # default_tablespace and the like come before whichever entry is next; the end after the last.
@@ -55,7 +59,7 @@ def _lines(entry: str) -> list[str]:
 
 def _canonical(entry: str) -> str:
     lines = _lines(entry)
-    return "\n".join(sorted(lines) if entry.startswith("-- Data for Name:") else lines)
+    return "\n".join(sorted(lines) if _holds_rows(entry) else lines)
 
 
 def difference(one: str, other: str) -> str:

@@ -29,6 +29,12 @@ def test_neither_the_order_of_entries_nor_that_of_rows_matters() -> None:
     assert difference(dump(T, U, rows("t", "x", "", "y")), dump(U, T, rows("t", "y", "x", ""))) == ""
 
 
+def test_large_objects_may_be_the_last_entry_or_not() -> None:
+    blobs = "--\n-- Data for Name: BLOBS; Type: BLOBS; Schema: -; Owner: -\n--\n\nBEGIN;\n\nSELECT pg_catalog.lo_close(0);\n\nCOMMIT;\n\n"
+    assert difference(dump(T, blobs, rows("t", "x")), dump(T, rows("t", "x"), blobs)) == ""
+    assert difference(dump(T, blobs), dump(T, blobs.replace("lo_close(0)", "lowrite(0, 'x')")))
+
+
 def test_a_row_more_or_less_matters() -> None:
     for other in (["x"], ["x", "", ""], ["x", "y"], ["x", "", "--"]):
         assert difference(dump(T, rows("t", "x", "")), dump(T, rows("t", *other)))

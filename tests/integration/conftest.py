@@ -64,7 +64,7 @@ class Postgres:
     def execute(self, query: str, database: str = "postgres", user: str = "postgres") -> list[tuple[Any, ...]]:
         with self.connect(database, user) as connection:
             cursor = connection.execute(query.encode())
-            return cursor.fetchall() if cursor.description else []
+            return cursor.fetchall() if cursor.description is not None else []
 
     def environment(self, database: str, user: str = "postgres") -> dict[str, str]:
         return {**os.environ, "PGHOST": self.host, "PGPORT": str(self.port), "PGDATABASE": database, "PGUSER": user, "PGPASSWORD": PASSWORD}
@@ -306,6 +306,30 @@ class Job:
         for item in self.storage.list(ended.report.artifact.key + "/"):
             (into / item.key.rpartition("/")[2]).write_bytes(self.storage.get(item.key, 1 << 32))
         return into
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Holds a script up: `shell` says that it has come so far, and goes on once it may."""
+
+    directory: Path
+
+    @property
+    def shell(self) -> str:
+        return f"touch {self.directory}/came; until [ -e {self.directory}/open ]; do sleep 0.02; done"
+
+    def wait(self) -> None:
+        wait_for((self.directory / "came").exists)
+
+    def open(self) -> None:
+        (self.directory / "open").touch()
 
 
 def make_job(postgres: Postgres, s3: Versitygw, directory: Path, database: str) -> Job:
