@@ -6,13 +6,12 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.data import generate
-from tests.integration.conftest import PASSWORD, Job, Postgres
+from tests.integration.conftest import PASSWORD, Gate, Job, Postgres, wait_for
 from tests.integration.stock import assert_equal, follow_note, load_everything
 
 from dbbackup.contract.run import Compression
@@ -271,20 +270,24 @@ def test_a_truncate_after_the_snapshot_takes_nothing_away(
     is taken after it."""
     postgres.execute("CREATE TABLE public.t AS SELECT i FROM generate_series(1, 500) i", database)
     monkeypatch.setattr(dump_module, "LOCK_WAIT", "1s")
-    mark = tmp_path / "mark"
-    slow_pg_dump(job, tmp_path, f"touch {mark}; sleep 1")
-    truncated_at: list[float] = []
+    gate = Gate(tmp_path)
+    slow_pg_dump(job, tmp_path, gate.shell)
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'public.t'::regclass AND mode = 'AccessExclusiveLock'"
 
     def truncate() -> None:
-        while not mark.exists():
-            time.sleep(0.05)
+        gate.wait()
         postgres.execute("TRUNCATE public.t; INSERT INTO public.t SELECT 1", database)
-        truncated_at.append(time.monotonic())
 
-    thread = threading.Thread(target=truncate)
-    thread.start()
+    def let_it_dump() -> None:
+        wait_for(lambda: postgres.execute(waiting, database))
+        gate.open()
+
+    threads = [threading.Thread(target=target) for target in (truncate, let_it_dump)]
+    for thread in threads:
+        thread.start()
     ended = job.backup(exclude_tables=("typo",))
-    thread.join()
+    for thread in threads:
+        thread.join()
     assert ended.code == 0, ended.log
     assert job.manifest(ended).rows == 1
     assert "trying again with a new snapshot" in ended.log

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.contract.servers import find
-from tests.integration.conftest import PASSWORD, Job, Postgres, free_port
+from tests.integration.conftest import PASSWORD, Job, Postgres, free_port, wait_for
 from tests.integration.stock import assert_equal, follow_note, load_everything
 
 from dbbackup.contract.run import BackupOptions
@@ -18,10 +18,7 @@ from dbbackup.contract.run import BackupOptions
 
 def caught_up(postgres: Postgres, standby: Postgres, database: str) -> None:
     lsn = postgres.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
-    deadline = time.monotonic() + 30
-    while not standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'")[0][0]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'")[0][0])
 
 
 @pytest.mark.parametrize("fmt", ["plain", "custom"])
@@ -53,8 +50,12 @@ def test_a_standby_cancels_what_conflicts_with_recovery(job: Job, postgres: Post
     job.secret(host="127.0.0.1", port=str(standby.port), dbname=database, username="postgres", password=PASSWORD)
     directory = tmp_path / "clients" / postgres.bin.parent.name / "bin"
     directory.mkdir(parents=True)
-    psql = f"PGAPPNAME=x PGHOST=127.0.0.1 PGPORT={postgres.port} {postgres.bin}/psql -Xqc 'DROP TABLE IF EXISTS public.t' >/dev/null"
-    (directory / "pg_dump").write_text(f'#!/bin/sh\n[ "$1" = --version ] || {psql}\nsleep 1; exec {postgres.bin}/pg_dump "$@"\n')
+    drop = f"PGAPPNAME=x PGPORT={postgres.port} {postgres.bin}/psql -Xqc 'DROP TABLE IF EXISTS public.t' >/dev/null"
+    dropped = f'[ "$(PGAPPNAME=x {postgres.bin}/psql -XAtc "SELECT to_regclass(\'public.t\') IS NULL")" = t ]'
+    dump = f'{postgres.bin}/pg_dump "$@"'
+    (directory / "pg_dump").write_text(
+        f'#!/bin/sh\n[ "$1" != --version ] || exec {dump}\n{drop}\nuntil {dropped}; do sleep 0.05; done\nexec {dump}\n'
+    )
     (directory / "pg_dump").chmod(0o755)
     object.__setattr__(job.paths, "postgresql", tmp_path / "clients")
     try:
@@ -90,6 +91,11 @@ def test_another_encoding(job: Job, postgres: Postgres, new_database: Callable[.
         assert_equal(postgres, fresh, source)
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def pooler(postgres: Postgres, database: str, tmp_path: Path) -> Iterator[int]:
     """PgBouncer in session mode, as a pooler that refuses start-up options; its port."""
@@ -106,7 +112,7 @@ def pooler(postgres: Postgres, database: str, tmp_path: Path) -> Iterator[int]:
     subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
     subprocess.run(["chmod", "a+x", tmp_path, *tmp_path.parents[:2]], check=True)
     with subprocess.Popen([binary, directory / "ini"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        time.sleep(0.5)
+        wait_for(lambda: _listens(port))
         yield port
         process.terminate()
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.conftest import Ended, Job, Postgres
+from tests.integration.conftest import Ended, Job, Postgres, wait_for
 from tests.integration.stock import load_everything
-from tests.integration.test_backup_failures import subprocess_of, wait_for, with_client
+from tests.integration.test_backup_failures import subprocess_of, with_client
 
 from dbbackup.contract.keys import creation_key, leaf, transaction_key
 from dbbackup.contract.manifest import SourceDatabase

@@ -7,6 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from dbbackup.contract.manifest import TableEntry
 from dbbackup.contract.report import Report, RestoredReport, SafetyBackupReport
 from dbbackup.contract.run import BackupOptions, Owner, RunSpec, StorageTarget
 from dbbackup.dataplane import main
+from dbbackup.dataplane.backup.dump import PgDump
 from dbbackup.dataplane.backup.run import BackupRun
 from dbbackup.dataplane.backup.snapshot import TableSelection
 from dbbackup.dataplane.backup.transfer import DumpTransfer
@@ -370,22 +372,19 @@ def test_an_upload_to_a_slow_storage_ends_when_the_run_is_stopped(tmp_path: Path
     pg_dump.write_text("#!/bin/sh\nprintf 'PGDMP\\001\\143\\000\\004\\010\\001'; exec cat /dev/urandom\n")
     pg_dump.chmod(0o755)
     run, upload = run_of(tmp_path), SlowUpload()
-    run.paths = Paths(scratch=tmp_path)
     storage = SimpleNamespace(start_upload=lambda *_, **__: upload)
     options = BackupOptions(format="custom", row_counts="Off")
     selection = TableSelection((), (), frozenset(), frozenset())
     snapshot = SimpleNamespace(selection=selection, identifier="1", connection=SimpleNamespace(cancel_safe=lambda **_: None))
-    source = SimpleNamespace(contents=SimpleNamespace(extensions=[]), database=SimpleNamespace(encoding="UTF8"))
 
     def stop() -> None:
         assert full.wait(60)
         run.stop.set(Failure("Timeout", "too long"))
 
     threading.Thread(target=stop).start()
-    with pytest.raises(Failure, match=r"too long|was aborted"):
-        DumpTransfer(run, INFO, options, cast("Any", storage), "key")._dump(
-            cast("Any", snapshot), cast("Any", source), cast("Any", SimpleNamespace(major=15, pg_dump=str(pg_dump)))
-        )
+    dump = PgDump([bytes(pg_dump)], {}, INFO, [], run.stop, print)
+    with closing(dump), pytest.raises(Failure, match=r"too long|was aborted"):
+        DumpTransfer(run, INFO, options, cast("Any", storage), "key")._store(dump, cast("Any", snapshot))
     assert upload.aborted
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from dbbackup.contract.errors import Failure
 from dbbackup.contract.manifest import StoredObject
@@ -52,10 +52,12 @@ class DumpTransfer:
     def run(self, snapshot: Snapshot, client: Client) -> tuple[StoredObject, SourceDescription]:
         for attempt in range(1, ATTEMPTS + 1):
             snapshot.take()
-            source = snapshot.describe()
-            self._warn(snapshot, source)
             try:
-                return self._dump(snapshot, source, client), source
+                with self._dumping(snapshot, client) as dump:  # it begins while we read the catalogs
+                    source = snapshot.describe()
+                    self._warn(snapshot, source)
+                    stored = self._store(dump, snapshot)
+                return stored, source
             except _LockedOut as locked:
                 if attempt == ATTEMPTS:
                     raise locked.failure from None
@@ -80,39 +82,43 @@ class DumpTransfer:
         if unmatched := snapshot.selection.unmatched:
             self._run.warn(f"nothing in the database matches these patterns of what to leave out: {listed(unmatched, 20)}")
 
-    def _dump(self, snapshot: Snapshot, source: SourceDescription, client: Client) -> StoredObject:
+    @contextmanager
+    def _dumping(self, snapshot: Snapshot, client: Client) -> Iterator[PgDump]:
+        encoding = server_encoding(snapshot.connection)
+        extensions = [named(extension.name, encoding) for extension in snapshot.selection.extensions]
+        argv = pg_dump_arguments(client, self._options, snapshot.selection, extensions, snapshot.identifier, encoding=encoding)
+        tables = [relation.name for relation in snapshot.selection.relations]
+        with child_environment(self._info, self._run.paths.scratch, "dbbackup pg_dump") as environment:
+            dump = PgDump(argv, environment, self._info, tables, self._run.stop, self._run.reporter.debug)
+            try:
+                yield dump
+            finally:
+                dump.close()
+
+    def _store(self, dump: PgDump, snapshot: Snapshot) -> StoredObject:
         algorithm = self._options.compression.algorithm
-        expected = sum(table.size for table in snapshot.selection.data_tables)
         writer = ArtifactWriter(
             self._storage,
             self._key,
-            expected_bytes=expected,
+            expected_bytes=sum(table.size for table in snapshot.selection.data_tables),
             max_size=self._run.spec.storage.max_artifact_size,
             content_type=CONTENT_TYPE[algorithm],
             if_absent=True,
         )
-        extensions = [named(extension.name, source.database.encoding) for extension in source.contents.extensions]
-        argv = pg_dump_arguments(client, self._options, snapshot.selection, extensions, snapshot.identifier, encoding=source.database.encoding)
         try:
             with self._run.stop.calling(writer.cancel):  # parts stop waiting for a slow storage: the time that is left is for clearing up
-                return self._transfer(argv, writer, snapshot)
+                sink = Sink(compressor(algorithm, self._options.compression.level), writer)
+                try:
+                    self._stream(dump, sink, writer, snapshot)
+                finally:
+                    dump.kill()
+                    sink.close()
+                snapshot.release()
+                self._run.stop.check()
+                return writer.commit()
         except BaseException:
             self._abort(writer)
             raise
-
-    def _transfer(self, argv: list[bytes], writer: ArtifactWriter, snapshot: Snapshot) -> StoredObject:
-        with child_environment(self._info, self._run.paths.scratch, "dbbackup pg_dump") as environment:
-            tables = [relation.name for relation in snapshot.selection.relations]
-            dump = PgDump(argv, environment, self._info, tables, self._run.stop, self._run.reporter.debug)
-            sink = Sink(compressor(self._options.compression.algorithm, self._options.compression.level), writer)
-            try:
-                self._stream(dump, sink, writer, snapshot)
-            finally:
-                dump.close()
-                sink.close()
-        snapshot.release()
-        self._run.stop.check()
-        return writer.commit()
 
     def _abort(self, writer: ArtifactWriter) -> None:
         """Never raises: the failure that led here matters more."""
