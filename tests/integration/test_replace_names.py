@@ -15,13 +15,16 @@ __all__ = ["owner"]
 SOURCE = """
 CREATE TABLE orders (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text); INSERT INTO orders (note) VALUES ('x');
 CREATE INDEX orders_note ON orders (note); CREATE TABLE items (id serial, number bigint); CREATE TYPE size AS (a int, b int);
-CREATE OPERATOR FAMILY family USING btree;
+CREATE OPERATOR FAMILY family USING btree; CREATE TABLE measured (a int, b int); CREATE STATISTICS correlated ON a, b FROM measured;
 """
 TAKEN = {
     "ALTER TABLE orders RENAME TO orders_old": (
         "index public.orders_pkey of table public.orders_old has the name of another index in the artifact",
         "sequence public.orders_id_seq of table public.orders_old has the name of another sequence in the artifact",
         "index public.orders_note of table public.orders_old has the name of another index in the artifact",
+    ),
+    "ALTER TABLE measured RENAME TO measured_old": (
+        "statistics object public.correlated of table public.measured_old has the name of another statistics object in the artifact",
     ),
     "ALTER TABLE items RENAME TO items_old": (
         "default value for column id of table public.items_old is not in the artifact and depends on sequence public.items_id_seq",
@@ -63,10 +66,18 @@ def test_names_that_are_taken_and_newer_objects_are_named(job: Job, postgres: Po
 
 
 def test_names_that_go_with_replaced_tables_are_free_again(job: Job, postgres: Postgres, database: str) -> None:
-    postgres.load("CREATE TABLE a (x int); CREATE TABLE b (y int); CREATE INDEX named ON a (x); CREATE SEQUENCE s OWNED BY a.x", database)
+    postgres.load(
+        "CREATE TABLE a (x int); CREATE TABLE b (y int); CREATE INDEX named ON a (x); CREATE SEQUENCE s OWNED BY a.x;"
+        "CREATE STATISTICS measured ON x, (x + 1) FROM a",
+        database,
+    )
     before = postgres.dump(database)
     backup = job.backup()
-    postgres.load("DROP INDEX named; DROP SEQUENCE s; CREATE INDEX named ON b (y); CREATE SEQUENCE s OWNED BY b.y", database)
+    postgres.load(
+        "DROP INDEX named; DROP SEQUENCE s; CREATE INDEX named ON b (y); CREATE SEQUENCE s OWNED BY b.y;"
+        "DROP STATISTICS measured; CREATE STATISTICS measured ON y, (y + 1) FROM b",
+        database,
+    )
     ended = restore(job, backup, database, on_existing="Replace")
     assert ended.code == 0, ended.log
     assert postgres.dump(database) == before
