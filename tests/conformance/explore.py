@@ -8,15 +8,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import psycopg
-from tests.conformance.generator import ROLES, Maker, Plan, carry_out, draw, quote
+from tests.conformance.generator import OWNER, ROLES, Maker, Plan, carry_out, draw, quote
 from tests.conformance.ways import Format, Outcome, Source, Way, World
 from tests.contract.servers import Versitygw
-from tests.integration.conftest import start_postgres
+from tests.integration.conftest import PASSWORD, start_postgres
 
 QUICK = {"full_page_writes": "off", "synchronous_commit": "off", "autovacuum": "off", "max_prepared_transactions": "5"}
 """Settings of a server whose data nobody will miss."""
@@ -31,6 +31,7 @@ class Script:
     changes: tuple[str, ...]
     form: Format
     safety: bool
+    user: str
 
     def text(self, *comments: str) -> str:
         head = [f"-- {line}" for comment in comments for line in comment.splitlines()]
@@ -66,6 +67,8 @@ def make_roles(world: World) -> None:
     for role in ROLES:
         if not world.postgres.execute(f"SELECT FROM pg_roles WHERE rolname = '{role}'"):
             world.postgres.execute(f"CREATE ROLE {quote(role)}")
+    password = PASSWORD.replace("'", "''")
+    world.postgres.execute(f"ALTER ROLE {OWNER} LOGIN PASSWORD '{password}'")
 
 
 def run_plan(world: World, plan: Plan) -> Result:
@@ -78,12 +81,12 @@ def run_plan(world: World, plan: Plan) -> Result:
     def change(connection: psycopg.Connection[tuple[object, ...]]) -> list[str]:
         return carry_out(connection, maker, plan.changes)
 
-    return _run(world, make, change, plan.form, safety=plan.safety)
+    return _run(world, make, change, plan)
 
 
 def run_script(world: World, script: Script) -> Result:
     """The same from its statements; those that no longer work without others are left out."""
-    return _run(world, partial(_say, script.makes), partial(_say, script.changes), script.form, safety=script.safety)
+    return _run(world, partial(_say, script.makes), partial(_say, script.changes), script)
 
 
 def _say(statements: Iterable[str], connection: psycopg.Connection[tuple[object, ...]]) -> list[str]:
@@ -100,26 +103,30 @@ def _say(statements: Iterable[str], connection: psycopg.Connection[tuple[object,
 Say = Callable[[psycopg.Connection[tuple[object, ...]]], list[str]]
 
 
-def _run(world: World, make: Say, change: Say, form: Format, *, safety: bool) -> Result:
+def _run(world: World, make: Say, change: Say, how: Plan | Script) -> Result:
     changes: list[str] = []
 
     def later(target: str) -> None:
-        with world.postgres.connect(target) as connection:
+        with world.postgres.connect(target, how.user) as connection:
             changes.extend(change(connection))
 
+    def script(makes: list[str]) -> Script:
+        return Script(tuple(makes), tuple(changes), how.form, how.safety, how.user)
+
     with world.database() as name:
-        with world.postgres.connect(name) as connection:
+        world.let_in(name, how.user)
+        with world.postgres.connect(name, how.user) as connection:
             makes = make(connection)
-        source = Source(name, change=later, safety_backup=safety)
+        source = Source(name, change=later, safety_backup=how.safety)
         world.read(source)
-        backup = world.backup(source, form, "postgres")
+        backup = world.backup(source, how.form, how.user)
         if backup.code:
-            failed = world.run(source, Way(form, "replace"))
-            return Result(Script(tuple(makes), (), form, safety), failed, failed)
-        new = world.run(source, Way(form, "new"))
-        replaced = world.replace(source, backup, Way(form, "replace"), name)
+            failed = world.run(source, Way(how.form, "replace", how.user))
+            return Result(script(makes), failed, failed)
+        new = world.run(source, Way(how.form, "new", how.user))
+        replaced = world.replace(source, backup, Way(how.form, "replace", how.user), name)
         world.forget(source)
-        return Result(Script(tuple(makes), tuple(changes), form, safety), new, replaced)
+        return Result(script(makes), new, replaced)
 
 
 def shrink(world: World, result: Result, seconds: float = 240) -> Result:
@@ -146,7 +153,7 @@ def shrink(world: World, result: Result, seconds: float = 240) -> Result:
 def _without(script: Script, at: int, size: int) -> Script:
     marked = [*((True, s) for s in script.makes), *((False, s) for s in script.changes)]
     left = marked[:at] + marked[at + size :]
-    return Script(tuple(s for made, s in left if made), tuple(s for made, s in left if not made), script.form, script.safety)
+    return replace(script, makes=tuple(s for made, s in left if made), changes=tuple(s for made, s in left if not made))
 
 
 def explore(world: World, seed: int, indexes: Iterable[int], each: Callable[[int, Result], None]) -> None:
@@ -160,7 +167,7 @@ def write_down(path: Path, result: Result) -> Path:
     """The failure as a script, in a file of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     told = [f"{way}: {outcome}\n{outcome.detail}" for way, outcome in result.bad()]
-    path.write_text(result.script.text(f"format {result.script.form}", *told))
+    path.write_text(result.script.text(f"format {result.script.form}, as {result.script.user}", *told))
     return path
 
 

@@ -16,7 +16,9 @@ from tests.conformance.ways import Format
 
 T = TypeVar("T")
 
-ROLES = ("gen_owner", 'gen "odd; role', "gen_reader")
+SUPERUSER, OWNER = "postgres", "gen_owner"
+_USERS = (SUPERUSER, SUPERUSER, OWNER)
+ROLES = (OWNER, 'gen "odd; role', "gen_reader")
 _WORDS = (
     "a",
     "order",
@@ -802,12 +804,13 @@ _CHANGES = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is drawn. `form` and `safety` are how the Replace goes."""
+    """What is drawn. `form` and `safety` are how the Replace goes; `user` makes it all."""
 
     makes: list[Step]
     changes: list[Step]
     form: Format
     safety: bool
+    user: str
 
 
 def draw(seed: int, index: int) -> Plan:
@@ -817,7 +820,7 @@ def draw(seed: int, index: int) -> Plan:
     def steps(kinds: tuple[str, ...], least: int, most: int) -> list[Step]:
         return [(dice.choice(kinds), [dice.randrange(240) for _ in range(24)]) for _ in range(dice.randint(least, most))]
 
-    return Plan(steps(_MAKES, 12, 60), steps(_CHANGES, 0, 6), dice.choice(("plain", "custom")), dice.random() < 0.5)
+    return Plan(steps(_MAKES, 12, 60), steps(_CHANGES, 0, 6), dice.choice(("plain", "custom")), dice.random() < 0.5, dice.choice(_USERS))
 
 
 def carry_out(connection: psycopg.Connection[tuple[object, ...]], maker: Maker, steps: Iterable[Step]) -> list[str]:

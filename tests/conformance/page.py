@@ -52,7 +52,8 @@ def _generated(found: dict[str, Any]) -> str:
     return f"""## Generated databases
 {found["count"]} random databases of all kinds of objects, {found["statements"]} statements in all, **seed {found["seed"]}**,
 on PostgreSQL {found["server"]}, revision {found["revision"]}.
-Each is backed up, restored into a new database, changed at random, and replaced in place. `{command}` makes the same ones.
+Each is backed up, restored into a new database, changed at random, and replaced in place, a third of them by their owner, who is no superuser.
+`{command}` makes the same ones.
 A failure is made small and written to `build/conformance/failures` as a script.
 
 | outcome | new | replace |

@@ -131,7 +131,7 @@ class World:
         match way.into:
             case "new":
                 with self.database(source.options) as target:
-                    self._let_in(target, way.user)
+                    self.let_in(target, way.user)
                     if source.target_sql:
                         self.postgres.load(source.target_sql, target)
                     return self.fill(source, backup, way, target)
@@ -152,7 +152,7 @@ class World:
                         if source.undo:
                             self.postgres.load(source.undo, target)
 
-    def _let_in(self, target: str, user: str) -> None:
+    def let_in(self, target: str, user: str) -> None:
         if user != "postgres":
             quoted = '"' + user.replace('"', '""') + '"'
             self.postgres.execute(f"ALTER DATABASE {target} OWNER TO {quoted}")

@@ -45,6 +45,7 @@ CIRCLES = {
     'CREATE FUNCTION "f,"("d(o).") RETURNS int LANGUAGE sql AS \'SELECT 1\'',
     "procedures": "CREATE PROCEDURE p(OUT a int, IN b int, IN c int) LANGUAGE sql AS 'SELECT 1';"
     "CREATE PROCEDURE p(IN a int, IN b int, IN c int) LANGUAGE sql AS 'SELECT 1'; CREATE PROCEDURE p(VARIADIC d int[]) LANGUAGE sql AS ''",
+    "casts": "CREATE TYPE colour AS ENUM ('red'); CREATE CAST (colour AS text) WITH INOUT; CREATE CAST (text AS colour) WITH INOUT AS ASSIGNMENT",
     "view_without_columns": "CREATE TABLE t (id int PRIMARY KEY, d text); CREATE VIEW v AS SELECT FROM t GROUP BY id HAVING length(d) > 0",
     "shell_operator": "CREATE FUNCTION f(int, bigint) RETURNS bool LANGUAGE sql AS 'SELECT true';"
     "CREATE OPERATOR === (leftarg = int, rightarg = bigint, function = f, commutator = ====);"

@@ -153,7 +153,7 @@ def gather_facts(connection: Connection, needs: ArtifactNeeds, replaced: Replace
         raise Failure("RestoreFailed", "the server returned no row for the current user")
     server = TargetServer(*row)
     encoding = server_encoding(connection)
-    owners = sorted({key.owner for key in replaced.foreign_keys} | {root.owner for root in replaced.roots if root.owner})
+    owners = sorted({key.owner for key in replaced.foreign_keys} | {root.owner_again for root in replaced.roots if root.owner_again})
     return TargetFacts(
         server=server,
         extensions=extension_states(connection, needs.contents.extensions),
@@ -169,7 +169,7 @@ def gather_facts(connection: Connection, needs: ArtifactNeeds, replaced: Replace
 
 
 def _may_not_own(connection: Connection, replaced: Replaced, user: str) -> tuple[str, ...]:
-    given = [root for root in replaced.roots if root.owner and root.owner != user]
+    given = [root for root in replaced.roots if root.owner_again and root.owner != user]
     addresses = [root.address[0] for root in given], [root.address[1] for root in given]
     return tuple(text for (text,) in connection.execute(_MAY_NOT_OWN, (*addresses, [root.owner for root in given])))
 
@@ -306,7 +306,7 @@ def _ownership(facts: TargetFacts, replaced: Replaced) -> Iterable[PreflightProb
         names = listed(replaced.emptied_mappings)
         message = f"the artifact lacks the options of {names}, which its backup's user might not see: a Replace would empty them"
         yield PreflightProblem("InsufficientPrivilege", message)
-    foreign_owners = {root.owner for root in replaced.roots if root.owner and root.owned} - facts.members_of - {facts.server.user}
+    foreign_owners = {root.owner_again for root in replaced.roots if root.owner_again and root.owned} - facts.members_of - {facts.server.user}
     if foreign_owners and not facts.server.superuser:
         yield PreflightProblem("NotOwner", f"{facts.server.user} cannot give replaced objects back to their owners {listed(sorted(foreign_owners))}")
 

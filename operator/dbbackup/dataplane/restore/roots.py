@@ -27,6 +27,7 @@ _OWNED = {
     "pg_event_trigger": "evt", "pg_publication": "pub",
 }  # fmt: skip
 _SUPERUSERS = ("pg_ts_parser", "pg_ts_template", "pg_am")
+_WITHOUT_OWNER = frozenset({"pg_cast", "pg_transform", "pg_user_mapping"})
 _TYPE_OWNERS = "ARRAY(SELECT typowner FROM pg_catalog.pg_type WHERE oid IN ({}))"
 _RELATIONS = "pg_catalog.pg_class x WHERE x.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND x.relpersistence <> 't'"
 _TYPES = """pg_catalog.pg_type x WHERE x.typtype <> 'm' AND NOT EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.typarray = x.oid)
@@ -90,6 +91,12 @@ class HeldObject:
     owner: str | None
     owned: bool
     belongs: str = ""
+
+    @property
+    def owner_again(self) -> str | None:
+        """Who must own what the restore makes in its place. A cast has no owner: `owner` is that of
+        a type of its."""
+        return None if self.catalog in _WITHOUT_OWNER else self.owner
 
     @property
     def key(self) -> ObjectKey:
