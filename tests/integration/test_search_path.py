@@ -19,6 +19,15 @@ CASES = {
         CREATE FUNCTION public.enc(uuid) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT enc(decode(replace($1::text, '-', ''), 'hex')) $$;
         CREATE TABLE public.thing (id uuid PRIMARY KEY, short text GENERATED ALWAYS AS (public.enc(id)) STORED);
         INSERT INTO public.thing VALUES ('00000000-0000-0000-0000-000000000001');""",
+    "among others": """CREATE FUNCTION public.one(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1; END';
+        CREATE FUNCTION public.two(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN one($1); END';
+        CREATE TABLE public.t (a int PRIMARY KEY, b int UNIQUE, c int); INSERT INTO public.t VALUES (1, 2, 3);
+        CREATE TABLE public.u (a int REFERENCES public.t);
+        CREATE INDEX i1 ON public.t (c); CREATE INDEX i2 ON public.t (public.two(c)); CREATE INDEX i3 ON public.t (b, c);
+        CREATE INDEX i4 ON public.u (public.two(a)); CREATE INDEX i5 ON public.t (public.two(b)); CREATE INDEX i6 ON public.t (c, b);
+        COMMENT ON INDEX public.i1 IS 'before'; COMMENT ON INDEX public.i3 IS 'between'; COMMENT ON INDEX public.i6 IS 'after';
+        ALTER TABLE public.t CLUSTER ON i1;
+        CREATE TRIGGER s BEFORE UPDATE ON public.t FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();""",
     "path of the database": """CREATE SCHEMA lib; CREATE FUNCTION lib.fine(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1 > 0';
         CREATE FUNCTION public.ok(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN fine($1); END';
         CREATE TABLE public.t (a int CHECK (public.ok(a))); INSERT INTO public.t VALUES (1);
@@ -39,6 +48,19 @@ def test_functions_find_what_they_find_in_the_source(
     ended = restore(job, backup, target)
     assert ended.code == 0, ended.log
     assert ended.report.warnings == ()
+    assert_equal(postgres, database, target)
+
+
+def test_a_restore_takes_few_subtransactions(job: Job, postgres: Postgres, database: str, new_database: NewDatabase) -> None:
+    """Each makes the server look through all relations that the restore has made."""
+    tables = "".join(f"CREATE TABLE public.t{n} (a int PRIMARY KEY, b int); CREATE INDEX ON public.t{n} (b);" for n in range(200))
+    postgres.load(tables, database)
+    target = new_database()
+    ended = restore(job, backed_up(job), target)
+    assert ended.code == 0, ended.log
+    [own] = [int(event["xid"]) for event in ended.events if event["event"] == "transaction"]
+    analyzed = 200
+    assert postgres.execute("SELECT txid_current()")[0][0] - own - analyzed < 100
     assert_equal(postgres, database, target)
 
 

@@ -15,7 +15,8 @@ The steps, in the order in which `run` takes them:
    `preflight` then reports every problem at once. A safety backup follows.
 5. `transaction` begins. `replace` locks; `dropping` drops, and proves that nothing else is gone;
    `grants` captures owners and privileges.
-6. `executor` runs the SQL; `statement_errors` explains the server's errors without their data.
+6. `executor` runs the SQL, `second_try` what may need the source's search_path;
+   `statement_errors` explains the server's errors without their data.
 7. Row counts are compared with the manifest, `grants` come back, and `transaction` commits.
 8. `analyze` gives the planner its statistics.
 

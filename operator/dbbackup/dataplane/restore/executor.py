@@ -7,7 +7,8 @@ the server too, however it was split here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psycopg
@@ -16,7 +17,8 @@ from psycopg.pq import TransactionStatus
 from dbbackup.contract.errors import Failure
 from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.postgres.encoding import server_encoding
-from dbbackup.dataplane.postgres.one_command import CopyIn, run_command
+from dbbackup.dataplane.postgres.one_command import CopyIn
+from dbbackup.dataplane.restore.second_try import SecondTry
 from dbbackup.dataplane.restore.statement_errors import describe, statement_failure
 from dbbackup.dataplane.sql.encodings import codec_of, dump_encoding
 from dbbackup.dataplane.sql.splitter import Kind, Piece, copy_table, unquote
@@ -32,12 +34,6 @@ _SCHEMA = re.compile(rb"CREATE SCHEMA (?:IF NOT EXISTS )?")
 _NAME = re.compile(rb'("(?:[^"]|"")+"|[^\s;"]+)\s*;\s*\Z')
 _EVENT_TRIGGER = re.compile(rb"(?:CREATE|ALTER|COMMENT ON|SECURITY LABEL FOR \S+ ON) EVENT TRIGGER ")
 _IDENTIFIER = rb'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*)'
-_LEANING = re.compile(
-    rb"CREATE (?:UNIQUE )?INDEX |ALTER TABLE .* (?:ADD CONSTRAINT|ATTACH PARTITION) |CREATE \w*\s*TABLE .*(?:GENERATED ALWAYS AS \(|PARTITION BY )",
-    re.DOTALL,
-)
-"""Statements that may call functions of the artifact, or inline them."""
-_UNDEFINED = frozenset({"42883", "42P01", "42704", "42703", "3F000"})
 _REFRESH = re.compile(rb"REFRESH MATERIALIZED VIEW ")
 _ANY_COPY = re.compile(rb"COPY\b", re.IGNORECASE)
 _DUMPS_COPY = re.compile(rb"COPY %(i)s\.%(i)s (?:\(%(i)s(?:, %(i)s)*\))? FROM stdin;\s*\Z" % {b"i": _IDENTIFIER})
@@ -75,6 +71,7 @@ class Executor:
         self._schemas = set(schemas)
         self._search_path = search_path
         self._leaning = False
+        self._tries = SecondTry(connection, who, self._under_path if search_path else None)
         self._last: list[bytes] = []
         self._codec = "utf-8"
         self.restored = Restored()
@@ -96,6 +93,7 @@ class Executor:
                 case Kind.DATA | Kind.COPY_END:
                     raise Failure("ArtifactCorrupt", "the artifact contains COPY data without a COPY statement")
             self._tick(self.restored)
+        self._settle()
         self._lean(on=False)
 
     def run_last(self, preamble: Iterable[Piece]) -> None:
@@ -108,31 +106,29 @@ class Executor:
                 self._statement(piece.text)
         for statement in self._last:
             self.execute(statement)
+        self._settle()
+
+    def _settle(self) -> None:
+        """To be called before anything but a statement of the artifact happens."""
+        try:
+            self._tries.end()
+        except psycopg.Error as error:
+            raise statement_failure(error, "RELEASE SAVEPOINT", self._who) from None
 
     def execute(self, statement: bytes) -> None:
         try:
-            if self._search_path and _LEANING.match(statement):
-                self._twice(statement)
-            else:
-                run_command(self._connection, statement)
+            self._tries.run(statement)
         except psycopg.Error as error:
             raise statement_failure(error, statement, self._who) from None
         if self._connection.pgconn.transaction_status != TransactionStatus.INTRANS:
             raise Failure("RestoreFailed", f"{self._who}: {describe(statement)} ended the transaction; pg_dump does not write that")
         self.restored.statements += 1
 
-    def _twice(self, statement: bytes) -> None:
-        run_command(self._connection, "SAVEPOINT dbbackup")
-        try:
-            run_command(self._connection, statement)
-        except psycopg.Error as error:
-            if error.sqlstate not in _UNDEFINED:
-                raise
-            run_command(self._connection, "ROLLBACK TO SAVEPOINT dbbackup")
-            self._lean(on=True)
-            run_command(self._connection, statement)
-            self._lean(on=False)
-        run_command(self._connection, "RELEASE SAVEPOINT dbbackup")
+    @contextmanager
+    def _under_path(self) -> Iterator[None]:
+        self._lean(on=True)
+        yield
+        self._lean(on=False)
 
     def _lean(self, *, on: bool) -> None:
         if on != self._leaning and self._search_path:
@@ -155,13 +151,16 @@ class Executor:
             if (schema := unquote(name[1], self._codec)) in self._schemas:
                 return  # even IF NOT EXISTS needs CREATE on the database, which the owner of its tables may lack
             self._schemas.add(schema)
-        self._lean(on=_REFRESH.match(text) is not None)
+        if refreshes := _REFRESH.match(text) is not None:
+            self._settle()
+        self._lean(on=refreshes)
         self.execute(text)
 
     def _copy(self, header: Piece, source: Iterable[Piece]) -> None:
         if not _DUMPS_COPY.match(header.text):
             raise _not_pg_dumps(header.text)
         table = copy_table(header, self._codec)
+        self._settle()
         self._lean(on=True)
         sent = 0
         try:
