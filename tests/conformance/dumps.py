@@ -12,6 +12,7 @@ _NAME = re.compile(r"-- (?:Data for )?Name: (.*?); Owner:", re.DOTALL)
 
 
 _OWNED = re.compile(r"\n\nALTER [A-Z ]+ (?:(?!\n\n).)*? OWNER TO (?:(?!\n\n).)*?;\n", re.DOTALL)
+_LARGE_OBJECTS = re.compile(r"-- (?:Data for )?Name: .*; Type: BLOB(?: METADATA|S); ")
 _PRIVILEGES = re.compile(r"-- Name: .*; Type: (?:DEFAULT )?ACL; ", re.DOTALL)
 
 
@@ -23,6 +24,8 @@ def bare(dump: str) -> str:
         if _PRIVILEGES.match(entry) or entry.startswith("-- Name: public; Type: SCHEMA;"):
             continue
         rest = entry if entry.startswith("-- Data for Name:") else _OWNED.sub("\n\n", entry)
+        if _LARGE_OBJECTS.match(entry):
+            rest = re.sub(r"^ALTER LARGE OBJECT .* OWNER TO .*\n", "", rest, flags=re.MULTILINE)
         kept.append(re.sub(r"; Owner: .*", "; Owner: -", rest, count=1))
     return "--\n".join(kept)
 
@@ -37,14 +40,23 @@ def entries(dump: str) -> Counter[str]:
     for entry in rest:
         if root := _ROOTED.search(entry):
             rooted.setdefault(root[1], []).extend(line for line in _lines(entry) if not line.startswith("--"))
+        elif _LARGE_OBJECTS.match(entry):
+            found.update(_large_objects(entry))
         else:
             found[_canonical(entry)] += 1
     found.update("\n".join([f"-- Data for Name: {root}; Type: TABLE DATA; Owner: -", *sorted(lines)]) for root, lines in rooted.items())
     return found
 
 
+def _large_objects(entry: str) -> list[str]:
+    """What is said of each: pg_dump 17 and newer put those of one owner and the same privileges
+    together."""
+    told = "\n".join(line for line in _lines(entry) if not line.startswith(("--", "BEGIN;", "COMMIT;")))
+    return re.split(r"\n(?=SELECT pg_catalog\.lo_(?:create|open)\(|ALTER LARGE OBJECT )", told)
+
+
 def _holds_rows(entry: str) -> bool:
-    return entry.startswith("-- Data for Name:") and not entry.startswith("-- Data for Name: BLOBS; Type: BLOBS;")
+    return entry.startswith("-- Data for Name:") and not _LARGE_OBJECTS.match(entry)
 
 
 def _lines(entry: str) -> list[str]:

@@ -37,6 +37,13 @@ if [ ! -e "$build/source-$major/.ready" ]; then
   for version in $(apt-cache "${own[@]}" showsrc "postgresql-$major" | sed -n 's/^Version: //p' | sort -Vru); do
     ! apt-get "${own[@]}" -qq source --download-only "postgresql-$major=$version" 2>/dev/null || break
   done
+  # A mirror may lag behind its own index: then the tests of a minor version before will do.
+  minor=$(chroot "$build/root-$major" dpkg-query -W -f '${Version}' "postgresql-$major" | sed 's/^[0-9]*\.\([0-9]*\).*/\1/')
+  pool=http://deb.debian.org/debian/pool/main/p/postgresql-$major
+  until compgen -G "./postgresql-${major}_*.orig.tar.*" >/dev/null || [ "$minor" -lt 0 ]; do
+    name=postgresql-${major}_$major.$((minor--)).orig.tar.bz2
+    /usr/lib/apt/apt-helper "${own[@]}" -qq download-file "$pool/$name" "$name" 2>/dev/null || rm -f "$name"
+  done
   rm -rf "$build/source-$major" "$build/headers-$major"
   mkdir -p "$build/source-$major"
   tar xf ./postgresql-"$major"_*.orig.tar.* -C "$build/source-$major" --strip-components=1

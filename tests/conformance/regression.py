@@ -20,8 +20,9 @@ SECONDS = 600
 LIBRARIES = "/suite/lib"
 """Of the suite, in the server's root."""
 _UNFIT = ("sepgsql", "tablespace")
-_LEFT_OUT = ("postgres_fdw", "dblink", "test_decoding")
-"""Contrib modules that talk to a server of their own, or need settings at its start."""
+_LEFT_OUT = ("postgres_fdw", "dblink", "test_decoding", "basic_archive")
+"""Contrib modules that talk to a server of their own, or need settings at its start, or wait for
+its archiver."""
 
 
 def schedule(source: Path) -> list[str]:
@@ -58,6 +59,7 @@ def build_library(source: Path, headers: Path, into: Path) -> None:
 @contextmanager
 def made(world: World, name: str) -> Iterator[str]:
     """A database with the settings that pg_regress gives it."""
+    name = name.replace("-", "_")
     world.postgres.execute(f"CREATE DATABASE {name} TEMPLATE template0")
     for setting in ("lc_messages", "lc_monetary", "lc_numeric", "lc_time"):
         world.postgres.execute(f"ALTER DATABASE {name} SET {setting} TO 'C'")

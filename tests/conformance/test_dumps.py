@@ -65,3 +65,28 @@ def test_a_replace_may_keep_what_is_newer_and_nothing_else() -> None:
 def test_what_is_gone_is_named() -> None:
     assert gone(dump(T), dump(T), dump(T, U)) == ["u"]
     assert gone(dump(T), dump(T, U), dump(T, U)) == []
+
+
+def large(name: str, kind: str, body: str) -> str:
+    return entry(name, kind, body).replace("-- Name:", "-- Data for Name:" if kind == "BLOBS" else "-- Name:")
+
+
+def test_large_objects_may_be_told_of_together() -> None:
+    def data(*written: str) -> str:
+        told = "".join(
+            f"SELECT pg_catalog.lo_open('{o}', 131072);\nSELECT pg_catalog.lowrite(0, '{o}');\nSELECT pg_catalog.lo_close(0);\n\n" for o in written
+        )
+        return f"BEGIN;\n\n{told}COMMIT;\n"
+
+    def made(*created: str) -> str:
+        owned = "".join(f"ALTER LARGE OBJECT {o} OWNER TO app;\n" for o in created)
+        return "".join(f"SELECT pg_catalog.lo_create('{o}');\n" for o in created) + f"\n{owned}"
+
+    apart = dump(*(large(o, "BLOB METADATA", made(o)) for o in "12"), *(large(o, "BLOBS", data(o)) for o in "12"))
+    together = dump(large("1..2", "BLOB METADATA", made("1", "2")), large("1..2", "BLOBS", data("1", "2")))
+    assert difference(apart, together) == ""
+    other = together.replace("2 OWNER TO app", "2 OWNER TO eve")
+    assert difference(apart, other)
+    assert difference(bare(apart), bare(other)) == ""
+    assert difference(apart, together.replace("lowrite(0, '2')", "lowrite(0, '3')"))
+    assert difference(apart, dump(large("1..2", "BLOB METADATA", made("1", "2")), large("1", "BLOBS", data("1"))))
