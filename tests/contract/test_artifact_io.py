@@ -245,7 +245,7 @@ def test_closed_reader_stops(storage: Storage) -> None:
     iterator = iter(reader)
     next(iterator)
     iterator.close()  # type: ignore[attr-defined]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(thread.name.startswith("download") for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -305,7 +305,7 @@ def test_cancel_ends_a_writer_that_waits(own_server: Server, tmp_path: Path, buc
         time.sleep(1)
         assert not writing.done()
         writer.cancel()
-        failure = writing.exception(timeout=5)
+        failure = writing.exception(timeout=retries.PATIENCE / 2)
         assert isinstance(failure, Failure)
         assert failure.reason.name == "Terminated"
     own_server.start()
