@@ -240,7 +240,7 @@ def test_where_content_did_commit_the_status_says_so(job: Job, postgres: Postgre
     backup = job.backup()
     digest = forge(job, backup, as_of_0_1)
     postgres.execute("DELETE FROM child", hostile)
-    monkeypatch.setattr("dbbackup.dataplane.restore.executor.run_command", by_the_simple_protocol)
+    monkeypatch.setattr("dbbackup.dataplane.restore.second_try.run_command", by_the_simple_protocol)
     ended = restore(job, backup, hostile, on_existing="Replace", manifest_sha256=digest)
     assert postgres.execute("SELECT count(*) FROM child", hostile) == [(200,)]
     assert ended.reason == "OutcomeUnknown", ended.log
