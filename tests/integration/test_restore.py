@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.data import generate
 from tests.integration.conftest import PASSWORD, Ended, Job, Postgres
 
 from dbbackup.contract.run import RestoreOptions
+from dbbackup.dataplane.postgres.connection import connect
+from dbbackup.dataplane.postgres.conninfo import load_conninfo
 
 
 @pytest.fixture
@@ -159,3 +162,16 @@ def test_tablespaces_stay_with_their_server(
     assert postgres.execute(moved, database) == [(0,)]
     warning = "in the database's own tablespace now, as tablespaces are not in an artifact"
     assert ended.report.warnings == (f"{warning}: index public.t_pkey, materialized view public.counted, table public.t",)
+
+
+def test_queries_are_compiled_as_without_us_and_ours_are_not(job: Job, postgres: Postgres, database: str, new_database: Callable[..., str]) -> None:
+    postgres.load("CREATE MATERIALIZED VIEW seen AS SELECT current_setting('jit') AS jit", database)
+    backup = job.backup()
+    for setting in ("on", "off"):
+        target = new_database()
+        postgres.execute(f"ALTER DATABASE {target} SET jit = {setting}")
+        ended = restore(job, backup, target)
+        assert ended.code == 0, ended.log
+        assert postgres.execute("SELECT jit FROM seen", target) == [(setting,)]
+        with closing(connect(load_conninfo(job.target, job.paths))) as own:
+            assert own.execute("SHOW jit").fetchone() == ("off",)

@@ -84,6 +84,37 @@ def test_everything_dropped_with_replaced_objects_is_reported(job: Job, postgres
     assert ended.report.warnings == (warning,)
 
 
+def test_foreign_keys_that_the_server_names_are_not_told_of(job: Job, postgres: Postgres, database: str) -> None:
+    """It makes one for each partition of either side, and chooses a free name."""
+    postgres.load(
+        "CREATE TABLE whole (a int PRIMARY KEY) PARTITION BY RANGE (a); CREATE TABLE first PARTITION OF whole FOR VALUES FROM (0) TO (9);"
+        "CREATE TABLE other PARTITION OF whole FOR VALUES FROM (9) TO (99); CREATE TABLE refers (a int REFERENCES whole) PARTITION BY RANGE (a);"
+        "CREATE TABLE refers_first PARTITION OF refers FOR VALUES FROM (0) TO (9); ALTER TABLE whole DETACH PARTITION first",
+        database,
+    )
+    names = "SELECT conname FROM pg_constraint WHERE contype = 'f' ORDER BY 1"
+    backup, before = job.backup(), postgres.execute(names, database)
+    ended = restore(job, backup, database, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    assert postgres.execute(names, database) != before
+    assert ended.report.warnings == ()
+
+
+def test_a_replace_takes_few_subtransactions(job: Job, postgres: Postgres, database: str) -> None:
+    """Each makes the server look through all relations that the transaction has made."""
+    tables = "".join(
+        f"CREATE TABLE t{n} (a int PRIMARY KEY, b int); GRANT SELECT ON t{n} TO PUBLIC; GRANT UPDATE (b) ON t{n} TO PUBLIC;" for n in range(200)
+    )
+    postgres.load(tables, database)
+    backup, before = job.backup(), postgres.dump(database)
+    ended = restore(job, backup, database, on_existing="Replace", safety_backup=False)
+    assert ended.code == 0, ended.log
+    [own] = [int(event["xid"]) for event in ended.events if event["event"] == "transaction"]
+    analyzed = 200
+    assert postgres.execute("SELECT txid_current()")[0][0] - own - analyzed < 100
+    assert postgres.dump(database) == before
+
+
 def test_foreign_keys_of_tables_that_stay_come_back_as_they_were(job: Job, postgres: Postgres, source: str) -> None:
     backup = job.backup()
     postgres.load(

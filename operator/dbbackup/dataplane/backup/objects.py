@@ -46,7 +46,6 @@ def read_catalog(connection: Connection, version_num: int, dumped: Dumped) -> Re
         "excluded": list(dumped.excluded),
         "extensions": list(dumped.extensions),
     }
-    connection.execute("SET LOCAL jit = off")  # compiling these queries takes longer than running them
     needs: dict[Address, tuple[str, ...]] = {}
     outside: list[CatalogObject] = []
     described: list[str] = []

@@ -27,6 +27,7 @@ _PINNED: Mapping[str, str] = {
     "extra_float_digits": "1",
     "quote_all_identifiers": "off",
     "row_security": "off",
+    "jit": "off",  # to compile a query over catalogs takes longer than to run it
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
@@ -36,9 +37,10 @@ _QUIET = """
 SELECT pg_catalog.set_config('event_triggers', 'off', false)
 WHERE pg_catalog.current_setting('event_triggers', true) IS NOT NULL AND pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'
 """
-_LOUD = """
+_RELEASED = """
 SELECT pg_catalog.set_config(s.name, s.reset_val, false) FROM pg_catalog.pg_settings s
-WHERE s.name OPERATOR(pg_catalog.=) 'event_triggers' AND pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'
+WHERE s.name OPERATOR(pg_catalog.=) 'jit'
+   OR (s.name OPERATOR(pg_catalog.=) 'event_triggers' AND pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on')
 """
 
 
@@ -67,9 +69,10 @@ class OwnSettings:
         them, and every name is qualified."""
         self._connection.execute(self._statements)
 
-    def release_event_triggers(self) -> None:
-        """For the SQL of others: event triggers fire on it as they would without us."""
-        self._connection.execute(_LOUD)
+    def release(self) -> None:
+        """For the SQL of others: event triggers fire on it, and it is compiled, as it would be
+        without us."""
+        self._connection.execute(_RELEASED)
 
 
 def _set(name: str, value: str) -> str:

@@ -5,6 +5,7 @@ the artifact lacks: owners, privileges, publications, foreign keys of other tabl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -36,6 +37,7 @@ SELECT i.type || ' ' || i.identity FROM (
   UNION ALL SELECT 'pg_class'::regclass, d.objid, 0 FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY(%(oids)s::oid[]) AND d.deptype IN ('a', 'i')
   UNION ALL SELECT 'pg_constraint'::regclass, oid, 0 FROM pg_constraint WHERE conrelid = ANY(%(oids)s::oid[]) AND contype <> 't'
+    AND (contype <> 'f' OR conparentid = 0)
   UNION ALL SELECT 'pg_constraint'::regclass, oid, 0 FROM pg_constraint WHERE contypid = ANY(%(domains)s::oid[])
   UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
     WHERE attrelid = ANY(%(oids)s::oid[]) AND attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'f')
@@ -45,6 +47,7 @@ UNION ALL SELECT i.type || ' ' || i.identity FROM pg_publication_rel r,
 UNION ALL SELECT 'place of ' || inhrelid::regclass || ' among the children of ' || inhparent::regclass FROM pg_inherits
   WHERE inhrelid = ANY(%(oids)s::oid[])
 """
+"""Without the foreign keys that PostgreSQL makes for each partition, under names of its own."""
 _KINDS_WITH_PARTS = frozenset({"table", "view", "materialized view", "foreign table"})
 _TABLESPACES = """
 SELECT i.type || ' ' || i.identity, c.reltablespace::bigint
@@ -60,6 +63,8 @@ _RELATIONS_NOW = "SELECT oid FROM pg_catalog.pg_class WHERE oid::regclass::text 
 _LACKING = frozenset({"42703", "42830", "42804", "42704", "42883", "42P01"})
 """SQLSTATEs of a statement that names a column, a unique constraint, a type, an operator or a role
 that is not there."""
+_TOGETHER = 100
+"""Statements under one savepoint."""
 _FORCED = """
 SELECT c.oid::pg_catalog.regclass::text FROM pg_catalog.pg_class c
 WHERE c.relforcerowsecurity AND pg_catalog.row_security_active(c.oid) AND pg_catalog.pg_has_role(c.relowner, 'USAGE') AND c.oid IN (
@@ -129,9 +134,14 @@ class Replacement:
         warnings about what could not be put back."""
         self._put_back_owners()
         after = self._capture()
-        others = {role for statement, role in list(grants.grant_statements(self._before, after, self._again)) if not self._grant(role, statement)}
-        for publication in list(grants.lost_publications(self._before, after, self._again)):
-            self._put(publication.statement(), publication.text)
+        others = set()
+        for role, granted in groupby(grants.grant_statements(self._before, after, self._again), lambda grant: grant[1]):
+            if not role:
+                self._put_all([(statement, statement) for statement, _ in granted])
+            elif [statement for statement, _ in granted if not self._grant(role, statement)]:
+                others.add(role)
+        lost = grants.lost_publications(self._before, after, self._again)
+        self._put_all([(publication.statement(), publication.text) for publication in lost])
         self._put_back_foreign_keys()
         grantors = ", ".join(sorted(others))
         regranted = [f"grants that {grantors} had made are now the owner's, as this user may not act as that role"] if others else []
@@ -176,18 +186,29 @@ class Replacement:
     def _grant(self, role: str, statement: str) -> bool:
         """Runs the statement as that role where possible, else as this user. Returns whether it
         could."""
-        if role:
-            self._settings.pin()
+        self._settings.pin()
+        try:
+            with self._connection.transaction():
+                self._connection.execute(encoded(self._connection, f"SET LOCAL ROLE {role}"))
+                run_command(self._connection, statement)
+                self._connection.execute("RESET ROLE")
+        except psycopg.Error:
+            return not self._put(statement, statement)
+        return True
+
+    def _put_all(self, statements: Sequence[tuple[str, str]]) -> None:
+        """`_put` for each statement and its text, with few savepoints, which are dear in a large
+        transaction."""
+        for at in range(0, len(statements), _TOGETHER):
+            together = statements[at : at + _TOGETHER]
             try:
                 with self._connection.transaction():
-                    self._connection.execute(encoded(self._connection, f"SET LOCAL ROLE {role}"))
-                    run_command(self._connection, statement)
-                    self._connection.execute("RESET ROLE")
+                    for statement, _ in together:
+                        self._settings.pin()
+                        run_command(self._connection, statement)
             except psycopg.Error:
-                return not self._put(statement, statement)
-            return True
-        self._put(statement, statement)
-        return True
+                for statement, text in together:
+                    self._put(statement, text)
 
     def _put(self, statement: str, text: str) -> bool:
         """Runs the statement; one that needs what the artifact lacks is left out, to be told as

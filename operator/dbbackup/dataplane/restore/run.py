@@ -266,13 +266,13 @@ class Restore:
         executor = Executor(
             connection, self._info.who, self._progress(source), schemas(connection), search_path=self._manifest.database.search_path or ""
         )
-        settings.release_event_triggers()
+        settings.release()
         for statement in self._extensions:
             executor.execute(statement)
         settings.pin()
         self._make_room_for_configuration(connection, executor)
         settings.pin()
-        settings.release_event_triggers()
+        settings.release()
         executor.run(head.preamble)
         with _comment_warnings(connection, self._run.warn):
             executor.run(chain(head.first, head.rest))
