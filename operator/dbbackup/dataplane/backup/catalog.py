@@ -42,6 +42,16 @@ SELECT (pg_catalog.to_jsonb(d) - 'datacl')::text, pg_catalog.pg_encoding_to_char
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
 
+# Whether a hash partition's rows may belong into another one in the target: their hashes follow
+# oids there (of an enum within an array, a row or a range; of what a regclass names), or a function
+# of the user's own. pg_dump itself knows only plain enums.
+MOVING_HASHES = """
+SELECT EXISTS (
+  SELECT FROM pg_catalog.pg_partitioned_table p
+    JOIN pg_catalog.pg_opclass o ON o.oid = ANY (p.partclass) JOIN pg_catalog.pg_type t ON t.oid = o.opcintype
+  WHERE p.partstrat = 'h' AND (o.oid >= 16384 OR t.typtype <> 'b' OR t.typname IN ('oid', 'oidvector', 'aclitem')) AND t.typname <> 'anyenum')
+"""
+
 # All objects of the dumped schemas that can depend on another.
 _OBJECTS = """
 objects (classid, objid) AS (

@@ -55,6 +55,7 @@ def pg_dump_arguments(
         argv += [f"--exclude-schema={pg_dump_pattern(schema)}" for schema in selection.excluded_schemas]
         if client.major >= CLIENT_EXCLUDES_EXTENSIONS:
             argv += [f"--exclude-extension={pg_dump_pattern(extension)}" for extension in selection.excluded_extensions]
+    argv += ["--load-via-partition-root"] if selection.through_roots else []
     without_rows = selection.configuration.left_out
     argv += [f"--exclude-table={pg_dump_pattern(*key)}" for key in sorted(selection.excluded | without_rows)]
     argv += [f"--exclude-table-data={pg_dump_pattern(*key)}" for key in sorted(selection.without_data | without_rows)]

@@ -65,7 +65,7 @@ class Relation:
 class TableSelection:
     """What the options mean in this database: every name is exact, so that pg_dump and the manifest
     can't differ. `relations` are those that are dumped, without plain views. `roots` has the
-    topmost table of each partition."""
+    topmost table of each partition; `through_roots`: partitions are to be loaded through it."""
 
     schemas: tuple[str, ...]
     relations: tuple[Relation, ...]
@@ -78,6 +78,7 @@ class TableSelection:
     extensions: tuple[ExtensionEntry, ...] = ()
     excluded_extensions: tuple[str, ...] = ()
     configuration: Configuration = NO_CONFIGURATION
+    through_roots: bool = False
 
     @property
     def tables(self) -> list[Relation]:
@@ -267,6 +268,7 @@ class Snapshot:
             excluded_extensions=tuple(sorted(excluded)),
             configuration=configuration,
             unmatched=tuple(unmatched),
+            through_roots=bool(one(self.connection, catalog.MOVING_HASHES)[0]),
         )
 
     def _namespaces(self, selection: TableSelection) -> list[int]:
