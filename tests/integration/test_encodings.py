@@ -48,7 +48,8 @@ CASES = {
     "win1252": Case(
         "WIN1252",
         b"CREATE TABLE \"certificate \x81\" (a text); INSERT INTO \"certificate \x81\" VALUES ('\x81\x8d\x8f\x90\x9d'), ('\x80');"
-        b"CREATE TABLE plain AS SELECT '\x8d'::text AS t; COMMENT ON TABLE plain IS '\x90'",
+        b"CREATE TABLE plain AS SELECT '\x8d'::text AS t; COMMENT ON TABLE plain IS '\x90';"
+        b'CREATE SCHEMA "\x81"; CREATE EXTENSION citext SCHEMA "\x81"; ALTER TABLE plain ADD c "\x81".citext',
         b'DELETE FROM "certificate \x81"; DROP TABLE plain',
         ("certificate \ufffd81", "plain"),
     ),
@@ -74,9 +75,10 @@ CASES = {
     "mule": Case(
         "MULE_INTERNAL",
         b"CREATE TABLE note (t text); INSERT INTO note VALUES ('plain'), ('\x81\xe9'), ('\x92\xb4\xc1');"
-        b'CREATE TABLE "n\x81\xe9" (a int); INSERT INTO "n\x81\xe9" VALUES (1)',
+        # the second one has bytes that would be UTF-8
+        b'CREATE TABLE "n\x81\xe9" (a int); INSERT INTO "n\x81\xe9" VALUES (1); CREATE TABLE "\x92\xc4\xbb" AS SELECT 1 AS "\x92\xc4\xbb"',
         b'DELETE FROM note; DROP TABLE "n\x81\xe9"',
-        ("note", "n\ufffd81\ufffde9"),
+        ("note", "n\ufffd81\ufffde9", "\ufffd92\ufffdc4\ufffdbb"),
     ),
     "euc_tw": Case(
         "EUC_TW",

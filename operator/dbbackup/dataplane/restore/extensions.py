@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from dbbackup.contract.manifest import ExtensionEntry
 from dbbackup.dataplane.postgres.connection import Connection
-from dbbackup.dataplane.postgres.encoding import encoded, manifest_identifier
+from dbbackup.dataplane.postgres.encoding import encoded, manifest_identifier, server_encoding
+from dbbackup.dataplane.sql.encodings import named
+from dbbackup.text import presentable
 
 _STATES = """
 SELECT w.name, a.name IS NOT NULL, n.nspname, coalesce(v.superuser, true), coalesce(v.trusted, false), v.requires,
@@ -39,9 +41,11 @@ class ExtensionState:
 
 
 def extension_states(connection: Connection, wanted: Sequence[ExtensionEntry]) -> tuple[ExtensionState, ...]:
-    rows = connection.execute(_STATES, ([e.name for e in wanted], [e.schema_ for e in wanted]))
+    """With names as manifests show them."""
+    encoding = server_encoding(connection)
+    rows = connection.execute(_STATES, ([named(e.name, encoding) for e in wanted], [named(e.schema_, encoding) for e in wanted]))
     return tuple(
-        ExtensionState(name, available, schema, superuser, trusted, tuple(requires or ()), home)
+        ExtensionState(presentable(name), available, schema and presentable(schema), superuser, trusted, tuple(requires or ()), home)
         for name, available, schema, superuser, trusted, requires, home in rows
     )
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from dbbackup.contract.catalog import ObjectKey
 from dbbackup.contract.errors import Failure
-from dbbackup.dataplane.restore.names_in_use import MadeName, split_qualified_name
+from dbbackup.dataplane.restore.names_in_use import MadeName
 from dbbackup.dataplane.restore.roots import HeldObject
 from dbbackup.dataplane.restore.statement_errors import describe
+from dbbackup.dataplane.sql.splitter import split_qualified_name
 
 _SPACE = re.compile(r'("(?:[^"]|"")*")|\s+')
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')

@@ -7,7 +7,6 @@ the way. Array types give way by themselves.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,8 +14,8 @@ from dbbackup.contract.catalog import CatalogObject
 from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.postgres.encoding import server_encoding
 from dbbackup.dataplane.sql.encodings import named
+from dbbackup.dataplane.sql.splitter import split_qualified_name
 
-_IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"().,;]+))')
 _STATISTICS = "statistics object"
 _WITHOUT_TYPE = frozenset({"index", "sequence", "composite type", _STATISTICS})
 _WITHOUT_RELATION = frozenset({"type", "domain", _STATISTICS})
@@ -98,16 +97,3 @@ def made_names(objects: Iterable[CatalogObject]) -> Iterator[MadeName]:
             yield MadeName(schema, name, held.type)
             if held.columns:
                 yield MadeName(schema, name, "composite type")
-
-
-def split_qualified_name(text: str) -> tuple[list[str], str]:
-    """`app."We.ird"(a int)` -> (["app", "We.ird"], "(a int)")."""
-    names: list[str] = []
-    at = 0
-    while found := _IDENTIFIER.match(text, at):
-        names.append(found[1].replace('""', '"') if found[1] is not None else found[2])
-        at = found.end()
-        if not text.startswith(".", at):
-            break
-        at += 1
-    return names, text[at:].strip()

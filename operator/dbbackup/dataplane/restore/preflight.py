@@ -15,7 +15,7 @@ from dbbackup.dataplane.restore.closure import Replaced
 from dbbackup.dataplane.restore.extensions import ExtensionState, extension_states
 from dbbackup.dataplane.restore.requirements import Requirements, Shortfalls, find_shortfalls
 from dbbackup.dataplane.sql.encodings import WITHOUT_CODEC, named
-from dbbackup.text import listed
+from dbbackup.text import listed, presentable
 
 _SLACK = 1.5
 """An idle server with default settings takes about 1.6 times the locks that its settings promise,
@@ -159,7 +159,7 @@ def gather_facts(connection: Connection, needs: ArtifactNeeds, replaced: Replace
         extensions=extension_states(connection, needs.contents.extensions),
         missing_roles=tuple(name for (name,) in connection.execute(_ROLES, ([named(role, encoding) for role in needs.contents.roles],))),
         schemas={
-            name: (exists, create)
+            presentable(name): (exists, create)
             for name, exists, create in connection.execute(_SCHEMAS, ([named(schema, encoding) for schema in _schemas(needs)],))
         },
         members_of=frozenset(name for name, member in connection.execute(_MAY_GIVE, (owners,)) if member),

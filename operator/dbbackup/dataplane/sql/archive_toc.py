@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from dbbackup.contract.catalog import Address
 from dbbackup.dataplane.sql.encodings import codec_of, decode, dump_encoding, encode
-from dbbackup.dataplane.sql.splitter import SqlError, qualified_name
+from dbbackup.dataplane.sql.splitter import split_qualified_name
 
 MAGIC = b"PGDMP"
 OLDEST, NEWEST = (1, 12), (1, 16)
@@ -215,7 +215,5 @@ def _decoded(entry: TocEntry, codec: str) -> TocEntry:
 def copy_target(entry: TocEntry) -> tuple[str, str] | None:
     """(schema, name) of the table that the entry's COPY statement fills: of a partition, it may be
     the topmost table."""
-    try:
-        return qualified_name(encode(entry.copy, "utf-8"), len(b"COPY"))
-    except SqlError:
-        return None
+    names, _ = split_qualified_name(entry.copy.removeprefix("COPY "))
+    return (names[0], names[1]) if len(names) == 2 else None

@@ -433,3 +433,19 @@ def unquote(name: bytes, codec: str = "utf-8") -> str:
 def copy_table(header: Piece, codec: str = "utf-8") -> tuple[str, str]:
     """(schema, name) of the table that a COPY header fills."""
     return qualified_name(header.text, len(b"COPY"), codec)
+
+
+_IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"().,;]+))')
+
+
+def split_qualified_name(text: str) -> tuple[list[str], str]:
+    """`app."We.ird"(a int)` -> (["app", "We.ird"], "(a int)")."""
+    names: list[str] = []
+    at = 0
+    while found := _IDENTIFIER.match(text, at):
+        names.append(found[1].replace('""', '"') if found[1] is not None else found[2])
+        at = found.end()
+        if not text.startswith(".", at):
+            break
+        at += 1
+    return names, text[at:].strip()

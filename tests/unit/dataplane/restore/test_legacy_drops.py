@@ -20,9 +20,8 @@ from dbbackup.dataplane.restore.legacy_drops import (
     takes_types,
     wanted_by_name,
 )
-from dbbackup.dataplane.restore.names_in_use import split_qualified_name
 from dbbackup.dataplane.restore.roots import HeldObject
-from dbbackup.dataplane.sql.splitter import Piece, Splitter
+from dbbackup.dataplane.sql.splitter import Piece, Splitter, split_qualified_name
 
 
 @pytest.mark.parametrize(
