@@ -371,6 +371,23 @@ def test_event_triggers_of_the_artifact_fire_on_nothing(
     assert postgres.dump(target, *options) == postgres.dump(database, *options)
 
 
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_newer_event_triggers_do_not_write_into_what_is_replaced(job: Job, postgres: Postgres, database: str, form: str) -> None:
+    """A DDL log that is in the artifact: its rows are those of the backup."""
+    postgres.load("CREATE TABLE b_log (id int GENERATED ALWAYS AS IDENTITY, tag text); INSERT INTO b_log (tag) VALUES ('x')", database)
+    postgres.load("CREATE TABLE a (id int); CREATE TABLE c (id int); CREATE SCHEMA kept; CREATE TABLE kept.d (id int)", database)
+    backup = job.backup(format=form)
+    postgres.load(
+        "CREATE FUNCTION kept.log() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.b_log (tag) VALUES (tg_tag); END $$;"
+        "CREATE EVENT TRIGGER newer ON ddl_command_end EXECUTE FUNCTION kept.log(); ALTER EVENT TRIGGER newer ENABLE ALWAYS",
+        database,
+    )
+    assert restore(job, backup, database, on_existing="Replace").reason is None
+    assert postgres.execute("SELECT tag FROM b_log", database) == [("x",)]
+    postgres.execute("CREATE TABLE again (id int)", database)
+    assert postgres.execute("SELECT tag FROM b_log", database) == [("x",), ("CREATE TABLE",)]
+
+
 def test_event_triggers_of_the_target_do_not_fire_on_what_is_dropped_and_put_back(job: Job, postgres: Postgres, database: str) -> None:
     kept = """
     CREATE SCHEMA kept;

@@ -78,6 +78,9 @@ FOR_SUPERUSERS = {
     "CREATE TEXT SEARCH CONFIGURATION c (PARSER = p); CREATE TABLE pub (a int); CREATE PUBLICATION pubbed FOR TABLE pub;"
     "CREATE CONVERSION con FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8; CREATE COLLATION col FROM \"C\";"
     "SELECT lo_from_bytea(17, 'x'); SELECT lo_from_bytea(18, 'y')",
+    "languages": "CREATE FUNCTION h() RETURNS language_handler LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler';"
+    "CREATE TRUSTED LANGUAGE owned HANDLER h; CREATE FUNCTION f() RETURNS int LANGUAGE owned AS 'BEGIN RETURN 1; END';"
+    "REVOKE ALL ON LANGUAGE owned FROM PUBLIC; GRANT USAGE ON LANGUAGE owned TO pg_monitor; ALTER LANGUAGE owned OWNER TO pg_database_owner",
 }
 
 

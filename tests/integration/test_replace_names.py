@@ -15,6 +15,8 @@ __all__ = ["owner"]
 SOURCE = """
 CREATE TABLE orders (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text); INSERT INTO orders (note) VALUES ('x');
 CREATE INDEX orders_note ON orders (note); CREATE TABLE items (id serial, number bigint); CREATE TYPE size AS (a int, b int);
+CREATE FUNCTION less(point, point) RETURNS bool LANGUAGE sql AS 'SELECT true';
+CREATE OPERATOR <<< (leftarg = point, rightarg = point, function = less);
 CREATE OPERATOR FAMILY family USING btree; CREATE TABLE measured (a int, b int); CREATE STATISTICS correlated ON a, b FROM measured;
 """
 TAKEN = {
@@ -45,6 +47,17 @@ TAKEN = {
     ),
     "CREATE TABLE stays (a int); CREATE RULE newer AS ON INSERT TO stays DO ALSO DELETE FROM orders": (
         "rule newer on table public.stays is not in the artifact and depends on ",
+    ),
+    "CREATE TABLE stays (a int); CREATE CONSTRAINT TRIGGER newer AFTER INSERT ON stays FROM orders"
+    " FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()": (
+        "trigger newer on table public.stays is not in the artifact and depends on table public.orders",
+    ),
+    "CREATE OPERATOR FAMILY newer USING btree; ALTER OPERATOR FAMILY newer USING btree ADD OPERATOR 1 <<< (point, point)": (
+        "operator 1 (point, point) of operator family public.newer for access method btree: public.<<<(point,point) is not in the artifact and",
+    ),
+    "CREATE FUNCTION more(point, point) RETURNS bool LANGUAGE sql AS 'SELECT false';"
+    "CREATE OPERATOR >>>> (leftarg = point, rightarg = point, function = more, negator = <<<)": (
+        "operator public.>>>>(point,point) is not in the artifact and depends on operator public.<<<(point,point)",
     ),
 }  # fmt: skip
 """What has happened since the backup -> parts of the refusal."""

@@ -364,3 +364,15 @@ def test_a_user_who_may_not_create_databases_is_refused(job: Job, postgres: Post
     assert ended.reason == "InsufficientPrivilege", ended.log
     assert ended.report.failure
     assert "creating the database" in ended.report.failure.message
+
+
+@pytest.mark.parametrize("form", ["plain", "custom"])
+def test_a_percent_sign_in_a_name_is_no_placeholder(job: Job, postgres: Postgres, database: str, form: str) -> None:
+    postgres.load(
+        'CREATE TABLE "a%s" (a int); INSERT INTO "a%s" VALUES (1), (2); CREATE TABLE "100%" (a int); INSERT INTO "100%" VALUES (1)', database
+    )
+    backup = job.backup(format=form, exclude_table_data=['public."100%"'])
+    assert backup.report.warnings == ()
+    ended = restore(job, backup, database, on_existing="Replace", safety_backup=False)
+    assert ended.code == 0, ended.log
+    assert ended.report.warnings == ("public.100%: its 1 rows are gone, because the artifact holds only its definition",)

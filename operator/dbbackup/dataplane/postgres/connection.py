@@ -76,8 +76,9 @@ def server_version(connection: Connection) -> tuple[int, str]:
     return int(number), str(text)
 
 
-def one(connection: Connection, query: LiteralString | bytes, parameters: tuple[object, ...] | Mapping[str, object] = ()) -> tuple[Any, ...]:
-    """The one row of a query that always has one."""
+def one(connection: Connection, query: LiteralString | bytes, parameters: tuple[object, ...] | Mapping[str, object] | None = None) -> tuple[Any, ...]:
+    """The one row of a query that always has one. Without parameters a percent sign is no
+    placeholder: names may have it."""
     row = connection.execute(query, parameters).fetchone()
     if row is None:
         raise psycopg.DataError(f"no row for {query!r}")

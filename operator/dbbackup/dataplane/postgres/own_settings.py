@@ -40,7 +40,8 @@ WHERE pg_catalog.current_setting('event_triggers', true) IS NOT NULL AND pg_cata
 _RELEASED = """
 SELECT pg_catalog.set_config(s.name, s.reset_val, false) FROM pg_catalog.pg_settings s
 WHERE s.name OPERATOR(pg_catalog.=) 'jit'
-   OR (s.name OPERATOR(pg_catalog.=) 'event_triggers' AND pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on')
+   OR (s.name OPERATOR(pg_catalog.=) 'event_triggers' AND %s::pg_catalog.bool
+       AND pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on')
 """
 
 
@@ -69,10 +70,10 @@ class OwnSettings:
         them, and every name is qualified."""
         self._connection.execute(self._statements)
 
-    def release(self) -> None:
-        """For the SQL of others: event triggers fire on it, and it is compiled, as it would be
-        without us."""
-        self._connection.execute(_RELEASED)
+    def release(self, *, event_triggers: bool) -> None:
+        """For the SQL of others: it is compiled, and where wanted event triggers fire on it, as it
+        would be without us."""
+        self._connection.execute(_RELEASED, (event_triggers,))
 
 
 def _set(name: str, value: str) -> str:

@@ -15,8 +15,17 @@ from dbbackup.dataplane.postgres.connection import Connection
 from dbbackup.dataplane.restore.names_in_use import MadeName, names_in_use
 from dbbackup.dataplane.restore.roots import Address, HeldObject, Roots
 
-_CLOSURE = """
-WITH RECURSIVE
+_LINKED = """
+linked(objid, refobjid) AS MATERIALIZED (
+  SELECT o.oid, r.oid FROM pg_catalog.pg_operator o CROSS JOIN LATERAL (VALUES (o.oprcom), (o.oprnegate)) r(oid)
+  WHERE o.oid >= 16384 AND o.oprcode <> 0 AND r.oid NOT IN (0, o.oid) AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND e.objid = o.oid AND e.deptype = 'e')
+)
+"""
+"""Operators, and those that they name as their commutator or negator. DROP OPERATOR takes that out,
+and nothing in pg_depend says so."""
+_CLOSURE = f"""
+WITH RECURSIVE {_LINKED},
 root(classid, objid) AS MATERIALIZED (SELECT c, o FROM unnest(%(classes)s::oid[], %(objects)s::oid[]) r(c, o)),
 closure(classid, objid, objsubid) AS (
   SELECT classid, objid, 0 FROM root
@@ -27,13 +36,28 @@ closure(classid, objid, objsubid) AS (
     UNION ALL
     SELECT d.refclassid, d.refobjid, d.refobjsubid FROM pg_catalog.pg_depend d
     WHERE d.classid = c.classid AND d.objid = c.objid AND (c.objsubid = 0 OR d.objsubid = c.objsubid) AND d.deptype = 'i'
+    UNION ALL
+    SELECT c.classid, l.objid, 0 FROM linked l WHERE c.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND c.objid = l.refobjid
   ) x
+),
+guest(classid, objid, refclassid, refobjid) AS MATERIALIZED (
+  SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass::oid, oid, 'pg_catalog.pg_class'::pg_catalog.regclass::oid, tgconstrrelid
+  FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgconstrrelid <> tgrelid
+  UNION ALL
+  SELECT d.classid, d.objid, d.refclassid, d.refobjid
+  FROM (SELECT 'pg_catalog.pg_amop'::pg_catalog.regclass::oid, oid, amopfamily FROM pg_catalog.pg_amop
+        UNION ALL SELECT 'pg_catalog.pg_amproc'::pg_catalog.regclass, oid, amprocfamily FROM pg_catalog.pg_amproc) m(classid, objid, family)
+  JOIN pg_catalog.pg_depend d USING (classid, objid)
+  WHERE d.refclassid NOT IN ('pg_catalog.pg_opclass'::pg_catalog.regclass, 'pg_catalog.pg_opfamily'::pg_catalog.regclass)
+    AND m.family >= 16384 AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_opfamily'::pg_catalog.regclass AND e.objid = m.family AND e.deptype = 'e')
 ),
 part(classid, objid) AS (
   SELECT classid, objid FROM root
   UNION
   SELECT d.classid, d.objid FROM part p JOIN pg_catalog.pg_depend d ON d.refclassid = p.classid AND d.refobjid = p.objid
   WHERE d.deptype IN ('a', 'i', 'P', 'S', 'x') AND d.objsubid = 0 AND d.classid <> 'pg_catalog.pg_opclass'::pg_catalog.regclass
+    AND (d.classid, d.objid, d.refclassid, d.refobjid) NOT IN (SELECT * FROM guest)
     AND NOT (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND EXISTS (
       SELECT FROM pg_catalog.pg_class r WHERE r.oid = d.objid AND r.relkind IN ('r', 'p', 'v', 'm', 'f')))
 ),
@@ -47,16 +71,26 @@ state(classid, objid, objsubid, state) AS (
     LEFT JOIN pg_catalog.pg_constraint g ON g.oid = t.tgconstraint AND g.contype = 'f'
 )
 SELECT classid::bigint, state, pg_catalog.array_agg(objid::bigint), pg_catalog.array_agg(objsubid) FROM state GROUP BY 1, 2
-"""
+"""  # noqa: S608 - constants only
 """An operator without a function is only a name that another operator mentions: it goes with its
-types, and that other operator makes it again."""
-_WHY = """
+types, and that other operator makes it again.
+
+`guest`: the automatic dependencies of what is a part of something else. A constraint trigger is one
+of its table, not of the table after FROM, and a loose member is one of its operator family. Members
+of the system's and of extensions' families are in no dump, so they do not hold up a restore."""
+_WHY = f"""
+WITH {_LINKED},
+depend(classid, objid, objsubid, refclassid, refobjid, deptype) AS NOT MATERIALIZED (
+  SELECT classid, objid, objsubid, refclassid, refobjid, deptype FROM pg_catalog.pg_depend
+  UNION ALL
+  SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, objid, 0, 'pg_catalog.pg_operator'::pg_catalog.regclass, refobjid, 'n' FROM linked
+)
 SELECT d.classid::bigint, d.objid::bigint, d.objsubid, d.refclassid::bigint, d.refobjid::bigint, d.deptype IN ('a', 'i', 'P', 'S'),
        coalesce(w.ev_class, 0)::bigint
 FROM unnest(%(classes)s::oid[], %(objects)s::oid[], %(columns)s::int[]) n(c, o, s)
-JOIN pg_catalog.pg_depend d ON d.classid = n.c AND d.objid = n.o AND (n.s = 0 OR d.objsubid = n.s)
+JOIN depend d ON d.classid = n.c AND d.objid = n.o AND (n.s = 0 OR d.objsubid = n.s)
 LEFT JOIN pg_catalog.pg_rewrite w ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND w.oid = d.objid AND w.rulename = '_RETURN'
-"""
+"""  # noqa: S608 - constants only
 _KEYS = """
 SELECT c.conrelid::pg_catalog.regclass::text, pg_catalog.quote_ident(c.conname), pg_catalog.pg_get_constraintdef(c.oid),
        pg_catalog.obj_description(c.oid, 'pg_constraint'), r.rolname, pg_catalog.pg_has_role(t.relowner, 'USAGE'), t.oid::bigint,

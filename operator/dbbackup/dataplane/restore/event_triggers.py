@@ -1,4 +1,4 @@
-"""Keeps the target's event triggers from firing on statements that are ours, not the artifact's."""
+"""Keeps the target's event triggers from firing during a Replace."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ UNION ALL SELECT 'pg_type'::regclass, t.oid, typowner::regrole::text, typowner, 
        AND (typtype <> 'c' OR EXISTS (SELECT FROM pg_class c WHERE c.oid = typrelid AND relkind = 'c'))
 UNION ALL SELECT 'pg_foreign_server'::regclass, oid, srvowner::regrole::text, srvowner, srvacl, 'S', 'owner' FROM pg_foreign_server
 UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid, fdwowner::regrole::text, fdwowner, fdwacl, 'F', 'owner' FROM pg_foreign_data_wrapper
+UNION ALL SELECT 'pg_language'::regclass, oid, lanowner::regrole::text, lanowner, lanacl, 'l', 'owner' FROM pg_language
 UNION ALL SELECT 'pg_largeobject'::regclass, oid, lomowner::regrole::text, lomowner, lomacl, 'L', 'owner' FROM pg_largeobject_metadata
 UNION ALL SELECT 'pg_operator'::regclass, oid, oprowner::regrole::text, oprowner, NULL, '', 'owner' FROM pg_operator
 UNION ALL SELECT 'pg_opclass'::regclass, oid, opcowner::regrole::text, opcowner, NULL, '', 'owner' FROM pg_opclass
@@ -82,6 +83,7 @@ _GRANT_ON = {
     "server": "FOREIGN SERVER",
     "foreign-data wrapper": "FOREIGN DATA WRAPPER",
     "large object": "LARGE OBJECT",
+    "language": "LANGUAGE",
 }
 _ALTER = {"aggregate": "ROUTINE", "foreign-data wrapper": "FOREIGN DATA WRAPPER", "statistics object": "STATISTICS", "composite type": "TYPE"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from itertools import chain
 
@@ -259,20 +259,31 @@ class Restore:
     def _restore(self, connection: Connection, settings: OwnSettings, source: ArtifactSource, head: DumpHead) -> Restored:
         """Everything between BEGIN and COMMIT."""
         replacement = Replacement(connection, settings, self._info.who)
+        with quiet(connection, settings) if self._replacing else nullcontext():
+            executor = self._fill(connection, settings, replacement, source, head)
+        executor.run_last(head.preamble)
         if self._replacing:
-            self._make_room(connection, settings, replacement, head)
+            replacement.check_made_again()
+            replacement.put_back_late_owners()
+        return executor.restored
+
+    def _fill(self, connection: Connection, settings: OwnSettings, replacement: Replacement, source: ArtifactSource, head: DumpHead) -> Executor:
+        """All but event triggers. In a Replace those of the target keep quiet: they would write
+        into tables that are being replaced, or miss them."""
+        if self._replacing:
+            self._make_room(connection, replacement, head)
         else:
             preflight.refuse(self._not_empty(connection), self._info.who)
         executor = Executor(
             connection, self._info.who, self._progress(source), schemas(connection), search_path=self._manifest.database.search_path or ""
         )
-        settings.release()
+        settings.release(event_triggers=not self._replacing)
         for statement in self._extensions:
             executor.execute(statement)
         settings.pin()
         self._make_room_for_configuration(connection, executor)
         settings.pin()
-        settings.release()
+        settings.release(event_triggers=not self._replacing)
         executor.run(head.preamble)
         with _comment_warnings(connection, self._run.warn):
             executor.run(chain(head.first, head.rest))
@@ -282,16 +293,11 @@ class Restore:
         self._compare(executor.restored)
         executor.restored.bytes += head.bytes
         if self._replacing:
-            with quiet(connection, settings):
-                for warning in replacement.put_back():
-                    self._run.warn(warning)
-        executor.run_last(head.preamble)
-        if self._replacing:
-            replacement.check_made_again()
-            replacement.put_back_late_owners()
-        return executor.restored
+            for warning in replacement.put_back():
+                self._run.warn(warning)
+        return executor
 
-    def _make_room(self, connection: Connection, settings: OwnSettings, replacement: Replacement, head: DumpHead) -> None:
+    def _make_room(self, connection: Connection, replacement: Replacement, head: DumpHead) -> None:
         """Locks, runs the preflight again now that nobody else can change anything, and drops."""
         replacement.lock(self._replaced(connection, head))
         replaced = self._replaced(connection, head)
@@ -299,8 +305,7 @@ class Restore:
         for table in self._plan.contents.tables:
             if table.data_excluded:
                 self._warn_of_rows(connection, table)
-        with quiet(connection, settings):
-            replacement.drop(replaced)
+        replacement.drop(replaced)
 
     def _warn_of_rows(self, connection: Connection, table: TableEntry) -> None:
         name = manifest_identifier(connection, table.schema_, table.name)
