@@ -39,14 +39,26 @@ CREATE POLICY own ON @extschema@.job USING (username = CURRENT_USER);
 GRANT ALL ON @extschema@.job TO PUBLIC;
 """
 
+STAMPS = """
+CREATE TABLE @extschema@.stamp (value text);
+CREATE TABLE @extschema@.log (value text UNIQUE, stamp text);
+SELECT pg_catalog.pg_extension_config_dump('stamp', '');
+SELECT pg_catalog.pg_extension_config_dump('log', '');
+CREATE FUNCTION @extschema@.change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.value := NEW.value || '!'; RETURN NEW; END $$;
+CREATE FUNCTION @extschema@.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO stamps.log VALUES (NEW.value); RETURN NEW; END $$;
+CREATE TRIGGER "chan ge" BEFORE INSERT ON @extschema@.stamp FOR EACH ROW EXECUTE FUNCTION @extschema@.change();
+CREATE TRIGGER note AFTER INSERT ON @extschema@.stamp FOR EACH ROW EXECUTE FUNCTION @extschema@.note();
+ALTER TABLE @extschema@.stamp ENABLE ALWAYS TRIGGER note;
+"""
+
 
 @pytest.fixture(scope="module")
 def made(postgres: Postgres) -> Iterator[dict[str, str]]:
-    """The names of two extensions in the server's own directory, for as long as the tests run."""
+    """The names of three extensions in the server's own directory, for as long as the tests run."""
     share = subprocess.run([postgres.bin / "pg_config", "--sharedir"], capture_output=True, text=True, check=True).stdout.strip()
-    names = {kind: f"dbbackup_{kind}_{os.getpid()}" for kind in ("settings", "jobs")}
+    names = {kind: f"dbbackup_{kind}_{os.getpid()}" for kind in ("settings", "jobs", "stamps")}
     files: list[Path] = []
-    for kind, script in (("settings", SETTINGS), ("jobs", JOBS)):
+    for kind, script in (("settings", SETTINGS), ("jobs", JOBS), ("stamps", STAMPS)):
         control = Path(share, "extension", f"{names[kind]}.control")
         control.write_text("default_version = '1.0'\nrelocatable = false\n")
         sql = control.with_name(f"{names[kind]}--1.0.sql")
@@ -138,6 +150,37 @@ def test_a_user_who_may_not_replace_the_rows_is_refused_beforehand(
     ended = restore(job, backup, source, owner, on_existing="Replace")
     assert ended.code == 0, ended.log
     assert postgres.execute(ROWS, source)[0][2] == THEN[2]
+
+
+STAMPED = """SELECT (SELECT array_agg(value ORDER BY value) FROM stamps.stamp), (SELECT array_agg(value ORDER BY value) FROM stamps.log),
+(SELECT array_agg(tgname::text || tgenabled::text ORDER BY tgname) FROM pg_trigger WHERE tgrelid = 'stamps.stamp'::regclass)"""
+
+
+@FORMATS
+def test_triggers_of_an_extensions_table_leave_the_rows_as_they_were(
+    job: Job, postgres: Postgres, database: str, owner: str, new_database: NewDatabase, made: dict[str, str], form: str
+) -> None:
+    postgres.load(
+        f"""CREATE SCHEMA stamps; CREATE EXTENSION {made["stamps"]} SCHEMA stamps; INSERT INTO stamps.stamp VALUES ('a'), ('b');
+        GRANT ALL ON SCHEMA stamps TO {owner}; GRANT ALL ON ALL TABLES IN SCHEMA stamps TO {owner}; CREATE TABLE public.t (id int)""",
+        database,
+    )
+    then = [(["a!", "b!"], ["a!", "b!"], ["chan geO", "noteA"])]
+    assert postgres.execute(STAMPED, database) == then
+    backup = backed_up(job, format=form)
+    target = new_database()
+    ended = restore(job, backup, target)
+    assert ended.code == 0, ended.log
+    assert postgres.execute(STAMPED, target) == then
+    ended = restore(job, backup, database, on_existing="Replace")
+    assert ended.code == 0, ended.log
+    assert postgres.execute(STAMPED, database) == then
+    postgres.load(f"ALTER TABLE public.t OWNER TO {owner}", database)
+    ended = restore(job, backup, database, owner, on_existing="Replace")
+    assert ended.reason == "InsufficientPrivilege", ended.log
+    assert ended.report.failure
+    assert f'{owner} may not disable triggers that would fire for the rows that come: "chan ge" on stamps.stamp, note' in ended.report.failure.message
+    assert postgres.execute(STAMPED, database) == then
 
 
 def test_foreign_keys_of_tables_that_stay_refuse(job: Job, postgres: Postgres, source: str) -> None:

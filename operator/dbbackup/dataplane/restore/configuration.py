@@ -36,6 +36,17 @@ WHERE k.contype::pg_catalog.text OPERATOR(pg_catalog.=) 'f' AND k.confrelid OPER
   AND NOT k.conrelid OPERATOR(pg_catalog.=) ANY (%(gone)s::pg_catalog.oid[])
 ORDER BY 1
 """
+_ROW_TRIGGERS = """
+SELECT pg_catalog.quote_ident(t.tgname), pg_catalog.format('%%I.%%I', n.nspname, c.relname), t.tgenabled::pg_catalog.text,
+       pg_catalog.pg_has_role(c.relowner, 'USAGE')
+FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid
+JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE t.tgrelid OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.oid[]) AND NOT t.tgisinternal
+  AND t.tgenabled::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['O', 'A'])
+  AND (t.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 1) OPERATOR(pg_catalog.<>) 0
+  AND (t.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 12) OPERATOR(pg_catalog.<>) 0
+ORDER BY 2, 1
+"""  # tgtype: 1 for each row, 4 INSERT, 8 DELETE
 _CURE = "restore as another user, or from a backup that leaves the table out (`excludeTables`)"
 
 
@@ -52,6 +63,29 @@ class TargetConfiguration:
     condition: str
     hidden_rows: bool
     writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RowTrigger:
+    """A trigger that would fire for rows that are deleted or come: it might change them, or write
+    others. `state` is pg_trigger.tgenabled. `owned`: the user may disable it."""
+
+    name: str
+    table: str
+    state: str
+    owned: bool
+
+    @property
+    def disable(self) -> str:
+        return f"ALTER TABLE {self.table} DISABLE TRIGGER {self.name}"
+
+    @property
+    def enable(self) -> str:
+        return f"ALTER TABLE {self.table} ENABLE {'ALWAYS ' if self.state == 'A' else ''}TRIGGER {self.name}"
+
+
+def row_triggers(connection: Connection, tables: Iterable[TargetConfiguration]) -> list[RowTrigger]:
+    return [RowTrigger(*row) for row in connection.execute(_ROW_TRIGGERS, ([table.oid for table in tables],)).fetchall()]
 
 
 def configuration_tables(connection: Connection, contents: Contents) -> list[TargetConfiguration]:
@@ -74,6 +108,9 @@ def judge(connection: Connection, tables: Sequence[TargetConfiguration], gone: C
         yield PreflightProblem("InsufficientPrivilege", message)
     if hidden := [f"{table.name} of extension {table.extension}" for table in tables if table.writable and table.hidden_rows]:
         message = f"row-level security keeps {user} from replacing the rows of {listed(hidden)}; {_CURE}"
+        yield PreflightProblem("InsufficientPrivilege", message)
+    if firing := [f"{trigger.name} on {trigger.table}" for trigger in row_triggers(connection, tables) if not trigger.owned]:
+        message = f"{user} may not disable triggers that would fire for the rows that come: {listed(firing)}; {_CURE}"
         yield PreflightProblem("InsufficientPrivilege", message)
     oids = [table.oid for table in tables]
     others = connection.execute(_KEYS_OF_OTHERS, {"tables": oids, "gone": [*oids, *gone]}).fetchall()

@@ -4,7 +4,7 @@ artifact passed its checks and the server took all of it."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from itertools import chain
@@ -162,11 +162,24 @@ class Restore:
         tables = configuration.configuration_tables(connection, self._plan.contents)
         return list(configuration.judge(connection, tables, replaced.relations, self._info.user))
 
-    def _make_room_for_configuration(self, connection: Connection, executor: Executor) -> None:
-        """For the rows of extensions' tables, once all extensions are there."""
+    def _make_room_for_configuration(self, connection: Connection, settings: OwnSettings, executor: Executor) -> list[configuration.RowTrigger]:
+        """For the rows of extensions' tables, once all extensions are there. The triggers that were
+        disabled for them."""
         preflight.refuse(self._configuration(connection, Replaced()), self._info.who)
-        for statement in configuration.statements(configuration.configuration_tables(connection, self._plan.contents)):
+        tables = configuration.configuration_tables(connection, self._plan.contents)
+        triggers = configuration.row_triggers(connection, tables)
+        self._alter(connection, settings, [trigger.disable for trigger in triggers])
+        for statement in configuration.statements(tables):
             executor.execute(encoded(connection, statement))
+        return triggers
+
+    def _alter(self, connection: Connection, settings: OwnSettings, statements: Sequence[str]) -> None:
+        if not statements:
+            return
+        with quiet(connection, settings):
+            connection.execute("SET CONSTRAINTS ALL IMMEDIATE")  # ALTER TABLE refuses tables with pending events
+            for statement in statements:
+                connection.execute(encoded(connection, statement))
 
     def _not_empty(self, connection: Connection) -> list[preflight.PreflightProblem]:
         if self._replacing:
@@ -281,7 +294,7 @@ class Restore:
         for statement in self._extensions:
             executor.execute(statement)
         settings.pin()
-        self._make_room_for_configuration(connection, executor)
+        disabled = self._make_room_for_configuration(connection, settings, executor)
         settings.pin()
         settings.release(event_triggers=not self._replacing)
         executor.run(head.preamble)
@@ -292,6 +305,7 @@ class Restore:
             raise Failure("InternalError", "the artifact was not read to its end")
         self._compare(executor.restored)
         executor.restored.bytes += head.bytes
+        self._alter(connection, settings, [trigger.enable for trigger in disabled])
         if self._replacing:
             for warning in replacement.put_back():
                 self._run.warn(warning)
