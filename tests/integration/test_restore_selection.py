@@ -97,3 +97,24 @@ def test_a_view_outside_the_selection_is_in_the_way(job: Job, postgres: Postgres
     assert ended.reason == "DependentObjects"
     assert ended.report.failure
     assert "view app.active is not in the artifact and depends on table app.users" in ended.report.failure.message
+
+
+def test_a_partition_alone_is_replaced_in_its_place(job: Job, postgres: Postgres, database: str) -> None:
+    postgres.load(
+        "CREATE TABLE p (a int, b int, v text, UNIQUE (a, b)) PARTITION BY LIST (a); CREATE INDEX ON p (v);"
+        "CREATE TABLE leaf PARTITION OF p FOR VALUES IN (1); CREATE INDEX own ON leaf (a);"
+        "CREATE TABLE branch PARTITION OF p FOR VALUES IN (2) PARTITION BY LIST (b); CREATE TABLE twig PARTITION OF branch FOR VALUES IN (1);"
+        "CREATE TABLE other PARTITION OF p DEFAULT; INSERT INTO p VALUES (1, 1, 'x'), (2, 1, 'y'), (3, 1, 'z');"
+        "CREATE TABLE child (a int, b int, FOREIGN KEY (a, b) REFERENCES p (a, b)); INSERT INTO child VALUES (3, 1);"
+        "CREATE TRIGGER fires BEFORE UPDATE ON p FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();"
+        "ALTER TABLE leaf DISABLE TRIGGER fires",
+        database,
+    )
+    before = postgres.dump(database)
+    backup = job.backup(format="custom")
+    postgres.load("DELETE FROM p WHERE a < 3; DROP INDEX own", database)
+    for tables in (("public.leaf",), ("public.branch",)):
+        ended = restore(job, backup, database, on_existing="Replace", tables=tables)
+        assert ended.code == 0, ended.log
+        assert ended.report.warnings == ()
+    assert postgres.dump(database) == before

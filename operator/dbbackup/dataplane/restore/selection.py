@@ -29,6 +29,7 @@ _NEVER = frozenset({
     "BLOB COMMENTS", "STATISTICS DATA", "EXTENSION", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION",
     "SUBSCRIPTION TABLE", "EVENT TRIGGER",
 })  # fmt: skip
+_BEFORE_ATTACHED = frozenset({"TABLE", "FOREIGN TABLE", "TABLE DATA", "CONSTRAINT", "INDEX", "INDEX ATTACH"})
 _LOCKS = {"TABLE": 3, "MATERIALIZED VIEW": 3, "INDEX": 1, "CONSTRAINT": 1, "SEQUENCE": 1, "VIEW": 1, "FOREIGN TABLE": 1}
 
 Lacking = Callable[[Sequence[TocEntry]], set[int]]
@@ -37,7 +38,7 @@ Lacking = Callable[[Sequence[TocEntry]], set[int]]
 
 @dataclass(frozen=True, slots=True)
 class ArchiveSelection:
-    """What pg_restore is to restore. `ids` are in the archive's order; `needed` are those among
+    """What pg_restore is to restore. `ids` are in the restore's order; `needed` are those among
     them that were not asked for and that the target lacks; `left_out` are foreign keys, as `table
     name`."""
 
@@ -124,7 +125,7 @@ def complete(entries: Sequence[TocEntry], chosen: set[int], lacking: Lacking) ->
     kept = chosen - {entry.id for entry in left_out}
     selected = [entry for entry in entries if entry.id in kept]
     return ArchiveSelection(
-        ids=tuple(entry.id for entry in selected),
+        ids=tuple(entry.id for entry in _indexed_before_attached(selected, by_id, kept)),
         tables=frozenset((e.schema, e.tag) for e in selected if e.kind in RELATIONS and e.kind != "SEQUENCE"),
         extensions=frozenset(extensions),
         needed=tuple(f"{e.kind.lower()} {f'{e.schema}.' if e.schema else ''}{e.tag}" for e in selected if e.id in needed - base),
@@ -134,6 +135,23 @@ def complete(entries: Sequence[TocEntry], chosen: set[int], lacking: Lacking) ->
         rows=frozenset((e.schema, e.tag) for e in selected if e.kind in {"TABLE DATA", "SEQUENCE SET"}),
         partly=frozenset(target for e in entries if e.kind == "TABLE DATA" and e.id not in kept and (target := copy_target(e)) is not None),
     )
+
+
+def _indexed_before_attached(selected: Sequence[TocEntry], by_id: dict[int, TocEntry], kept: set[int]) -> list[TocEntry]:
+    """In the archive's order, but partitions of tables that are not selected are attached once they
+    have their indexes: attaching makes those that a partition lacks, and they would be made twice.
+    """
+    through_root = {e.tag for e in selected if e.kind == "TABLE DATA" and copy_target(e) not in {None, (e.schema, e.tag)}}
+    late = [e for e in selected if e.kind == "TABLE ATTACH" and e.needs[1:2] and e.needs[1] not in kept and e.tag not in through_root]
+    if not late:
+        return list(selected)
+    partitions = {entry.needs[0] for entry in late}
+    theirs = {(e.schema, e.tag.rpartition(" ")[2]) for e in selected if e.kind in {"CONSTRAINT", "INDEX"} and _owner(e, by_id) in partitions}
+    late += [e for e in selected if e.kind == "INDEX ATTACH" and (e.schema, e.tag.rpartition(" ")[2]) in theirs]
+    moved = {entry.id for entry in late}
+    rest = [entry for entry in selected if entry.id not in moved]
+    at = 1 + max(place for place, entry in enumerate(rest) if entry.kind in _BEFORE_ATTACHED)
+    return [*rest[:at], *late, *rest[at:]]
 
 
 def _belonging(entries: Sequence[TocEntry], chosen: set[int]) -> set[int]:
