@@ -249,6 +249,33 @@ def test_the_server_converts_into_another_encoding(
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("encoding", "other"), [("LATIN1", "SQL_ASCII"), ("EUC_JP", "SQL_ASCII"), ("SQL_ASCII", "LATIN1")])
+def test_names_are_the_same_bytes_where_nothing_is_converted(
+    job: Job, postgres: Postgres, new_database: Callable[..., str], form: str, encoding: str, other: str
+) -> None:
+    name = b"\xc6\xfc" if encoding == "EUC_JP" else b"gr\xf6\xc3\xa9"
+    options = "TEMPLATE template0 ENCODING '{}' LOCALE 'C'"
+    source, target = new_database(options.format(encoding)), new_database(options.format(other))
+    load(
+        postgres,
+        source,
+        b"""CREATE SCHEMA "%(n)s"; CREATE EXTENSION citext SCHEMA "%(n)s"; CREATE TYPE "%(n)s"."%(n)s" AS ENUM ('%(n)s');
+        CREATE TABLE "%(n)s".t (id serial, a "%(n)s".citext DEFAULT '%(n)s', b "%(n)s"."%(n)s"); INSERT INTO "%(n)s".t DEFAULT VALUES;"""
+        % {b"n": name},
+    )
+    before = dump(postgres, source).replace(f"'{encoding}'".encode(), f"'{other}'".encode())
+    job.connect_to(source)
+    backup = job.backup(format=form)
+    assert backup.code == 0, backup.log
+    for existing in ("Fail", "Replace"):
+        ended = restore(job, backup, target, on_existing=existing)
+        assert ended.code == 0, ended.log
+        assert ended.report.warnings == ()
+        assert dump(postgres, target) == before
+        load(postgres, target, b'DELETE FROM "%s".t' % name)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("source", ["mule", "euc_tw", "euc_jp"], indirect=True)
 def test_encodings_without_a_conversion_are_refused_beforehand(
     job: Job, postgres: Postgres, source: tuple[Case, str], new_database: Callable[..., str], form: str

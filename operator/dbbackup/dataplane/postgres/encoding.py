@@ -9,6 +9,7 @@ change codes of EUC_JP. Text becomes Python's by the database's codec (`sql.enco
 from __future__ import annotations
 
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 from psycopg import BaseConnection, DataError
 from psycopg.abc import AdaptContext
@@ -18,6 +19,7 @@ from psycopg.types.string import StrDumperUnknown
 from dbbackup.dataplane.sql import encodings
 
 _AnyConnection: TypeAlias = BaseConnection[Any]
+_READ_AS: WeakKeyDictionary[_AnyConnection, str] = WeakKeyDictionary()
 _ANY_OTHER = 0
 _TYPES = (_ANY_OTHER, "text", "name", "varchar", "bpchar", '"char"')
 
@@ -31,7 +33,14 @@ def session_codec(connection: _AnyConnection) -> str:
     """Python's codec for what the session sends and reads now: a dump's own encoding while it
     runs."""
     client = _status(connection, b"client_encoding")
-    return encodings.codec_of(server_encoding(connection) if client == "SQL_ASCII" else client)
+    return encodings.codec_of(_READ_AS.get(connection) or server_encoding(connection) if client == "SQL_ASCII" else client)
+
+
+def read_as(connection: _AnyConnection, encoding: str) -> None:
+    """Names mean the same bytes as in a dump of this `encoding`. Where the dump or the database is
+    in SQL_ASCII, the server converts nothing."""
+    if "SQL_ASCII" in {encoding, server_encoding(connection)}:
+        _READ_AS[connection] = encoding
 
 
 def _status(connection: _AnyConnection, name: bytes) -> str:

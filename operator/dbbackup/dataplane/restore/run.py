@@ -22,7 +22,7 @@ from dbbackup.dataplane.bucket import load_manifest, open_bucket
 from dbbackup.dataplane.context import Run
 from dbbackup.dataplane.postgres.connection import Connection, connect, one, server_version, to_failure, uses_tls
 from dbbackup.dataplane.postgres.conninfo import Conninfo, load_conninfo
-from dbbackup.dataplane.postgres.encoding import encoded, manifest_identifier
+from dbbackup.dataplane.postgres.encoding import encoded, manifest_identifier, read_as
 from dbbackup.dataplane.postgres.locks import beside_backups, cancel, hold_run_lock
 from dbbackup.dataplane.postgres.own_settings import OwnSettings
 from dbbackup.dataplane.restore import configuration, legacy_drops, preflight
@@ -126,6 +126,7 @@ class Restore:
             source.close()
 
     def _preflight(self, connection: Connection, head: DumpHead) -> None:
+        read_as(connection, head.encoding)
         replaced = self._replaced(connection, head)
         facts = preflight.gather_facts(connection, self._needs, replaced)
         self._locks = preflight.estimate_locks(self._needs, replaced)
