@@ -37,7 +37,7 @@ SELECT i.type || ' ' || i.identity FROM (
   UNION ALL SELECT 'pg_class'::regclass, d.objid, 0 FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY(%(oids)s::oid[]) AND d.deptype IN ('a', 'i')
   UNION ALL SELECT 'pg_constraint'::regclass, oid, 0 FROM pg_constraint WHERE conrelid = ANY(%(oids)s::oid[]) AND contype <> 't'
-    AND (contype <> 'f' OR conparentid = 0)
+    AND CASE contype WHEN 'f' THEN conparentid = 0 WHEN 'n' THEN conislocal ELSE true END
   UNION ALL SELECT 'pg_constraint'::regclass, oid, 0 FROM pg_constraint WHERE contypid = ANY(%(domains)s::oid[])
   UNION ALL SELECT 'pg_class'::regclass, attrelid, attnum FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
     WHERE attrelid = ANY(%(oids)s::oid[]) AND attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'f')
@@ -47,7 +47,8 @@ UNION ALL SELECT i.type || ' ' || i.identity FROM pg_publication_rel r,
 UNION ALL SELECT 'place of ' || inhrelid::regclass || ' among the children of ' || inhparent::regclass FROM pg_inherits
   WHERE inhrelid = ANY(%(oids)s::oid[])
 """
-"""Without the foreign keys that PostgreSQL makes for each partition, under names of its own."""
+"""Without the foreign keys that PostgreSQL makes for each partition, and without NOT NULLs that are
+only inherited (18 and newer): both have names that it chooses anew."""
 _KINDS_WITH_PARTS = frozenset({"table", "view", "materialized view", "foreign table"})
 _TABLESPACES = """
 SELECT i.type || ' ' || i.identity, c.reltablespace::bigint
