@@ -360,3 +360,21 @@ def test_what_changes_while_a_restore_waits_is_seen(job: Job, postgres: Postgres
     assert [event for event in ended.events if event["event"] == "waiting"]
     assert ended.log.count("preflight passed") == (1 if holder == "backup" else 0)
     assert ended.reason == "TargetNotEmpty", ended.log
+
+
+@pytest.mark.parametrize("state", ["40P01", "55P03", "53100", "25006", "42501", "42P01", "2BP01", "57P01"])
+def test_a_state_that_a_function_raises_is_no_reason(
+    job: Job, postgres: Postgres, database: str, new_database: Callable[..., str], state: str
+) -> None:
+    postgres.load(
+        f"""CREATE TABLE public.later AS SELECT 1 AS a;
+        CREATE FUNCTION public.check_later() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+          IF NOT EXISTS (SELECT FROM public.later) THEN RAISE 'SSL error: certificate verify failed' USING ERRCODE = '{state}'; END IF;
+          RETURN true; END $$;
+        CREATE TABLE public.certificate (a int CHECK (public.check_later())); INSERT INTO public.certificate VALUES (1)""",
+        database,
+    )
+    ended = restore(job, job.backup(), new_database())
+    assert ended.reason == "RestoreFailed", ended.log
+    assert ended.report.failure
+    assert "COPY public.certificate, row 1: SSL error: certificate verify failed; everything was rolled back" in ended.report.failure.message

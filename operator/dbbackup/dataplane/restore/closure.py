@@ -226,7 +226,8 @@ def examine(connection: Connection, roots: Roots, made: Iterable[MadeName]) -> R
 
 
 def _misfits(connection: Connection, roots: Roots, made: Iterable[MadeName], gone: Mapping[int, frozenset[int]]) -> tuple[str, ...]:
-    return (*roots.misfits.values(), *names_in_use(connection, made, gone, roots.misfits))
+    inner = (text for (classid, objid), text in roots.inner.items() if objid not in gone.get(classid, ()))
+    return (*roots.misfits.values(), *inner, *names_in_use(connection, made, gone, roots.misfits))
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,10 +111,12 @@ class HeldObject:
 @dataclass(frozen=True, slots=True)
 class Roots:
     """The target's objects that are replaced. `misfits` are those that have the key of an object of
-    the artifact and cannot be replaced by it, each with the reason."""
+    the artifact and cannot be replaced by it, each with the reason; `inner` are misfits too, unless
+    they go with the range type that they construct."""
 
     objects: tuple[HeldObject, ...] = ()
     misfits: Mapping[Address, str] = field(default_factory=dict)
+    inner: Mapping[Address, str] = field(default_factory=dict)
 
 
 def held_objects(connection: Connection) -> list[HeldObject]:
@@ -130,6 +132,7 @@ def choose_roots(held: Iterable[HeldObject], wanted: Mapping[ObjectKey, str]) ->
     """`wanted`: the key of each object that the artifact makes -> its type there. Pure."""
     roots: list[HeldObject] = []
     misfits: dict[Address, str] = {}
+    inner: dict[Address, str] = {}
     for found in held:
         kind = wanted.get(found.key)
         if kind is None:
@@ -140,7 +143,9 @@ def choose_roots(held: Iterable[HeldObject], wanted: Mapping[ObjectKey, str]) ->
             misfits[found.address] = f"{found.text} has the same name as a {kind} in the artifact, but belongs to an extension"
         elif not found.belongs:
             roots.append(found)
-    return Roots(tuple(roots), misfits)
+        elif found.catalog == "pg_proc":
+            inner[found.address] = f"{found.text} has the same name as a {kind} in the artifact, but belongs to a range type"
+    return Roots(tuple(roots), misfits, inner)
 
 
 def wanted_keys(objects: Iterable[CatalogObject]) -> dict[ObjectKey, str]:
