@@ -17,6 +17,7 @@ CREATE TABLE orders (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text)
 CREATE INDEX orders_note ON orders (note); CREATE TABLE items (id serial, number bigint); CREATE TYPE size AS (a int, b int);
 CREATE FUNCTION less(point, point) RETURNS bool LANGUAGE sql AS 'SELECT true';
 CREATE OPERATOR <<< (leftarg = point, rightarg = point, function = less);
+CREATE FUNCTION span(int, int) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE OPERATOR FAMILY family USING btree; CREATE TABLE measured (a int, b int); CREATE STATISTICS correlated ON a, b FROM measured;
 """
 TAKEN = {
@@ -51,6 +52,9 @@ TAKEN = {
     "CREATE TABLE stays (a int); CREATE CONSTRAINT TRIGGER newer AFTER INSERT ON stays FROM orders"
     " FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()": (
         "trigger newer on table public.stays is not in the artifact and depends on table public.orders",
+    ),
+    "DROP FUNCTION span; CREATE TYPE span AS RANGE (subtype = int)": (
+        "function public.span(integer,integer) has the same name as a function in the artifact, but belongs to a range type",
     ),
     "CREATE OPERATOR FAMILY newer USING btree; ALTER OPERATOR FAMILY newer USING btree ADD OPERATOR 1 <<< (point, point)": (
         "operator 1 (point, point) of operator family public.newer for access method btree: public.<<<(point,point) is not in the artifact and",
