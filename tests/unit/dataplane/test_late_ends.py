@@ -249,7 +249,7 @@ def test_a_commit_over_which_the_server_broke_down_is_asked_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, severity: str, *, asked: bool
 ) -> None:
     class Full(psycopg.errors.DiskFull):
-        diag = cast("Any", SimpleNamespace(severity_nonlocalized=severity, message_primary="could not flush", context=""))
+        diag = cast("Any", SimpleNamespace(severity_nonlocalized=severity, message_primary="could not flush", context="", source_function=None))
 
     class Broken:
         pgconn = SimpleNamespace(transaction_status=TransactionStatus.INTRANS, parameter_status=lambda _: b"UTF8")

@@ -93,12 +93,19 @@ def session_ended(error: psycopg.Error) -> bool:
     return (error.diag.severity_nonlocalized or error.diag.severity) in _SESSION_ENDED
 
 
+def user_raised(error: psycopg.Error) -> bool:
+    """Whether a RAISE in PL/pgSQL is the error, whose SQLSTATE may then be any."""
+    return error.diag.source_function == "exec_stmt_raise"
+
+
 def session_reason(error: psycopg.Error) -> ReasonName | None:
     """The reason for the error of a statement; None where its SQLSTATE gives none.
 
     The classes 08 and 57 say nothing of this session where it goes on: a foreign server, or a
     function, raised the error.
     """
+    if user_raised(error):
+        return None
     if session_ended(error):
         return "RecoveryConflict" if error.sqlstate == "40001" else "ConnectionLost"
     if error.sqlstate == "53200":  # memory, or the lock table: only the place in the server tells which

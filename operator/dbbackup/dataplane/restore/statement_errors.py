@@ -7,7 +7,7 @@ import re
 import psycopg
 
 from dbbackup.contract.errors import Failure
-from dbbackup.dataplane.postgres.reasons import session_ended, session_reason
+from dbbackup.dataplane.postgres.reasons import session_ended, session_reason, user_raised
 
 _LARGE_OBJECT = re.compile(r"SELECT pg_catalog\.lo\w+\(\s*'?(\d*)")
 _HEAD_END = re.compile(r"[('$=]|\sAS\s|\sIS\s|\sUSING\s|\sWITH\s")
@@ -45,6 +45,8 @@ def statement_failure(error: psycopg.Error, statement: bytes | str, who: str) ->
     text that a message quotes after a colon.
     """
     state = error.sqlstate or ""
+    if state[:2] != "23" and user_raised(error):
+        state = ""
     primary = primary_text(error)
     context = error.diag.context or ""
     doing = describe(statement)
