@@ -19,6 +19,7 @@ CREATE FUNCTION less(point, point) RETURNS bool LANGUAGE sql AS 'SELECT true';
 CREATE OPERATOR <<< (leftarg = point, rightarg = point, function = less);
 CREATE FUNCTION span(int, int) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE OPERATOR FAMILY family USING btree; CREATE TABLE measured (a int, b int); CREATE STATISTICS correlated ON a, b FROM measured;
+CREATE TYPE gap AS RANGE (SUBTYPE = int, MULTIRANGE_TYPE_NAME = gaps);
 """
 TAKEN = {
     "ALTER TABLE orders RENAME TO orders_old": (
@@ -34,6 +35,10 @@ TAKEN = {
     ),
     "DROP TYPE size; CREATE TABLE stays (a int); CREATE INDEX size ON stays (a)": (
         "index public.size has the same name as a composite type in the artifact, but is of another kind",
+    ),
+    "DROP TYPE gap; CREATE TYPE gaps AS ENUM ('x')": ("type public.gaps has the name of another type in the artifact",),
+    "DROP TYPE gap; CREATE TYPE newer AS RANGE (SUBTYPE = int, MULTIRANGE_TYPE_NAME = gaps)": (
+        "type public.gaps has the name of another type in the artifact",
     ),
     "DROP TABLE items; CREATE EXTENSION citext; CREATE TABLE items (a int); ALTER EXTENSION citext ADD TABLE items": (
         "table public.items has the same name as a table in the artifact, but belongs to an extension",

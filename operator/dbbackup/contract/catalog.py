@@ -46,8 +46,9 @@ class CatalogObject:
     """One object of the dump, or a part of one: then `of` is the object that it belongs to.
 
     Parts are defaults, indexes, constraints, triggers, rules, policies, statistics and owned
-    sequences of a relation, constraints of a domain, members of a publication. A policy may belong
-    to a table of an extension, which is not in the catalog. Partitions and user mappings are whole.
+    sequences of a relation, constraints of a domain, the multirange type of a range type, members
+    of a publication. A policy may belong to a table of an extension, which is not in the catalog.
+    Partitions and user mappings are whole.
 
     `type`, `names` and `args` are those of pg_identify_object_as_address, `identity` is the text of
     pg_identify_object, for SQL. `columns` are those of a relation or composite type. `needs` are

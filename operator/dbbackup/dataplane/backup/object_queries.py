@@ -38,6 +38,8 @@ class ObjectKind:
 def kinds(version_num: int) -> Iterator[ObjectKind]:
     """All kinds that a server of this version has."""
     yield from _KINDS
+    if version_num >= 140000:
+        yield _MULTIRANGE
     yield _PUBLICATION_15 if version_num >= 150000 else _PUBLICATION
     if version_num >= 150000:
         yield _PUBLICATION_SCHEMA
@@ -360,6 +362,12 @@ _KINDS = (
     ),
 )
 
+_MULTIRANGE = ObjectKind(
+    "pg_type",
+    f"""pg_catalog.pg_type x JOIN pg_catalog.pg_range g ON g.rngmultitypid = x.oid JOIN pg_catalog.pg_type r ON r.oid = g.rngtypid
+        WHERE {_in("r.typnamespace")} AND r.oid > {_LAST_SYSTEM_OID} AND NOT {_member("pg_type", "r.oid")}""",
+    of=("pg_type", "g.rngtypid"),
+)
 _PUBLICATION = ObjectKind("pg_publication", _without_schema("pg_publication"), owner="x.pubowner", superuser="x.puballtables")
 _PUBLICATION_15 = ObjectKind(
     "pg_publication",
