@@ -222,7 +222,7 @@ class World:
             told = difference(source.before, after)
             if told and (reloaded := self.reloaded(source)):
                 told = difference(reloaded, after)
-            told = told or next((warning for warning in ended.report.warnings if warning.startswith("newer than the artifact")), "")
+            told = told or next((warning for warning in ended.report.warnings if warning.startswith("not in the artifact, so dropped")), "")
             return Outcome("unequal", detail=told) if told else Outcome("equal", warnings=ended.report.warnings)
         # A newer owner or privilege is the target's own.
         drifted, after = bare(drifted), bare(after)

@@ -88,7 +88,7 @@ def test_what_a_replaced_publication_loses_is_told(job: Job, postgres: Postgres,
     assert ended.code == 0, ended.log
     assert postgres.execute("SELECT tablename FROM pg_publication_tables", database) == [("a",)]
     parts = "publication namespace s in publication p, " * bool(more) + "publication relation public.b in publication p"
-    assert ended.report.warnings == (f"newer than the artifact, so dropped with the objects that were replaced: {parts}",)
+    assert ended.report.warnings == (f"not in the artifact, so dropped with the objects that were replaced: {parts}",)
 
 
 @pytest.mark.parametrize("form", ["plain", "custom"])
@@ -109,4 +109,4 @@ def test_a_newer_constraint_of_a_domain_is_told(job: Job, postgres: Postgres, da
     backup = job.backup()
     postgres.load("ALTER DOMAIN d ADD CONSTRAINT c CHECK (VALUE IS NOT NULL) NOT VALID", database)
     ended = restore(job, backup, database, on_existing="Replace")
-    assert ended.report.warnings == ("newer than the artifact, so dropped with the objects that were replaced: domain constraint c on public.d",)
+    assert ended.report.warnings == ("not in the artifact, so dropped with the objects that were replaced: domain constraint c on public.d",)

@@ -77,7 +77,7 @@ def test_everything_dropped_with_replaced_objects_is_reported(job: Job, postgres
     ended = restore(job, backup, source, on_existing="Replace")
     assert ended.code == 0, ended.log
     warning = (
-        "newer than the artifact, so dropped with the objects that were replaced: index public.newer_index,"
+        "not in the artifact, so dropped with the objects that were replaced: index public.newer_index,"
         " place of public.parent among the children of public.above, rule newer_rule on public.child, rule newer_rule on public.seen,"
         " sequence public.newer_sequence, statistics object public.newer_stats, trigger newer_trigger on public.seen"
     )

@@ -243,7 +243,7 @@ class Replacement:
         lost = self._parts_before - self._parts(now, published, domains)
         moved = {name for name, _ in self._placed - set(self._connection.execute(_TABLESPACES))} - lost
         warnings = {
-            "newer than the artifact, so dropped with the objects that were replaced": lost,
+            "not in the artifact, so dropped with the objects that were replaced": lost,
             "in the database's own tablespace now, as tablespaces are not in an artifact": moved,
         }
         return [f"{text}: {listed(sorted(names))}" for text, names in warnings.items() if names]
